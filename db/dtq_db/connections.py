@@ -1,0 +1,201 @@
+"""Connections: a small pool for occasional statements, and lanes that hold one connection each.
+
+Owns connecting, time bounds and the translation of driver errors. Must never retry a statement whose outcome
+is unknown: only the caller knows whether that is safe.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Final
+
+import asyncpg
+import structlog
+
+from dtq.domain.errors import Unavailable
+
+CONNECT_SECONDS: Final = 3.0
+"""Longest wait for a new connection, in seconds."""
+ACQUIRE_SECONDS: Final = 2.0
+"""Longest wait for a connection of the pool, in seconds: a request must not hang on an exhausted pool."""
+STATEMENT_SECONDS: Final = 5.0
+"""Longest statement, in seconds; the server ends it."""
+POOL_MAX: Final = 8
+"""Most connections of one process's pool; lanes come on top."""
+
+_SERVER_SETTINGS: Final = {
+    "statement_timeout": str(int(STATEMENT_SECONDS * 1000)),
+    "lock_timeout": "2000",
+    "idle_in_transaction_session_timeout": "10000",
+    # A statement prepared while `tasks` was empty would keep its sequential scan for ever (measured).
+    "enable_seqscan": "off",
+    "jit": "off",
+    "timezone": "UTC",
+}
+
+_UNAVAILABLE: Final = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,  # shutdown, crash, cannot connect now, statement timeout
+    asyncpg.InsufficientResourcesError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.TransactionRollbackError,  # serialization failure and deadlock
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+)
+
+_log = structlog.get_logger(__name__)
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn "the database does not answer" into `Unavailable`; anything else is a bug and passes.
+
+    Raises:
+        Unavailable: see the message for the driver's own words.
+    """
+    try:
+        yield
+    except _UNAVAILABLE as error:
+        raise Unavailable(f"Postgres does not answer: {type(error).__name__}: {error}") from error
+
+
+async def connect(dsn: str, *, name: str) -> "asyncpg.Connection[asyncpg.Record]":
+    """Open one connection whose sessions cannot hang.
+
+    Raises:
+        Unavailable: the server cannot be reached or refuses.
+    """
+    with translated():
+        return await asyncpg.connect(
+            dsn,
+            timeout=CONNECT_SECONDS,
+            command_timeout=STATEMENT_SECONDS + 1,
+            server_settings=_SERVER_SETTINGS | {"application_name": name},
+        )
+
+
+class Lane:
+    """One held connection for one user at a time: no reset query, no wait for a pool.
+
+    It connects when it is first used and again after it broke.
+    """
+
+    def __init__(self, dsn: str, *, name: str) -> None:
+        self._dsn = dsn
+        self._name = name
+        self._lock = asyncio.Lock()
+        self._connection: asyncpg.Connection[asyncpg.Record] | None = None
+
+    async def fetch(self, query: str, *args: Any) -> list[asyncpg.Record]:
+        """Run one statement and return its rows.
+
+        Raises:
+            Unavailable: the database does not answer; whether the statement took effect is unknown.
+        """
+        async with self._held() as connection:
+            return await connection.fetch(query, *args)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+        """Hold the connection for several statements in one transaction.
+
+        Raises:
+            Unavailable: the database does not answer.
+        """
+        async with self._held() as connection, connection.transaction():
+            yield connection
+
+    async def close(self) -> None:
+        """Close the connection, if there is one."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await _close(connection)
+
+    @asynccontextmanager
+    async def _held(self) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+        async with self._lock:
+            if self._connection is None or self._connection.is_closed():
+                self._connection = await connect(self._dsn, name=self._name)
+            try:
+                with translated():
+                    yield self._connection
+            except (Unavailable, asyncio.CancelledError):
+                # Its state is unknown, or the server is read-only since a failover: begin anew.
+                broken, self._connection = self._connection, None
+                if broken is not None:
+                    broken.terminate()
+                raise
+
+
+class Database:
+    """The pool of one process and the lanes it has handed out."""
+
+    def __init__(self, dsn: str, *, name: str) -> None:
+        self.dsn = dsn
+        self.name = name
+        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        self._lanes: list[Lane] = []
+
+    async def __aenter__(self) -> "Database":
+        """Prepare the pool without connecting: a process may start before its database."""
+        self._pool = asyncpg.create_pool(
+            self.dsn,
+            min_size=0,
+            max_size=POOL_MAX,
+            timeout=CONNECT_SECONDS,
+            command_timeout=STATEMENT_SECONDS + 1,
+            server_settings=_SERVER_SETTINGS | {"application_name": self.name},
+        )
+        with translated():
+            await self._pool
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close every lane and the pool."""
+        for lane in self._lanes:
+            await lane.close()
+        if self._pool is not None:
+            self._pool.terminate()
+
+    def lane(self, purpose: str) -> Lane:
+        """Return a new lane; it is closed with the database."""
+        lane = Lane(self.dsn, name=f"{self.name}/{purpose}")
+        self._lanes.append(lane)
+        return lane
+
+    async def fetch(self, query: str, *args: Any) -> list[asyncpg.Record]:
+        """Run one statement on a pooled connection and return its rows.
+
+        Raises:
+            Unavailable: no connection in time, or the database does not answer.
+        """
+        async with self.acquired() as connection:
+            return await connection.fetch(query, *args)
+
+    @asynccontextmanager
+    async def acquired(self) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+        """Borrow a pooled connection for a few statements.
+
+        Raises:
+            Unavailable: no connection in time, or the database does not answer.
+        """
+        assert self._pool is not None, "enter the database first"
+        with translated():
+            try:
+                async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+                    yield connection  # type: ignore[misc]  # a pool proxy has the connection's methods
+            except asyncpg.ReadOnlySQLTransactionError:
+                await self._pool.expire_connections()
+                raise
+
+
+async def _close(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+    try:
+        await connection.close(timeout=1.0)
+    except (*_UNAVAILABLE, asyncpg.PostgresError) as error:
+        _log.debug("closing a connection failed", error=str(error))
+        connection.terminate()

@@ -1,0 +1,137 @@
+"""Migrations: plain SQL files, applied in order, each once, under a lock.
+
+Owns `schema/` and the table `dtq_migration`. Must never go backwards: a mistake is mended by the next file.
+"""
+
+import hashlib
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Final
+
+import asyncpg
+
+from dtq.domain.errors import Rejected
+from dtq_db.connections import CONNECT_SECONDS, translated
+
+LOCK_KEY: Final = 0x647471  # "dtq"
+"""Key of the advisory lock that lets one migrator through at a time."""
+_NAME: Final = re.compile(r"^(\d{4})_(pre|post)_[a-z0-9_]+\.sql$")
+_LEDGER: Final = """
+CREATE TABLE IF NOT EXISTS dtq_migration (
+    name text PRIMARY KEY,
+    checksum text NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT now()
+)
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Migration:
+    """One file of `schema/`."""
+
+    name: str
+    sql: str
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of the text, in hex."""
+        return hashlib.sha256(self.sql.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """What is applied and what is still to come, by name."""
+
+    applied: tuple[str, ...]
+    pending: tuple[str, ...]
+
+
+def migrations() -> list[Migration]:
+    """Return every migration in order.
+
+    Raises:
+        ValueError: a file's name does not say its number and phase.
+    """
+    found = []
+    for entry in sorted((files("dtq_db") / "schema").iterdir(), key=lambda entry: entry.name):
+        if not entry.name.endswith(".sql"):
+            continue
+        if not _NAME.match(entry.name):
+            raise ValueError(f"{entry.name}: name a migration NNNN_pre_<what>.sql or NNNN_post_<what>.sql")
+        found.append(Migration(name=entry.name, sql=entry.read_text(encoding="utf-8")))
+    return found
+
+
+def pending(known: list[Migration], ledger: dict[str, str]) -> list[Migration]:
+    """Return what is still to be applied.
+
+    Raises:
+        Rejected: an applied file was edited, or the database is newer than this program.
+    """
+    by_name = {migration.name: migration for migration in known}
+    for name, checksum in ledger.items():
+        migration = by_name.get(name)
+        if migration is None:
+            raise Rejected("DatabaseTooNew", f"the database has migration {name}, which this version does not know")
+        if migration.checksum != checksum:
+            raise Rejected(
+                "MigrationEdited", f"migration {name} was edited after it was applied: restore it, and add a new file"
+            )
+    return [migration for migration in known if migration.name not in ledger]
+
+
+async def migrate(dsn: str) -> tuple[str, ...]:
+    """Apply what is pending and return its names; safe to repeat and to run at the same time.
+
+    Raises:
+        Rejected: see `pending`.
+        Unavailable: the database does not answer.
+    """
+    async with _session(dsn) as connection:
+        # The lock is the session's: it also holds between the transactions of two files.
+        await connection.execute("SELECT pg_advisory_lock($1)", LOCK_KEY)
+        await connection.execute(_LEDGER)
+        todo = pending(migrations(), await _ledger(connection))
+        for migration in todo:
+            async with connection.transaction():
+                await connection.execute(migration.sql)
+                await connection.execute(
+                    "INSERT INTO dtq_migration (name, checksum) VALUES ($1, $2)", migration.name, migration.checksum
+                )
+    return tuple(migration.name for migration in todo)
+
+
+async def status(dsn: str) -> Status:
+    """Return what is applied and what is pending, changing nothing.
+
+    Raises:
+        Rejected: see `pending`.
+        Unavailable: the database does not answer.
+    """
+    async with _session(dsn) as connection:
+        exists = await connection.fetchval("SELECT to_regclass('dtq_migration') IS NOT NULL")
+        ledger = await _ledger(connection) if exists else {}
+    todo = pending(migrations(), ledger)
+    return Status(applied=tuple(ledger), pending=tuple(migration.name for migration in todo))
+
+
+async def _ledger(connection: "asyncpg.Connection[asyncpg.Record]") -> dict[str, str]:
+    rows = await connection.fetch("SELECT name, checksum FROM dtq_migration ORDER BY name")
+    return {row["name"]: row["checksum"] for row in rows}
+
+
+@asynccontextmanager
+async def _session(dsn: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+    """A plain session without a statement timeout: a migration takes what it takes."""
+    with translated():
+        connection = await asyncpg.connect(
+            dsn, timeout=CONNECT_SECONDS, server_settings={"application_name": "dtq-migrate"}
+        )
+    try:
+        with translated():
+            yield connection
+    finally:
+        await connection.close()

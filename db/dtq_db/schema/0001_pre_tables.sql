@@ -1,0 +1,147 @@
+-- Tables. Measured settings: uuid (version 7) keys, fillfactor 50 so that most updates stay in their page,
+-- no index that names `status`: it would cost every claim and finish a new entry in each index.
+
+CREATE TABLE catalog_revision (
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    revision bigint NOT NULL DEFAULT 1
+);
+COMMENT ON TABLE catalog_revision IS 'Moves with every change of task_type, queue_set or queue: caches compare it.';
+INSERT INTO catalog_revision DEFAULT VALUES;
+
+CREATE TABLE resource_claim (
+    kind text NOT NULL CHECK (kind IN ('TaskType', 'QueueSet')),
+    key text NOT NULL,
+    owner_uid text NOT NULL,
+    owner_namespace text NOT NULL,
+    owner_name text NOT NULL,
+    generation bigint NOT NULL DEFAULT 0,
+    claimed_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (kind, key)
+);
+COMMENT ON TABLE resource_claim IS 'Who owns a name: the loser of a conflict never has an effect.';
+
+CREATE TABLE queue_set (
+    name text PRIMARY KEY,
+    namespace text NOT NULL,
+    vhost text NOT NULL,
+    retry_delays_seconds integer[] NOT NULL,
+    dead_letter boolean NOT NULL DEFAULT true,
+    paused boolean NOT NULL DEFAULT false,
+    deletion_policy text NOT NULL DEFAULT 'Retain',
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    UNIQUE (vhost, namespace)
+);
+
+CREATE TABLE queue (
+    queue_set text NOT NULL REFERENCES queue_set (name) ON DELETE CASCADE,
+    name text NOT NULL,
+    position integer NOT NULL,
+    type text NOT NULL CHECK (type IN ('Quorum', 'Classic')),
+    prefetch integer NOT NULL,
+    max_length integer,
+    scaling jsonb NOT NULL DEFAULT '{}',
+    PRIMARY KEY (queue_set, name)
+);
+COMMENT ON COLUMN queue.position IS 'Order of urgency within the set, from 0.';
+
+CREATE TABLE task_type (
+    type text PRIMARY KEY,
+    active boolean NOT NULL DEFAULT true,
+    default_queue text NOT NULL,
+    default_max_attempts integer NOT NULL DEFAULT 5 CHECK (default_max_attempts BETWEEN 1 AND 20),
+    payload_schema jsonb,
+    queue_set text NOT NULL DEFAULT 'default',
+    timeout_seconds integer NOT NULL DEFAULT 300,
+    backoff jsonb,
+    max_payload_bytes integer NOT NULL DEFAULT 262144,
+    retention_succeeded_seconds integer NOT NULL DEFAULT 604800,
+    retention_failed_seconds integer NOT NULL DEFAULT 2592000,
+    deletion_policy text NOT NULL DEFAULT 'Deactivate',
+    updated_at timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON COLUMN task_type.backoff IS 'spec.backoff as declared; null means the default of the worker.';
+
+CREATE TABLE schedule (
+    type text NOT NULL REFERENCES task_type (type) ON DELETE CASCADE,
+    name text NOT NULL,
+    cron text NOT NULL,
+    timezone text NOT NULL,
+    payload jsonb NOT NULL,
+    next_fire_at timestamptz,
+    PRIMARY KEY (type, name)
+);
+COMMENT ON COLUMN schedule.next_fire_at IS 'null until a scheduler has seen the entry.';
+
+CREATE TABLE workers (
+    id uuid PRIMARY KEY,
+    name text NOT NULL,
+    queues text[] NOT NULL,
+    types text[] NOT NULL,
+    concurrency integer NOT NULL,
+    started_at timestamptz NOT NULL DEFAULT now(),
+    lease_expires_at timestamptz NOT NULL,
+    reaped_at timestamptz
+);
+COMMENT ON COLUMN workers.id IS 'Boot identity: a restarted or fenced worker comes back as another row.';
+COMMENT ON COLUMN workers.reaped_at IS 'Set once no task of an expired worker is RUNNING any more.';
+
+CREATE TABLE tasks (
+    id uuid PRIMARY KEY,
+    type text NOT NULL REFERENCES task_type (type) ON DELETE RESTRICT,
+    queue text NOT NULL,
+    status text NOT NULL CHECK (status IN ('ENQUEUED', 'RUNNING', 'SUCCEEDED', 'FAILED', 'CANCELLED', 'DLQ')),
+    attempts integer NOT NULL DEFAULT 0 CHECK (attempts >= 0),
+    max_attempts integer NOT NULL DEFAULT 5 CHECK (max_attempts >= 1),
+    last_error text,
+    result jsonb,
+    payload jsonb NOT NULL,
+    idempotency_key text,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    queue_set text NOT NULL DEFAULT 'default',
+    run_at timestamptz NOT NULL DEFAULT now(),
+    needs_publish boolean,
+    publish_at timestamptz,
+    worker_id uuid,
+    crashes integer NOT NULL DEFAULT 0,
+    replays integer NOT NULL DEFAULT 0,
+    redrives integer NOT NULL DEFAULT 0,
+    cancel_requested_at timestamptz,
+    failed_at timestamptz,
+    dead_lettered_at timestamptz,
+    CONSTRAINT attempts_within_budget CHECK (attempts <= max_attempts),
+    CONSTRAINT enqueued_has_budget CHECK (status <> 'ENQUEUED' OR attempts < max_attempts),
+    CONSTRAINT waiting_is_enqueued CHECK ((status = 'ENQUEUED') = (needs_publish IS NOT NULL)),
+    CONSTRAINT publish_at_while_waiting CHECK ((needs_publish IS NULL) = (publish_at IS NULL)),
+    CONSTRAINT failed_at_while_failed CHECK ((status = 'FAILED') = (failed_at IS NOT NULL)),
+    CONSTRAINT running_has_worker CHECK (status <> 'RUNNING' OR worker_id IS NOT NULL)
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.02);
+COMMENT ON COLUMN tasks.needs_publish IS
+    'The outbox: true = to be published, false = the broker confirmed it, null = not waiting for a worker.';
+COMMENT ON COLUMN tasks.publish_at IS
+    'needs_publish: when the relay publishes it. Otherwise: since when a message should be in the broker.';
+COMMENT ON COLUMN tasks.worker_id IS 'The last worker that claimed it; with attempts the fencing token.';
+COMMENT ON COLUMN tasks.replays IS 'Idempotent hits answered with this row: such a row may not be undone.';
+COMMENT ON COLUMN tasks.dead_lettered_at IS 'When the broker confirmed the copy in the dead letter queue.';
+
+CREATE UNIQUE INDEX tasks_idempotency_key ON tasks (idempotency_key) WHERE idempotency_key IS NOT NULL;
+-- Relay: what is due, and what a broker that lost its data no longer holds.
+CREATE INDEX tasks_waiting ON tasks (needs_publish, publish_at) WHERE needs_publish IS NOT NULL;
+-- Reaper: the tasks of one worker. A finish leaves worker_id alone, so this index costs a claim only.
+CREATE INDEX tasks_worker ON tasks (worker_id) WHERE worker_id IS NOT NULL;
+CREATE INDEX tasks_cancel_requested ON tasks (worker_id) WHERE cancel_requested_at IS NOT NULL;
+CREATE INDEX tasks_failed ON tasks (failed_at, id) WHERE failed_at IS NOT NULL;
+CREATE INDEX tasks_dead_letter_due ON tasks (failed_at) WHERE failed_at IS NOT NULL AND dead_lettered_at IS NULL;
+
+CREATE FUNCTION dtq_bump_catalog_revision() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE catalog_revision SET revision = revision + 1;
+    RETURN NULL;
+END;
+$$;
+CREATE TRIGGER task_type_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON task_type
+    FOR EACH STATEMENT EXECUTE FUNCTION dtq_bump_catalog_revision();
+CREATE TRIGGER queue_set_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON queue_set
+    FOR EACH STATEMENT EXECUTE FUNCTION dtq_bump_catalog_revision();
+CREATE TRIGGER queue_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON queue
+    FOR EACH STATEMENT EXECUTE FUNCTION dtq_bump_catalog_revision();

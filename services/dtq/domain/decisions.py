@@ -1,0 +1,113 @@
+"""What becomes of a task when an attempt has ended: the one place where retry or failure is decided.
+
+Owns `decide`. Must never touch the database: `dtq_finish` writes what is decided here, if the lease still holds.
+"""
+
+from dataclasses import dataclass
+from typing import Final, assert_never
+
+from dtq.domain.backoff import Backoff
+from dtq.domain.limits import ERROR_CHARS_MAX
+from dtq.domain.states import Outcome, TaskStatus
+
+CRASHES_MAX: Final = 3
+"""Most times one task may take its worker down, in attempts; then it is poison and fails for good."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One attempt that has ended.
+
+    Attributes:
+        attempt: its number, from 1; with the worker it is the fence.
+        crashes: how many earlier attempts ended with the loss of their worker.
+        permanent: the handler said that another attempt is useless.
+        delay_seconds: the delay that the handler asked for instead of the back-off's, in seconds.
+    """
+
+    outcome: Outcome
+    attempt: int
+    max_attempts: int
+    crashes: int = 0
+    error: str | None = None
+    result: str | None = None
+    permanent: bool = False
+    delay_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What is to be written.
+
+    Attributes:
+        status: ENQUEUED means: run again after `delay_seconds`.
+        rung_seconds: the delay before jitter, which names the retry queue; None if no ladder applies.
+        crashed: the worker was lost, which counts against CRASHES_MAX.
+        drained: the attempt was cut short by a shutdown and must not cost the task its last chance.
+    """
+
+    status: TaskStatus
+    outcome: Outcome
+    error: str | None = None
+    result: str | None = None
+    delay_seconds: float = 0.0
+    rung_seconds: float | None = None
+    crashed: bool = False
+    drained: bool = False
+
+
+def decide(ended: Attempt, backoff: Backoff, chance: float) -> Decision:
+    """Return what becomes of the task; `chance` in 0..1 is the jitter's only randomness."""
+    match ended.outcome:
+        case Outcome.SUCCEEDED:
+            return Decision(status=TaskStatus.SUCCEEDED, outcome=ended.outcome, result=ended.result)
+        case Outcome.CANCELLED:
+            return Decision(status=TaskStatus.CANCELLED, outcome=ended.outcome, error=cut(ended.error))
+        case Outcome.DRAINED:
+            return Decision(
+                status=TaskStatus.ENQUEUED, outcome=ended.outcome, error=cut(ended.error), drained=True
+            )
+        case Outcome.LOST:
+            return _lost(ended, backoff, chance)
+        case Outcome.FAILED | Outcome.TIMED_OUT | Outcome.REJECTED:
+            permanent = ended.permanent or ended.outcome is Outcome.REJECTED
+            return _retry_or_fail(ended, backoff, chance, fail=permanent)
+        case _:
+            assert_never(ended.outcome)
+
+
+def _lost(ended: Attempt, backoff: Backoff, chance: float) -> Decision:
+    poison = ended.crashes + 1 >= CRASHES_MAX
+    error = "worker lost" if not poison else f"worker lost {ended.crashes + 1} times by this task"
+    return _retry_or_fail(ended, backoff, chance, fail=poison, error=error, crashed=True)
+
+
+def _retry_or_fail(
+    ended: Attempt,
+    backoff: Backoff,
+    chance: float,
+    *,
+    fail: bool,
+    error: str | None = None,
+    crashed: bool = False,
+) -> Decision:
+    text = cut(error if error is not None else ended.error)
+    if fail or ended.attempt >= ended.max_attempts:
+        return Decision(status=TaskStatus.FAILED, outcome=ended.outcome, error=text, crashed=crashed)
+    asked = ended.delay_seconds
+    return Decision(
+        status=TaskStatus.ENQUEUED,
+        outcome=ended.outcome,
+        error=text,
+        delay_seconds=backoff.jittered_seconds(ended.attempt, chance) if asked is None else asked,
+        rung_seconds=backoff.rung_seconds(ended.attempt) if asked is None else None,
+        crashed=crashed,
+    )
+
+
+def cut(text: str | None) -> str | None:
+    r"""Return `text` no longer than ERROR_CHARS_MAX and storable: Postgres refuses NUL and lone surrogates."""
+    if text is None:
+        return None
+    safe = text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")
+    return safe if len(safe) <= ERROR_CHARS_MAX else safe[: ERROR_CHARS_MAX - 1] + "…"

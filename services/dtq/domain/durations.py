@@ -1,0 +1,32 @@
+"""Durations as people write them in the environment: `5s`, `2m`, `1h30m`, `250ms`.
+
+Owns the origin's notation. Must never guess a unit: a bare number is refused.
+"""
+
+import re
+from typing import Final
+
+_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds that `text` means.
+
+    Raises:
+        ValueError: `text` is empty, has no unit, or has anything besides numbers and units.
+    """
+    compact = text.strip()
+    parts = _PART.findall(compact)
+    if not parts or "".join(number + unit for number, unit in parts) != compact:
+        raise ValueError(f"{text!r} is not a duration: write a number with its unit, such as 5s, 2m or 1h30m")
+    return float(sum(float(number) * _UNITS[unit] for number, unit in parts))
+
+
+def parse_durations(text: str) -> tuple[float, ...]:
+    """Return the seconds of a comma-separated list of durations.
+
+    Raises:
+        ValueError: the list is empty or one of its parts is not a duration.
+    """
+    return tuple(parse_duration(part) for part in text.split(","))

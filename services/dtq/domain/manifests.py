@@ -1,0 +1,336 @@
+"""TaskType and QueueSet as people declare them: the one model of both custom resources.
+
+Owns shape, defaults and bounds. The CRDs are generated from these models, and `dtq apply` and the operator
+parse with them. Must never coerce: `"TRUE"` is not a boolean and `"5"` is not a number.
+"""
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic.alias_generators import to_camel
+
+from dtq.domain import limits
+from dtq.domain.backoff import Backoff, Strategy
+
+API_VERSION = "dtq.dev/v1alpha1"
+
+QUEUE_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$"
+TYPE_PATTERN = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)+$"
+NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$"
+RESERVED_QUEUES = frozenset({"retry", "dlq", "dlx", "direct"})
+
+QueueName = Annotated[str, StringConstraints(pattern=QUEUE_PATTERN, max_length=32)]
+TypeName = Annotated[str, StringConstraints(pattern=TYPE_PATTERN, max_length=limits.TYPE_CHARS_MAX)]
+ObjectName = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=63)]
+DelaySeconds = Annotated[int, Field(ge=1, le=limits.DELAY_SECONDS_MAX)]
+
+
+class _Model(BaseModel):
+    """camelCase outside, snake_case inside; unknown fields are refused."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=True, extra="forbid", strict=True, frozen=True
+    )
+
+
+class BackoffSpec(_Model):
+    """How long a failed task waits before its next attempt."""
+
+    strategy: Annotated[Strategy, Field(strict=False)] = Field(
+        default=Strategy.LIST,
+        description="Which rule picks the delay: List, Fixed or Exponential.",
+    )
+    delays_seconds: list[DelaySeconds] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=limits.DELAYS_MAX,
+        description="List: the delay after attempt 1, 2, ...; the last one repeats.",
+    )
+    delay_seconds: DelaySeconds | None = Field(default=None, description="Fixed: the delay after every attempt.")
+    base_seconds: DelaySeconds | None = Field(default=None, description="Exponential: the delay after attempt 1.")
+    factor: Annotated[int, Field(ge=1, le=10)] | None = Field(
+        default=None, description="Exponential: what each further delay is multiplied by."
+    )
+    max_seconds: DelaySeconds | None = Field(default=None, description="Exponential: the longest delay.")
+    jitter_percent: int = Field(
+        default=0, ge=0, le=100, description="How much of a delay chance may take away, in percent."
+    )
+
+    @model_validator(mode="after")
+    def _fields_fit_the_strategy(self) -> Self:
+        allowed = {
+            Strategy.LIST: {"delays_seconds"},
+            Strategy.FIXED: {"delay_seconds"},
+            Strategy.EXPONENTIAL: {"base_seconds", "factor", "max_seconds"},
+        }[self.strategy]
+        given = self.model_fields_set - {"strategy", "jitter_percent"}
+        if extra := sorted(to_camel(name) for name in given - allowed if getattr(self, name) is not None):
+            raise ValueError(f"{', '.join(extra)} does not belong to strategy {self.strategy}: remove it")
+        backoff = self.to_backoff()
+        if backoff.strategy is Strategy.EXPONENTIAL and backoff.max_seconds < backoff.base_seconds:
+            raise ValueError("maxSeconds is below baseSeconds: raise maxSeconds")
+        return self
+
+    def to_backoff(self) -> Backoff:
+        """Return the policy; what is not given has the origin's default."""
+        default = Backoff(strategy=self.strategy)
+        delays = self.delays_seconds
+        return Backoff(
+            strategy=self.strategy,
+            delays_seconds=tuple(map(float, delays)) if delays else default.delays_seconds,
+            delay_seconds=float(self.delay_seconds or default.delay_seconds),
+            base_seconds=float(self.base_seconds or default.base_seconds),
+            factor=float(self.factor or default.factor),
+            max_seconds=float(self.max_seconds or default.max_seconds),
+            jitter_percent=float(self.jitter_percent),
+        )
+
+
+class Retention(_Model):
+    """How long finished tasks are kept; 0 means: until the next pruning."""
+
+    succeeded_seconds: int = Field(
+        default=604_800, ge=0, le=limits.RETENTION_SECONDS_MAX, description="For SUCCEEDED and CANCELLED tasks."
+    )
+    failed_seconds: int = Field(
+        default=2_592_000, ge=0, le=limits.RETENTION_SECONDS_MAX, description="For FAILED tasks."
+    )
+
+
+class ObjectRef(_Model):
+    """The name of another object in the same namespace."""
+
+    name: ObjectName = Field(description="The object's name.")
+
+
+class Schedule(_Model):
+    """One cron entry: enqueue the type with this payload whenever the expression matches."""
+
+    name: QueueName = Field(description="Unique within the task type.")
+    cron: str = Field(min_length=9, max_length=100, description="Five fields: minute hour day month weekday.")
+    timezone: str = Field(default="UTC", max_length=64, description="An IANA name such as Europe/Berlin.")
+    payload: dict[str, Any] = Field(default_factory=dict, description="The payload of each task it enqueues.")
+
+
+class TaskTypeDeletionPolicy(StrEnum):
+    """What becomes of the row when the TaskType is deleted."""
+
+    DEACTIVATE = "Deactivate"
+    RETAIN = "Retain"
+    DELETE = "Delete"
+
+
+class TaskTypeSpec(_Model):
+    """One kind of work: where it goes and how it is run."""
+
+    queue_set_ref: ObjectRef = Field(
+        default=ObjectRef(name="default"), description="The QueueSet whose queues carry this type."
+    )
+    queue: QueueName = Field(default="default", description="The queue of that set, unless a task names another.")
+    active: bool = Field(
+        default=True, description="false refuses new tasks of this type; accepted ones still run."
+    )
+    max_attempts: int = Field(
+        default=5, ge=1, le=limits.ATTEMPTS_MAX, description="How often a task is tried, unless it says otherwise."
+    )
+    timeout_seconds: int = Field(
+        default=300, ge=1, le=limits.TIMEOUT_SECONDS_MAX, description="How long one attempt may run."
+    )
+    backoff: BackoffSpec | None = Field(
+        default=None, description="The wait between attempts; without it the worker's own default applies."
+    )
+    payload_schema: dict[str, Any] | None = Field(
+        default=None,
+        description="JSON Schema 2020-12 that every payload must satisfy; at most 64 KiB, no remote $ref.",
+    )
+    max_payload_bytes: int = Field(
+        default=limits.PAYLOAD_BYTES_DEFAULT,
+        ge=1,
+        le=limits.PAYLOAD_BYTES_MAX,
+        description="The largest payload, as JSON text.",
+    )
+    retention: Retention = Field(default=Retention(), description="How long finished tasks are kept.")
+    schedule: list[Schedule] = Field(
+        default_factory=list, max_length=limits.SCHEDULES_MAX, description="Tasks enqueued by the clock."
+    )
+    deletion_policy: Annotated[TaskTypeDeletionPolicy, Field(strict=False)] = Field(
+        default=TaskTypeDeletionPolicy.DEACTIVATE,
+        description="Deactivate refuses new tasks, Retain leaves the row as it is, Delete drops it once no task refers to it.",
+    )
+
+    @model_validator(mode="after")
+    def _schedules_have_distinct_names(self) -> Self:
+        _distinct("schedule", [entry.name for entry in self.schedule])
+        return self
+
+
+class QueueType(StrEnum):
+    """How RabbitMQ stores a queue."""
+
+    QUORUM = "Quorum"
+    CLASSIC = "Classic"
+
+
+class ScalingMode(StrEnum):
+    """Who acts on a scaling hint."""
+
+    HINTS = "Hints"
+    OPERATOR = "Operator"
+    DISABLED = "Disabled"
+
+
+class Scaling(_Model):
+    """How many workers a queue wants."""
+
+    mode: Annotated[ScalingMode, Field(strict=False)] = Field(
+        default=ScalingMode.HINTS,
+        description="Hints publishes the number, Operator also scales targetRef, Disabled does neither.",
+    )
+    min_replicas: int = Field(default=1, ge=0, le=limits.REPLICAS_MAX, description="Fewest replicas.")
+    max_replicas: int = Field(default=10, ge=0, le=limits.REPLICAS_MAX, description="Most replicas.")
+    target_backlog_per_replica: int = Field(
+        default=20, ge=1, le=limits.BACKLOG_PER_REPLICA_MAX, description="Ready and running tasks per replica."
+    )
+    cooldown_seconds: int = Field(
+        default=300, ge=0, le=86_400, description="How long the backlog must be lower before replicas are taken away."
+    )
+    target_ref: ObjectRef | None = Field(
+        default=None, description="The Deployment that mode Operator scales, in the same namespace."
+    )
+
+    @model_validator(mode="after")
+    def _bounds_fit(self) -> Self:
+        if self.min_replicas > self.max_replicas:
+            raise ValueError("minReplicas is above maxReplicas: lower it")
+        if self.mode is ScalingMode.OPERATOR and self.target_ref is None:
+            raise ValueError("mode Operator needs targetRef: name the Deployment")
+        return self
+
+
+class QueueSpec(_Model):
+    """One queue: a routing key of its set."""
+
+    name: QueueName = Field(description="The routing key.")
+    type: Annotated[QueueType, Field(strict=False)] = Field(
+        default=QueueType.QUORUM, description="Quorum survives the loss of a node; immutable."
+    )
+    prefetch: int = Field(
+        default=32, ge=1, le=limits.PREFETCH_MAX, description="Unacknowledged messages per worker, a hint."
+    )
+    max_length: Annotated[int, Field(ge=1, le=limits.MAX_LENGTH_MAX)] | None = Field(
+        default=None, description="Most messages; a full queue refuses publishes. Immutable."
+    )
+    scaling: Scaling = Field(default=Scaling(), description="How many workers this queue wants.")
+
+    @model_validator(mode="after")
+    def _name_is_free(self) -> Self:
+        if self.name in RESERVED_QUEUES:
+            raise ValueError(f"queue name {self.name!r} is reserved: choose another")
+        return self
+
+
+class Retry(_Model):
+    """The retry ladder: delays that wait in the broker; any other delay waits in Postgres."""
+
+    delays_seconds: list[DelaySeconds] = Field(
+        default=[5, 30, 120, 600, 3600],
+        min_length=1,
+        max_length=limits.RETRY_DELAYS_MAX,
+        description="One durable queue per delay and queue.",
+    )
+
+    @model_validator(mode="after")
+    def _delays_are_distinct(self) -> Self:
+        _distinct("delaysSeconds", self.delays_seconds)
+        return self
+
+
+class DeadLetter(_Model):
+    """What becomes of a copy of each task that failed for good."""
+
+    enabled: bool = Field(default=True, description="Publish a copy to the dead letter queue.")
+
+
+class QueueSetDeletionPolicy(StrEnum):
+    """What becomes of the topology when the QueueSet is deleted."""
+
+    RETAIN = "Retain"
+    DELETE_IF_EMPTY = "DeleteIfEmpty"
+    DELETE = "Delete"
+
+
+class QueueSetSpec(_Model):
+    """A group of queues with one prefix, its retry ladder and its dead letter queue."""
+
+    namespace: QueueName = Field(default="tasks", description="Prefix of every name in the broker; immutable.")
+    vhost: str = Field(default="/", min_length=1, max_length=255, description="RabbitMQ virtual host; immutable.")
+    queues: list[QueueSpec] = Field(
+        min_length=1, max_length=limits.QUEUES_MAX, description="The queues, most urgent first."
+    )
+    retry: Retry = Field(default=Retry(), description="The retry ladder.")
+    dead_letter: DeadLetter = Field(default=DeadLetter(), description="The dead letter queue.")
+    paused: bool = Field(default=False, description="true hands out no task; enqueuing goes on.")
+    deletion_policy: Annotated[QueueSetDeletionPolicy, Field(strict=False)] = Field(
+        default=QueueSetDeletionPolicy.RETAIN,
+        description="Retain leaves the queues, DeleteIfEmpty deletes them once empty, Delete deletes them.",
+    )
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> Self:
+        if self.namespace == "amq":
+            raise ValueError("namespace 'amq' is reserved by RabbitMQ: choose another")
+        _distinct("queues", [queue.name for queue in self.queues])
+        return self
+
+
+class Metadata(BaseModel):
+    """The part of an object's metadata that dtq reads."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    name: str = Field(min_length=1, max_length=253)
+    namespace: str = Field(default="default", max_length=63)
+    uid: str | None = None
+    generation: int | None = None
+    annotations: dict[str, str] = Field(default_factory=dict)
+
+
+class TaskType(_Model):
+    """A TaskType object; its name is the type."""
+
+    api_version: Literal["dtq.dev/v1alpha1"] = API_VERSION
+    kind: Literal["TaskType"]
+    metadata: Metadata
+    spec: TaskTypeSpec = TaskTypeSpec()
+
+    @model_validator(mode="after")
+    def _name_is_a_type(self) -> Self:
+        _TypeNameCheck(name=self.metadata.name)
+        return self
+
+
+class QueueSet(_Model):
+    """A QueueSet object."""
+
+    api_version: Literal["dtq.dev/v1alpha1"] = API_VERSION
+    kind: Literal["QueueSet"]
+    metadata: Metadata
+    spec: QueueSetSpec
+
+    @model_validator(mode="after")
+    def _name_is_legal(self) -> Self:
+        ObjectRef(name=self.metadata.name)
+        return self
+
+
+class _TypeNameCheck(_Model):
+    name: TypeName
+
+
+Manifest = TaskType | QueueSet
+
+
+def _distinct(what: str, values: list[Any]) -> None:
+    if twice := sorted({value for value in values if values.count(value) > 1}):
+        raise ValueError(f"{what} names {twice[0]!r} twice: keep one")

@@ -1,0 +1,125 @@
+"""The broker topology of a queue set, as data: names, kinds and arguments.
+
+Owns every name that dtq declares in RabbitMQ. Must never be bypassed: no other module builds a queue name.
+Arguments are identity: RabbitMQ cannot change them, so what may change is never an argument here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from dtq.domain.manifests import QueueSetSpec, QueueSpec, QueueType
+
+DELIVERY_LIMIT: Final = 1_000
+"""Deliveries of one message before the broker drops it; the relay is the net. RabbitMQ 4's default of 20
+would count every restart of a worker against messages that only sat in its prefetch buffer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchange:
+    """A durable exchange."""
+
+    name: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queue:
+    """A durable queue and the arguments that RabbitMQ holds against a second declaration."""
+
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Binding:
+    """A route from an exchange to a queue."""
+
+    exchange: str
+    queue: str
+    routing_key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Topology:
+    """All that one queue set needs in the broker, in the order of declaration."""
+
+    exchanges: tuple[Exchange, ...]
+    queues: tuple[Queue, ...]
+    bindings: tuple[Binding, ...]
+
+
+def main_exchange(namespace: str) -> str:
+    """Return the exchange that work is published to."""
+    return f"{namespace}.direct"
+
+
+def dead_letter_exchange(namespace: str) -> str:
+    """Return the exchange that dead letters are published to."""
+    return f"{namespace}.dlx"
+
+
+def work_queue(namespace: str, queue: str) -> str:
+    """Return the queue that workers consume."""
+    return f"{namespace}.{queue}"
+
+
+def retry_queue(namespace: str, queue: str, delay_seconds: int) -> str:
+    """Return the queue in which a retry of that delay waits."""
+    return f"{namespace}.retry.{queue}.{delay_seconds}s"
+
+
+def dead_letter_queue(namespace: str) -> str:
+    """Return the queue that holds a copy of every task that failed for good."""
+    return f"{namespace}.dlq"
+
+
+def rung(delay_seconds: float | None, ladder: tuple[int, ...]) -> int | None:
+    """Return the rung of the retry ladder for a delay, or None when the delay waits in Postgres instead."""
+    if delay_seconds is None or not float(delay_seconds).is_integer():
+        return None
+    return int(delay_seconds) if int(delay_seconds) in ladder else None
+
+
+def topology_of(spec: QueueSetSpec) -> Topology:
+    """Return the topology that a queue set declares.
+
+    One durable queue per delay and routing key, with the delay as the queue's own TTL: a retry of an hour
+    never stands in front of one of five seconds.
+    """
+    main, dead = main_exchange(spec.namespace), dead_letter_exchange(spec.namespace)
+    exchanges = (Exchange(name=main, kind="direct"), Exchange(name=dead, kind="direct"))
+    dlq = Queue(name=dead_letter_queue(spec.namespace), arguments=_arguments(QueueType.QUORUM))
+    queues, bindings = [dlq], []
+    for queue in spec.queues:
+        name = work_queue(spec.namespace, queue.name)
+        queues.append(Queue(name=name, arguments=_work_arguments(queue)))
+        queues.extend(_retry_queue(spec.namespace, queue, delay) for delay in spec.retry.delays_seconds)
+        bindings.append(Binding(exchange=main, queue=name, routing_key=queue.name))
+        bindings.append(Binding(exchange=dead, queue=dlq.name, routing_key=queue.name))
+    return Topology(exchanges=exchanges, queues=tuple(queues), bindings=tuple(bindings))
+
+
+def _arguments(kind: QueueType) -> dict[str, Any]:
+    if kind is QueueType.CLASSIC:
+        return {"x-queue-type": "classic", "x-overflow": "reject-publish"}
+    return {"x-queue-type": "quorum", "x-overflow": "reject-publish", "x-delivery-limit": DELIVERY_LIMIT}
+
+
+def _work_arguments(queue: QueueSpec) -> dict[str, Any]:
+    arguments = _arguments(queue.type)
+    if queue.max_length is not None:
+        arguments["x-max-length"] = queue.max_length
+    return arguments
+
+
+def _retry_queue(namespace: str, queue: QueueSpec, delay_seconds: int) -> Queue:
+    arguments = _arguments(queue.type) | {
+        "x-message-ttl": delay_seconds * 1000,
+        "x-dead-letter-exchange": main_exchange(namespace),
+        "x-dead-letter-routing-key": queue.name,
+    }
+    if queue.type is QueueType.QUORUM:
+        # Without it the broker moves an expired message without a confirm and may lose it.
+        arguments["x-dead-letter-strategy"] = "at-least-once"
+    return Queue(name=retry_queue(namespace, queue.name, delay_seconds), arguments=arguments)

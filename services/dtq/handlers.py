@@ -1,0 +1,102 @@
+"""What the author of a handler writes: the decorator, the context it may ask for, the errors it may raise.
+
+Owns no registry: `@handler` makes a value in the author's module, and the worker collects the values it finds.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+
+class Mode(StrEnum):
+    """Where a handler runs."""
+
+    ASYNC = "async"
+    THREAD = "thread"
+    PROCESS = "process"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What a handler may know of its task.
+
+    Attributes:
+        attempt: from 1. With `task_id` it names this run; `idempotency_key` stays the same over all runs.
+        timeout_seconds: how long this attempt may take.
+    """
+
+    task_id: UUID
+    type: str
+    queue: str
+    attempt: int
+    max_attempts: int
+    timeout_seconds: float
+
+    @property
+    def idempotency_key(self) -> str:
+        """A key for calls to other services that is the same for every attempt of this task."""
+        return str(self.task_id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handler:
+    """A function that runs the tasks of one type.
+
+    Attributes:
+        wants_context: the function takes the `Context` as its second argument.
+    """
+
+    type: str
+    run: Callable[..., Any]
+    mode: Mode
+    wants_context: bool
+
+    def __call__(self, *args: Any) -> Any:
+        """Call the function itself, as a test of a handler does."""
+        return self.run(*args)
+
+
+class PermanentError(Exception):
+    """Raised by a handler: another attempt is useless, fail the task now."""
+
+
+class RetryLater(Exception):  # noqa: N818 - it is a request, not a failure of the code
+    """Raised by a handler: try again after `delay_seconds` instead of the back-off's delay."""
+
+    def __init__(self, message: str = "", *, delay_seconds: float) -> None:
+        super().__init__(message or f"the handler asked to be retried in {delay_seconds:g} s")
+        self.delay_seconds = max(0.0, float(delay_seconds))
+
+
+def handler(type_: str, *, process: bool = False) -> Callable[[Callable[..., Any]], Handler]:
+    """Make a function the handler of a task type.
+
+    An `async def` runs on the worker's event loop, a plain `def` in a thread, and with `process=True` in a
+    process of its own that is killed when it takes too long or is cancelled.
+
+    Args:
+        type_: the task type, e.g. `email.send.v1`.
+        process: run it in a child process: for CPU-bound or untrusted code.
+
+    Raises:
+        TypeError: the function takes neither `(payload)` nor `(payload, context)`, or is async and wants a process.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Handler:
+        positional = [
+            parameter
+            for parameter in inspect.signature(function).parameters.values()
+            if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        ]
+        if len(positional) not in (1, 2):
+            raise TypeError(f"handler of {type_}: {function.__qualname__} must take (payload) or (payload, context)")
+        is_async = inspect.iscoroutinefunction(function)
+        if is_async and process:
+            raise TypeError(f"handler of {type_}: an async function cannot run with process=True; make it a plain def")
+        mode = Mode.PROCESS if process else Mode.ASYNC if is_async else Mode.THREAD
+        return Handler(type=type_, run=function, mode=mode, wants_context=len(positional) == 2)  # noqa: PLR2004
+
+    return decorate

@@ -1,0 +1,71 @@
+"""Owns the question as whom a server runs, and that it can reach its files.
+
+It must never let a server run as root: Postgres refuses to, and RabbitMQ should not.
+"""
+
+import os
+import pwd
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from hack.stack.errors import StackError
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Ourselves, or the packaged system user when we are root."""
+
+    name: str | None
+
+    @classmethod
+    def packaged(cls, name: str) -> "Account":
+        """The account for a server whose Debian package brings the user `name`."""
+        return cls(name if os.geteuid() == 0 else None)
+
+    def command(self, *argv: str) -> tuple[str, ...]:
+        """The command line that runs argv as this account, in the same process."""
+        if self.name is None:
+            return argv
+        entry = self._entry()
+        return ("setpriv", f"--reuid={entry.pw_uid}", f"--regid={entry.pw_gid}", "--init-groups", "--", *argv)
+
+    def make_folder(self, path: Path, *, mode: int = 0o700) -> None:
+        """Make a folder that this account owns, and check that it can get there."""
+        path.mkdir(parents=True, exist_ok=True)
+        path.chmod(mode)
+        if self.name is not None:
+            entry = self._entry()
+            os.chown(path, entry.pw_uid, entry.pw_gid)
+            self._require_way(path)
+
+    def write(self, path: Path, text: str, *, mode: int = 0o600) -> None:
+        """Write a file that only this account reads; never readable by others, not even for a moment."""
+        partial = path.with_name(path.name + ".new")
+        partial.unlink(missing_ok=True)
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as stream:
+            stream.write(text)
+        if self.name is not None:
+            entry = self._entry()
+            shutil.chown(partial, entry.pw_uid, entry.pw_gid)
+        partial.replace(path)
+
+    def _entry(self) -> pwd.struct_passwd:
+        assert self.name is not None
+        try:
+            return pwd.getpwnam(self.name)
+        except KeyError as error:
+            raise StackError(
+                f"the system user {self.name} is missing, although its package should have made it.",
+                fix="install the servers again: `python -m hack.stack install`.",
+            ) from error
+
+    def _require_way(self, path: Path) -> None:
+        closed = next(
+            (folder for folder in reversed(path.parents) if not folder.stat().st_mode & 0o001), None
+        )
+        if closed is not None:
+            raise StackError(
+                f"the user {self.name} cannot reach {path}: {closed} is closed to others.",
+                fix="keep the state elsewhere: `make up DTQ_STATE=/var/tmp/dtq`.",
+            )

@@ -1,0 +1,51 @@
+"""Owns calls to RabbitMQ's management interface. It must never log or show the password."""
+
+import base64
+import json
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+
+from hack.stack.errors import StackError
+
+TIMEOUT_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Management:
+    """The management interface of one broker, as one user."""
+
+    url: str
+    user: str
+    password: str = field(repr=False)
+
+    def call(self, method: str, path: str, body: Any = None) -> Any:
+        """One call; `path` starts with /api and is already quoted. Raises StackError or OSError."""
+        token = base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
+        request = urllib.request.Request(  # noqa: S310 - an http URL of ours
+            self.url + path,
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Authorization": f"Basic {token}", "Content-Type": "application/json"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:  # noqa: S310
+                content = answer.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                reason = error.read().decode(errors="replace")[:200]
+            raise StackError(f"RabbitMQ management: {method} {path}: {error.code} {reason}") from error
+        return json.loads(content) if content else None
+
+    def create_vhost(self, name: str) -> None:
+        """Make a virtual host in which our user may do everything."""
+        host = quote(name, safe="")
+        self.call("PUT", f"/api/vhosts/{host}")
+        everything = {"configure": ".*", "write": ".*", "read": ".*"}
+        self.call("PUT", f"/api/permissions/{host}/{quote(self.user, safe='')}", everything)
+
+    def delete_vhost(self, name: str) -> None:
+        """Delete a virtual host with all that is in it; its connections are closed."""
+        self.call("DELETE", f"/api/vhosts/{quote(name, safe='')}")

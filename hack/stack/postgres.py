@@ -1,0 +1,195 @@
+"""Owns one private Postgres server: its data folder, its process, its two roles.
+
+It must never use a socket folder, a port or a cluster of the system's own Postgres.
+"""
+
+import re
+import shutil
+import signal
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote
+
+from hack.stack import ports
+from hack.stack.account import Account
+from hack.stack.background import Background
+from hack.stack.errors import StackError
+from hack.stack.waiting import wait_for
+
+ADMIN = "postgres"
+OWNER = "dtq"
+START_SECONDS = 60.0
+COMMAND_SECONDS = 60.0
+PACKAGED = Path("/usr/lib/postgresql")
+# For data that nobody will miss: it survives a crash of the server, but not one of the machine.
+NOT_DURABLE = {"fsync": "off", "full_page_writes": "off"}
+
+
+def binaries() -> Path | None:
+    """The folder with the newest packaged server's programs, or of one on the PATH."""
+    found = [path.parent for path in PACKAGED.glob("*/bin/postgres")]
+    if found:
+        return max(found, key=lambda path: [int(part) for part in re.findall(r"\d+", path.parent.name)])
+    on_path = shutil.which("postgres")
+    return Path(on_path).resolve().parent if on_path else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Postgres:
+    """A server below `home`; `dtq` owns the database `dtq`, `postgres` is the administrator."""
+
+    home: Path
+    port: int
+    password: str = field(repr=False)
+    durable: bool = True
+    connections_max: int = 100
+    port_variable: str = "DTQ_POSTGRES_PORT"
+
+    @property
+    def log(self) -> Path:
+        """What the server says."""
+        return self.home / "postgres.log"
+
+    @property
+    def process(self) -> Background:
+        """The server's process; SIGINT is Postgres's fast shutdown, which does not wait for clients."""
+        options = {
+            "listen_addresses": ports.HOST,
+            "port": str(self.port),
+            "unix_socket_directories": "",
+            "max_connections": str(self.connections_max),
+            "timezone": "UTC",
+            "log_timezone": "UTC",
+            "jit": "off",
+            **({} if self.durable else NOT_DURABLE),
+        }
+        flags = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
+        return Background(
+            name="Postgres",
+            argv=self._account.command(str(self._program("postgres")), "-D", str(self.home / "data"), *flags),
+            environ={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "HOME": str(self.home)},
+            pid_file=self.home / "postgres.pid",
+            log=self.log,
+            stop_signal=signal.SIGINT,
+        )
+
+    @property
+    def running(self) -> bool:
+        """Whether the server's process is alive."""
+        return self.process.running
+
+    def dsn(self, database: str = OWNER, *, user: str = OWNER) -> str:
+        """A connection URL."""
+        return f"postgresql://{user}:{quote(self.password)}@{ports.HOST}:{self.port}/{database}"
+
+    def start(self) -> None:
+        """Start the server, making its data folder first if need be; returns when it answers."""
+        process = self.process
+        if not process.running:
+            ports.require_free(self.port, name="Postgres", variable=self.port_variable)
+            self._account.make_folder(self.home, mode=0o755)
+            if not (self.home / "data").exists():
+                self._initialise()
+            process.start()
+        if not wait_for(lambda: self.answers() or not process.running, timeout_seconds=START_SECONDS):
+            raise StackError(
+                f"Postgres runs but did not answer on port {self.port} in {START_SECONDS:g} s.", log=self.log
+            )
+        if not process.running:
+            raise StackError(
+                "Postgres ended while it started.",
+                log=self.log,
+                fix="the log says why; `make destroy` starts over with an empty data folder.",
+            )
+        self._create_owner()
+
+    def stop(self) -> None:
+        """Stop the server; open connections are cut."""
+        self.process.stop()
+
+    def kill(self) -> None:
+        """End every process of the server at once, as a crash would."""
+        self.process.kill()
+
+    def restart(self) -> None:
+        """Stop and start."""
+        self.stop()
+        self.start()
+
+    def pause(self) -> None:
+        """Freeze the server: connections stay open, nobody answers."""
+        self.process.pause()
+
+    def resume(self) -> None:
+        """Let a frozen server go on."""
+        self.process.resume()
+
+    def destroy(self) -> None:
+        """Stop the server and delete all that it kept."""
+        self.kill()
+        shutil.rmtree(self.home, ignore_errors=True)
+
+    def answers(self) -> bool:
+        """Whether the server takes connections."""
+        ready = [str(self._program("pg_isready")), "-q", "-h", ports.HOST, "-p", str(self.port), "-t", "2"]
+        return self.running and subprocess.run(ready, check=False).returncode == 0
+
+    def sql(self, statement: str, *, database: str = "postgres") -> str:
+        """Run a statement as the administrator; rows come back as plain text."""
+        psql = [
+            str(self._program("psql")),
+            "-XAtq",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-f",
+            "-",
+            self.dsn(database, user=ADMIN),
+        ]
+        done = subprocess.run(
+            psql, input=statement, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False
+        )
+        if done.returncode:
+            raise StackError(
+                f"Postgres on port {self.port} refused: {done.stderr.strip()}",
+                log=self.log,
+                fix="if its password was changed or lost, `make destroy` starts over.",
+            )
+        return done.stdout.strip()
+
+    @property
+    def _account(self) -> Account:
+        return Account.packaged("postgres")
+
+    def _program(self, name: str) -> Path:
+        folder = binaries()
+        if folder is None:
+            raise StackError("Postgres is not installed.", fix="run `make servers`, which installs it.")
+        return folder / name
+
+    def _initialise(self) -> None:
+        # Made aside and renamed, so that an interrupted attempt is never taken for a data folder.
+        partial = self.home / "data.new"
+        shutil.rmtree(partial, ignore_errors=True)
+        secret = self.home / "password"
+        self._account.write(secret, self.password + "\n")
+        command = self._account.command(
+            str(self._program("initdb")),
+            *("-D", str(partial), "-U", ADMIN, "--encoding=UTF8", "--locale=C.UTF-8"),
+            *("--auth=scram-sha-256", f"--pwfile={secret}", *([] if self.durable else ["--no-sync"])),
+        )
+        with self.log.open("a") as log:
+            done = subprocess.run(
+                command, stdout=log, stderr=log, cwd="/", timeout=COMMAND_SECONDS, check=False
+            )
+        secret.unlink()
+        if done.returncode:
+            raise StackError("initdb could not make the data folder of Postgres.", log=self.log)
+        partial.rename(self.home / "data")
+
+    def _create_owner(self) -> None:
+        # Not a superuser, as in production: a missing right shows here first.
+        if not self.sql("SELECT 1 FROM pg_roles WHERE rolname = 'dtq'"):
+            self.sql(f"CREATE ROLE {OWNER} LOGIN PASSWORD '{self.password}'")
+        if not self.sql("SELECT 1 FROM pg_database WHERE datname = 'dtq'"):
+            self.sql(f"CREATE DATABASE {OWNER} OWNER {OWNER}")

@@ -1,0 +1,225 @@
+"""Owns one private RabbitMQ server: its node, its port mapper (epmd), its user.
+
+It must never meet the system's own RabbitMQ: name, ports, cookie, plug-ins and folders are its own.
+"""
+
+import secrets
+import shutil
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote
+
+from hack.stack import ports
+from hack.stack.account import Account
+from hack.stack.background import Background
+from hack.stack.errors import StackError
+from hack.stack.management import Management
+from hack.stack.waiting import wait_for
+
+USER = "dtq"
+START_SECONDS = 90.0
+EPMD_SECONDS = 10.0
+PACKAGED = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+AMQP_HEADER = b"AMQP\x00\x00\x09\x01"
+METHOD_FRAME = b"\x01"
+CONFIG = """\
+default_user = {user}
+default_pass = {password}
+listeners.tcp.default = 127.0.0.1:{port}
+management.tcp.ip = 127.0.0.1
+management.tcp.port = {management_port}
+vm_memory_high_watermark.absolute = 1GB
+disk_free_limit.absolute = 200MB
+raft.wal_max_size_bytes = 67108864
+collect_statistics_interval = {statistics_milliseconds}
+log.console = true
+log.file = false
+"""
+# The Erlang distribution listens on loopback only, and idle schedulers do not spin.
+ERLANG_FLAGS = "-kernel inet_dist_use_interface {127,0,0,1} +sbwt none +sbwtdcpu none +sbwtdio none"
+
+
+def program() -> Path | None:
+    """The packaged server's start script, or one on the PATH."""
+    if PACKAGED.exists():
+        return PACKAGED
+    on_path = shutil.which("rabbitmq-server")
+    return Path(on_path) if on_path else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RabbitMQ:
+    """A broker below `home`, with the management plug-in; its one user is `dtq`."""
+
+    home: Path
+    port: int
+    management_port: int
+    distribution_port: int
+    epmd_port: int
+    password: str = field(repr=False)
+    statistics_milliseconds: int = 5000
+
+    @property
+    def log(self) -> Path:
+        """What the server says."""
+        return self.home / "rabbitmq.log"
+
+    @property
+    def epmd(self) -> Background:
+        """The port mapper, started by us so that it ends with us: Erlang's own start leaves it behind."""
+        return Background(
+            name="epmd",
+            argv=self._account.command("epmd", "-address", ports.HOST, "-port", str(self.epmd_port)),
+            environ={"PATH": "/usr/bin:/bin"},
+            pid_file=self.home / "epmd.pid",
+            log=self.home / "epmd.log",
+        )
+
+    @property
+    def process(self) -> Background:
+        """The broker's process."""
+        start = program()
+        if start is None:
+            raise StackError("RabbitMQ is not installed.", fix="run `make servers`, which installs it.")
+        return Background(
+            name="RabbitMQ",
+            argv=self._account.command(str(start)),
+            environ=self.environ,
+            pid_file=self.home / "rabbitmq.pid",
+            log=self.log,
+            stop_seconds=30.0,
+        )
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """The whole environment of the broker; rabbitmqctl works with the same one."""
+        return {
+            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+            "LC_ALL": "C.UTF-8",
+            "HOME": str(self.home),
+            "ERL_EPMD_ADDRESS": ports.HOST,
+            "ERL_EPMD_PORT": str(self.epmd_port),
+            "RABBITMQ_NODENAME": f"dtq-{self.port}@localhost",
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_DIST_PORT": str(self.distribution_port),
+            "RABBITMQ_CONF_ENV_FILE": str(self.home / "rabbitmq-env.conf"),
+            "RABBITMQ_CONFIG_FILE": str(self.home / "rabbitmq.conf"),
+            "RABBITMQ_ADVANCED_CONFIG_FILE": str(self.home / "advanced.config"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.home / "enabled_plugins"),
+            "RABBITMQ_MNESIA_BASE": str(self.home / "data"),
+            "RABBITMQ_LOG_BASE": str(self.home / "log"),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": ERLANG_FLAGS,
+        }
+
+    @property
+    def running(self) -> bool:
+        """Whether the broker's process is alive."""
+        return self.process.running
+
+    @property
+    def management(self) -> Management:
+        """The management interface, as the broker's user."""
+        return Management(
+            url=f"http://{ports.HOST}:{self.management_port}", user=USER, password=self.password
+        )
+
+    def url(self, vhost: str = "/") -> str:
+        """A connection URL."""
+        return f"amqp://{USER}:{quote(self.password)}@{ports.HOST}:{self.port}/{quote(vhost, safe='')}"
+
+    def start(self) -> None:
+        """Start the broker; returns when it takes connections."""
+        process = self.process
+        if not process.running:
+            self._require_ports()
+            self._write_files()
+            self.epmd.start()
+            if not wait_for(lambda: ports.accepts(self.epmd_port), timeout_seconds=EPMD_SECONDS):
+                raise StackError(f"epmd did not listen on port {self.epmd_port}.", log=self.epmd.log)
+            process.start()
+        if not wait_for(
+            lambda: self.answers() or not process.running, timeout_seconds=START_SECONDS, poll_seconds=0.2
+        ):
+            raise StackError(f"RabbitMQ runs but did not answer in {START_SECONDS:g} s.", log=self.log)
+        if not process.running:
+            self.epmd.stop()
+            raise StackError(
+                "RabbitMQ ended while it started.",
+                log=self.log,
+                fix="the log says why; `make destroy` starts over with an empty data folder.",
+            )
+
+    def stop(self) -> None:
+        """Stop the broker and its port mapper."""
+        self.process.stop()
+        self.epmd.stop()
+
+    def kill(self) -> None:
+        """End every process of the broker at once, as a crash would."""
+        self.process.kill()
+        self.epmd.kill()
+
+    def restart(self) -> None:
+        """Stop and start."""
+        self.stop()
+        self.start()
+
+    def pause(self) -> None:
+        """Freeze the broker: connections stay open, nobody answers."""
+        self.process.pause()
+
+    def resume(self) -> None:
+        """Let a frozen broker go on."""
+        self.process.resume()
+
+    def destroy(self) -> None:
+        """Stop the broker and delete all that it kept."""
+        self.kill()
+        shutil.rmtree(self.home, ignore_errors=True)
+
+    def answers(self) -> bool:
+        """Whether the broker speaks AMQP and its management interface knows us."""
+        if not self.running:
+            return False
+        try:
+            with socket.create_connection((ports.HOST, self.port), timeout=2) as link:
+                link.sendall(AMQP_HEADER)
+                if link.recv(1) != METHOD_FRAME:
+                    return False
+            self.management.call("GET", "/api/overview")
+        except (OSError, StackError):
+            return False
+        return True
+
+    @property
+    def _account(self) -> Account:
+        return Account.packaged("rabbitmq")
+
+    def _require_ports(self) -> None:
+        for name, port, variable in (
+            ("RabbitMQ", self.port, "DTQ_RABBITMQ_PORT"),
+            ("RabbitMQ's management interface", self.management_port, "DTQ_RABBITMQ_MANAGEMENT_PORT"),
+            ("RabbitMQ's Erlang distribution", self.distribution_port, "DTQ_RABBITMQ_DISTRIBUTION_PORT"),
+        ):
+            ports.require_free(port, name=name, variable=variable)
+        if not self.epmd.running:
+            ports.require_free(self.epmd_port, name="RabbitMQ's epmd", variable="DTQ_EPMD_PORT")
+
+    def _write_files(self) -> None:
+        self._account.make_folder(self.home, mode=0o755)
+        for name in ("data", "log"):
+            self._account.make_folder(self.home / name)
+        config = CONFIG.format(
+            user=USER,
+            password=self.password,
+            port=self.port,
+            management_port=self.management_port,
+            statistics_milliseconds=self.statistics_milliseconds,
+        )
+        self._account.write(self.home / "rabbitmq.conf", config)
+        self._account.write(self.home / "rabbitmq-env.conf", "")
+        self._account.write(self.home / "advanced.config", "[].\n")
+        self._account.write(self.home / "enabled_plugins", "[rabbitmq_management].\n")
+        if not (self.home / ".erlang.cookie").exists():
+            self._account.write(self.home / ".erlang.cookie", secrets.token_hex(24), mode=0o400)

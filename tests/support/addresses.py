@@ -1,0 +1,87 @@
+"""Owns what tests know about a shared server: where it is and as whom to speak to it.
+
+It must never start or stop one.
+"""
+
+import os
+from dataclasses import dataclass, field
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from hack.stack import ports
+from hack.stack.errors import StackError
+from hack.stack.management import Management
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PostgresService:
+    """The Postgres that the session shares: an administrator, and a role that owns the tests' databases."""
+
+    admin_dsn: str = field(repr=False)
+    owner: str
+    password: str = field(repr=False)
+
+    def dsn(self, database: str) -> str:
+        """The URL of a database, as its owner."""
+        parts = urlsplit(self.admin_dsn)
+        address = parts.netloc.rpartition("@")[2]
+        return urlunsplit(
+            parts._replace(netloc=f"{self.owner}:{self.password}@{address}", path=f"/{database}")
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RabbitMQService:
+    """The RabbitMQ that the session shares."""
+
+    host: str
+    port: int
+    user: str
+    password: str = field(repr=False)
+    management: Management
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerVhost:
+    """A virtual host that belongs to one test."""
+
+    host: str
+    port: int
+    user: str
+    password: str = field(repr=False)
+    vhost: str
+    management: Management
+
+    @property
+    def url(self) -> str:
+        """A connection URL."""
+        return f"amqp://{self.user}:{self.password}@{self.host}:{self.port}/{self.vhost}"
+
+
+def given_postgres() -> PostgresService | None:
+    """The server that TEST_DB_DSN names; its user must be allowed to create databases."""
+    given = os.environ.get("TEST_DB_DSN")
+    if not given:
+        return None
+    parts = urlsplit(given)
+    return PostgresService(admin_dsn=given, owner=parts.username or "", password=parts.password or "")
+
+
+def given_rabbitmq() -> RabbitMQService | None:
+    """The broker that TEST_RMQ_URL and TEST_RMQ_MANAGEMENT_URL name."""
+    given = os.environ.get("TEST_RMQ_URL")
+    if not given:
+        return None
+    management_url = os.environ.get("TEST_RMQ_MANAGEMENT_URL")
+    if not management_url:
+        raise StackError("TEST_RMQ_URL is set without TEST_RMQ_MANAGEMENT_URL.", fix="set both, or neither.")
+    parts = urlsplit(given)
+    user, password = unquote(parts.username or "guest"), unquote(parts.password or "guest")
+    web = urlsplit(management_url)
+    address = f"{web.scheme}://{web.netloc.rpartition('@')[2]}"
+    return RabbitMQService(
+        host=parts.hostname or ports.HOST,
+        port=parts.port or 5672,
+        user=user,
+        password=password,
+        management=Management(url=address, user=user, password=password),
+    )

@@ -1,0 +1,176 @@
+"""Owns the servers of one test session: started by whoever first needs one, shared by all its processes.
+
+It must never touch a server that this session did not start; one that cannot start is an error, never a skip.
+"""
+
+import fcntl
+import json
+import os
+import secrets
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hack.stack import guard, packages, ports, proc
+from hack.stack.errors import StackError
+from hack.stack.management import Management
+from hack.stack.postgres import ADMIN, OWNER, Postgres
+from hack.stack.rabbitmq import USER, RabbitMQ
+from tests.support.addresses import PostgresService, RabbitMQService, given_postgres, given_rabbitmq
+from tests.support.databases import create_database, run_sql
+
+CONNECTIONS_MAX = 200
+STATISTICS_MILLISECONDS = 1000
+START_TRIES = 3
+Server = TypeVar("Server", Postgres, RabbitMQ)
+
+
+class Services:
+    """The session's servers, below one folder that the session's main process made and will remove."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @classmethod
+    def create(cls) -> "Services":
+        """Make the folder, open enough for the servers' own users; nothing is started."""
+        folder = Path(tempfile.mkdtemp(prefix="dtq-test-"))
+        folder.chmod(0o755)
+        owner = proc.identify(os.getpid())
+        assert owner is not None
+        (folder / "owner").write_text(f"{owner.pid} {owner.started}\n")
+        return cls(folder)
+
+    def remove(self) -> None:
+        """End everything that was started, and delete the folder."""
+        guard.sweep(self.folder)
+
+    def postgres(self) -> PostgresService:
+        """The shared Postgres, started by the first that asks, or the given one."""
+        if given := given_postgres():
+            return given
+        with self._once("postgres", self._start_postgres) as saved:
+            server = Postgres(home=Path(saved["home"]), port=saved["port"], password=saved["password"])
+        return PostgresService(
+            admin_dsn=server.dsn("postgres", user=ADMIN), owner=OWNER, password=server.password
+        )
+
+    def rabbitmq(self) -> RabbitMQService:
+        """The shared RabbitMQ, started by the first that asks, or the given one."""
+        if given := given_rabbitmq():
+            return given
+        with self._once("rabbitmq", self._start_rabbitmq) as saved:
+            management = Management(
+                url=f"http://{ports.HOST}:{saved['management_port']}", user=USER, password=saved["password"]
+            )
+        return RabbitMQService(
+            host=ports.HOST, port=saved["port"], user=USER, password=saved["password"], management=management
+        )
+
+    async def template(self, migrate: Callable[[str], Any]) -> str:
+        """The name of a database with the whole schema, migrated once per session, to be cloned."""
+        server = self.postgres()
+        name = f"{self.folder.name.replace('-', '_').lower()}_template"
+        with self._lock():
+            marker = self.folder / "template"
+            if not marker.exists():
+                await create_database(server, name)
+                await migrate(server.dsn(name))
+                # Nobody connects any more, so that a clone never has to wait.
+                await run_sql(server.admin_dsn, f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
+                marker.write_text(name)
+        return name
+
+    def new_postgres(self) -> Postgres:
+        """A server of one test's own, started; it keeps its data through a crash, as in production."""
+        return self._start_any(
+            lambda: Postgres(
+                home=self._new_home("own-postgres"), port=ports.choose(1)[0], password=secrets.token_hex(16)
+            )
+        )
+
+    def new_rabbitmq(self) -> RabbitMQ:
+        """A broker of one test's own, started."""
+        return self._start_any(lambda: _broker(self._new_home("own-rabbitmq")))
+
+    def _start_postgres(self) -> dict[str, Any]:
+        server = self._start_any(
+            lambda: Postgres(
+                home=self._new_home("postgres"),
+                port=ports.choose(1)[0],
+                password=secrets.token_hex(16),
+                durable=False,
+                connections_max=CONNECTIONS_MAX,
+            )
+        )
+        return {"home": str(server.home), "port": server.port, "password": server.password}
+
+    def _start_rabbitmq(self) -> dict[str, Any]:
+        server = self._start_any(lambda: _broker(self._new_home("rabbitmq")))
+        return {"port": server.port, "management_port": server.management_port, "password": server.password}
+
+    def _start_any(self, make: Callable[[], Server]) -> Server:
+        """Start a server, on other ports when somebody was quicker."""
+        self._require_packages()
+        pid, started = (self.folder / "owner").read_text().split()
+        guard.watch(self.folder, proc.Identity(int(pid), int(started))).start()
+        for _ in range(START_TRIES - 1):
+            server = make()
+            try:
+                server.start()
+            except StackError:
+                server.destroy()
+            else:
+                return server
+        server = make()
+        server.start()
+        return server
+
+    @staticmethod
+    def _require_packages() -> None:
+        if missing := packages.missing():
+            raise StackError(
+                f"the tests need {' and '.join(missing)}.", fix="run `make servers`, which installs them."
+            )
+
+    def _new_home(self, prefix: str) -> Path:
+        return self.folder / f"{prefix}-{secrets.token_hex(4)}"
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        with (self.folder / "lock").open("w") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            yield
+
+    @contextmanager
+    def _once(self, name: str, start: Callable[[], dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """What the first caller's start gave; its failure is everybody's, at once."""
+        saved = self.folder / f"{name}.json"
+        failed = self.folder / f"{name}.failed"
+        with self._lock():
+            if failed.exists():
+                raise StackError(failed.read_text())
+            if not saved.exists():
+                try:
+                    facts = start()
+                except StackError as error:
+                    failed.write_text(str(error))
+                    raise
+                saved.touch(mode=0o600)
+                saved.write_text(json.dumps(facts))
+            yield json.loads(saved.read_text())
+
+
+def _broker(home: Path) -> RabbitMQ:
+    port, management_port, distribution_port, epmd_port = ports.choose(4)
+    return RabbitMQ(
+        home=home,
+        port=port,
+        management_port=management_port,
+        distribution_port=distribution_port,
+        epmd_port=epmd_port,
+        password=secrets.token_hex(16),
+        statistics_milliseconds=STATISTICS_MILLISECONDS,
+    )

@@ -1,0 +1,87 @@
+"""Owns the folder of built programs: one entry per content key, published whole or not at all.
+
+Must never hold a half-done entry, or change one that is there: an entry is built beside its place
+and renamed into it, under a lock, so an interrupted build leaves only what the next one sweeps.
+"""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hack.cluster.report import ClusterError, say, wait_until
+
+KEY_LENGTH = 16
+LOCK_TIMEOUT_SECONDS = 1800.0  # longer than the longest cold build of everything
+
+
+def default_folder() -> Path:
+    """${XDG_CACHE_HOME:-~/.cache}/dtq/cluster: outside the checkout, shared by all checkouts."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "dtq" / "cluster"
+
+
+def content_key(facts: Iterable[str], files: Iterable[Path]) -> str:
+    """A short hash of everything that decides what an entry's content is."""
+    digest = hashlib.sha256()
+    for part in facts:
+        digest.update(f"{len(part)}:{part}".encode())
+    for file in sorted(files):
+        content = file.read_bytes()
+        digest.update(f"{file.name}:{len(content)}:".encode() + content)
+    return digest.hexdigest()[:KEY_LENGTH]
+
+
+def entry(folder: Path, name: str, key: str, build: Callable[[Path], None]) -> Path:
+    """The folder of the entry `name` with this key; `build` fills it if it is not there yet."""
+    place = folder / f"{name}-{key}"
+    if place.is_dir():
+        return place
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder / "build.lock"):
+        for left_over in folder.glob(".building-*"):
+            shutil.rmtree(left_over)
+        if not place.is_dir():
+            unfinished = Path(tempfile.mkdtemp(prefix=".building-", dir=folder))
+            unfinished.chmod(0o755)
+            build(unfinished)
+            unfinished.rename(place)
+    return place
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the one build lock; the kernel drops it with the process, however that ends."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+
+    def taken() -> bool:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    try:
+        if not taken():
+            say(f"  ...    waiting for another build ({path})")
+            wait_until(
+                taken,
+                "waiting for another build",
+                timeout_seconds=LOCK_TIMEOUT_SECONDS,
+                next_step=f"see who holds it: fuser {path}",
+            )
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def require_command(command: str, next_step: str) -> str:
+    """Where `command` is; an error that says how to get it when it is nowhere."""
+    found = shutil.which(command)
+    if found is None:
+        raise ClusterError(f"{command}: no such command", next_step=next_step)
+    return found

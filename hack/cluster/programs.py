@@ -1,0 +1,74 @@
+"""Owns the building of pinned Go programs, through the cache.
+
+Must never build outside the cache's own folders, nor change a committed go.mod or go.sum: a module
+that does not agree with its checksums is an error (`-mod=readonly`).
+"""
+
+import os
+import subprocess
+from collections.abc import Iterable
+from functools import cache as memoised
+from pathlib import Path
+
+from hack.cluster import cache, versions
+from hack.cluster.report import ClusterError, step
+
+BUILD_FLAGS = ("-trimpath", "-buildvcs=false")
+# Others work on the machine too: a build must not be what they feel.
+NICE = ("nice", "-n", "10")
+BUILD_TIMEOUT_SECONDS = 1800.0
+
+
+def ensure(names: Iterable[str], folder: Path | None = None) -> dict[str, Path]:
+    """The path of each program, built if the cache does not have it."""
+    return {name: _ensure(versions.program(name), folder or cache.default_folder()) for name in names}
+
+
+def key_of(program: versions.Program, toolchain: str) -> str:
+    """The content key of a program: what is built, from what, how and by what."""
+    facts = (program.package, program.module.version, program.ldflags, *BUILD_FLAGS, toolchain)
+    if program.module.build == "install":
+        return cache.content_key(facts, ())
+    sources = (file for file in program.module.folder.iterdir() if file.suffix in {".mod", ".sum", ".go"})
+    return cache.content_key(facts, sources)
+
+
+@memoised
+def go_toolchain() -> str:
+    """The Go toolchain and the platform it builds for, as it names them."""
+    go = cache.require_command("go", "install Go (https://go.dev/dl), 1.24 or newer")
+    asked = [go, "env", "GOVERSION", "GOOS", "GOARCH"]
+    return " ".join(subprocess.run(asked, check=True, capture_output=True, text=True).stdout.split())
+
+
+def _ensure(program: versions.Program, folder: Path) -> Path:
+    def build(place: Path) -> None:
+        with step(f"build {program.name} {program.module.version}"):
+            _build(program, place, folder / f"{program.name}.log")
+
+    return cache.entry(folder, program.name, key_of(program, go_toolchain()), build) / program.name
+
+
+def _build(program: versions.Program, place: Path, log: Path) -> None:
+    environ = {**os.environ, "CGO_ENABLED": "0", "GOWORK": "off", "GOBIN": str(place)}
+    flags = [*BUILD_FLAGS, "-ldflags", program.ldflags]
+    if program.module.build == "install":
+        command = ["go", "install", *flags, f"{program.package}@{program.module.version}"]
+        where = place  # no go.mod of a checkout governs it
+    else:
+        command = ["go", "build", "-mod=readonly", *flags, "-o", str(place / program.name), program.package]
+        where = program.module.folder
+    with log.open("w") as output:
+        done = subprocess.run(
+            [*NICE, *command],
+            cwd=where,
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            timeout=BUILD_TIMEOUT_SECONDS,
+            check=False,
+        )
+    if done.returncode != 0:
+        next_step = f"run it by hand in {where}: CGO_ENABLED=0 {' '.join(command)}"
+        raise ClusterError(f"go could not build {program.name}", log=log, next_step=next_step)

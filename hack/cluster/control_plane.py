@@ -1,0 +1,200 @@
+"""Owns etcd and the API server of one state folder; also a library: `running()` for tests.
+
+Must never need root, a fixed port or a network device: with its defaults it lives on the loopback,
+so several run side by side. It has no controllers: a deleted namespace stays Terminating, and
+nothing that a deleted object owned is collected.
+"""
+
+import http.client
+import json
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Self
+
+from hack.cluster import config, probe, programs
+from hack.cluster.pki import Identity, Pki
+from hack.cluster.process import Supervisor
+from hack.cluster.report import ClusterError, step, wait_until
+from hack.cluster.state import State
+
+PROGRAMS = ("etcd", "kube-apiserver", "kubectl")
+ETCD_TIMEOUT_SECONDS = 30.0
+API_TIMEOUT_SECONDS = 60.0
+_REQUEST_TIMEOUT_SECONDS = 5.0
+
+
+class ControlPlane:
+    """etcd and the API server of one state folder."""
+
+    def __init__(self, state: State, endpoints: config.Endpoints) -> None:
+        self.endpoints = endpoints
+        self.pki = Pki(state.pki)
+        self.supervisor = Supervisor(state.folder)
+        self._state = state
+
+    @classmethod
+    def create(cls, state: State, *, address: str = config.LOOPBACK, api_port: int | None = None) -> Self:
+        """A new control plane with its certificates and kubeconfig; a fixed port means it has a node."""
+        free = probe.free_ports(3)
+        endpoints = config.Endpoints(
+            address=address,
+            api_port=api_port or free[0],
+            etcd_port=free[1],
+            etcd_peer_port=free[2],
+            has_node=api_port is not None,
+        )
+        made = cls(state, endpoints)
+        made._make_certificates()
+        state.write_kubeconfig(made.pki.kubeconfig("admin", endpoints.api_url))
+        state.etc.mkdir(exist_ok=True)
+        _endpoints_file(state).write_text(json.dumps(asdict(endpoints)) + "\n")
+        return made
+
+    @classmethod
+    def load(cls, state: State) -> Self:
+        """The control plane that `create` made in this state folder."""
+        try:
+            return cls(state, config.Endpoints(**json.loads(_endpoints_file(state).read_text())))
+        except FileNotFoundError as error:
+            raise ClusterError(f"{state.folder} has no control plane", next_step="run `up` first") from error
+
+    @property
+    def kubeconfig(self) -> Path:
+        """The administrator's kubeconfig."""
+        return self._state.kubeconfig
+
+    def start(self) -> None:
+        """Start what does not run yet; back when the API server says it is ready."""
+        if not self.supervisor.running("etcd"):
+            self.start_etcd()
+        if not self.supervisor.running("kube-apiserver"):
+            self.start_api_server()
+
+    def stop(self) -> None:
+        """Stop both; back when both are gone."""
+        self.stop_api_server()
+        self.stop_etcd()
+
+    def start_etcd(self) -> None:
+        """Start etcd; back when it answers."""
+        flags = config.etcd_flags(self.endpoints, self._state.folder / "etcd")
+        self._start("etcd", flags)
+        self._wait("etcd", ETCD_TIMEOUT_SECONDS, self._etcd_healthy)
+
+    def stop_etcd(self) -> None:
+        """Stop etcd; its data stays."""
+        self.supervisor.stop("etcd")
+
+    def start_api_server(self) -> None:
+        """Start the API server, on the port it had before; back when it is ready."""
+        self._start("kube-apiserver", config.api_server_flags(self.endpoints, self.pki))
+        self._wait("kube-apiserver", API_TIMEOUT_SECONDS, self.ready)
+
+    def stop_api_server(self) -> None:
+        """Stop the API server as a rollout would; its port is free afterwards."""
+        self.supervisor.stop("kube-apiserver")
+
+    def kill_api_server(self) -> None:
+        """End the API server as a crash would."""
+        self.supervisor.kill("kube-apiserver")
+
+    def ready(self) -> bool:
+        """Whether the API server answers /readyz with ok."""
+        context = ssl.create_default_context(cafile=str(self.pki.certificate("ca")))
+        context.load_cert_chain(self.pki.certificate("admin"), self.pki.key("admin"))
+        host, port = self.endpoints.address, self.endpoints.api_port
+        return probe.answers(
+            http.client.HTTPSConnection(host, port, context=context, timeout=_REQUEST_TIMEOUT_SECONDS),
+            "/readyz",
+        )
+
+    def _etcd_healthy(self) -> bool:
+        port, timeout = self.endpoints.etcd_port, _REQUEST_TIMEOUT_SECONDS
+        return probe.answers(http.client.HTTPConnection(config.LOOPBACK, port, timeout=timeout), "/health")
+
+    def _start(self, name: str, flags: list[str]) -> None:
+        self.supervisor.start(name, [str(programs.ensure([name])[name]), *flags])
+
+    def _wait(self, name: str, timeout_seconds: float, healthy: Callable[[], bool]) -> None:
+        def met() -> bool:
+            self.supervisor.check(name)
+            return healthy()
+
+        wait_until(
+            met,
+            f"{name} is ready",
+            timeout_seconds=timeout_seconds,
+            log=self.supervisor.log(name),
+            next_step="read the log's last lines, then take the cluster down",
+        )
+
+    def _make_certificates(self) -> None:
+        for authority in ("ca", "front-proxy-ca"):
+            self.pki.authority(authority)
+        for name, identity in config.control_plane_identities(self.endpoints).items():
+            self.pki.leaf(name, identity)
+        self.pki.leaf("front-proxy", Identity(user="front-proxy"), authority="front-proxy-ca")
+        self.pki.key_pair("service-account")
+
+
+@contextmanager
+def running(state_folder: Path) -> Iterator[ControlPlane]:
+    """A control plane of its own for a test: started, yielded, and gone afterwards with its folder."""
+    state = State(state_folder)
+    with state.exclusive():
+        state.claim("control-plane")
+        try:
+            yield up(state)
+        finally:
+            stop(state)
+            state.remove()
+
+
+def up(state: State, *, address: str = config.LOOPBACK, api_port: int | None = None) -> ControlPlane:
+    """Make and start the control plane of a claimed state folder, or start again what stopped."""
+    programs.ensure(PROGRAMS)
+    if not _endpoints_file(state).exists():
+        with step("certificates"):
+            ControlPlane.create(state, address=address, api_port=api_port)
+    made = ControlPlane.load(state)
+    with step(f"etcd and API server on {made.endpoints.api_url}"):
+        made.start()
+    return made
+
+
+def stop(state: State) -> None:
+    """Stop both processes, whatever else the state folder holds."""
+    supervisor = Supervisor(state.folder)
+    for name in ("kube-apiserver", "etcd"):
+        supervisor.stop(name)
+
+
+def _endpoints_file(state: State) -> Path:
+    return state.etc / "endpoints.json"
+
+
+class Provider:
+    """The provider `control-plane`: nothing but etcd and the API server."""
+
+    def up(self, state: State) -> None:
+        """Start both."""
+        up(state)
+
+    def down(self, state: State) -> None:
+        """Stop both and remove the folder."""
+        stop(state)
+        state.remove()
+
+    def status(self, state: State) -> list[str]:
+        """Both processes, and whether the API server is ready."""
+        made = ControlPlane.load(state)
+        if not made.ready():
+            raise ClusterError("the API server is not ready", log=made.supervisor.log("kube-apiserver"))
+        return made.supervisor.status()
+
+    def load(self, state: State, archive: Path) -> None:
+        """No pod runs here."""
+        raise ClusterError(f"{archive}: the control plane of {state.folder} has no node to load images into")

@@ -1,0 +1,102 @@
+"""Owns a cluster's state folder: where things stand in it, what it says the cluster is, who may act on it.
+
+Must never be trusted about what runs (the supervisor knows) nor hold what should outlive the cluster.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from hack.cluster.report import ClusterError
+
+
+def default_folder() -> Path:
+    """${XDG_STATE_HOME:-~/.local/state}/dtq/cluster: one cluster per person, whatever the checkout."""
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(base) / "dtq" / "cluster"
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The state folder of one cluster."""
+
+    folder: Path
+
+    @property
+    def kubeconfig(self) -> Path:
+        """The administrator's kubeconfig: the file that everyone uses."""
+        return self.folder / "kubeconfig"
+
+    @property
+    def pki(self) -> Path:
+        """Certificates and keys."""
+        return self.folder / "pki"
+
+    @property
+    def etc(self) -> Path:
+        """Rendered configuration of the cluster's programs."""
+        return self.folder / "etc"
+
+    @property
+    def _record(self) -> Path:
+        return self.folder / "cluster.json"
+
+    def provider(self) -> str | None:
+        """The name of the provider whose cluster this is; None when there is no cluster."""
+        try:
+            return str(json.loads(self._record.read_text())["provider"])
+        except FileNotFoundError:
+            return None
+
+    def claim(self, provider: str) -> None:
+        """Say whose cluster this is, before the first thing is made: so `down` knows, whatever fails."""
+        there = self.provider()
+        if there is None and any(self.folder.iterdir()):
+            raise ClusterError(
+                f"{self.folder} is not empty and not a cluster's: `down` would remove what is in it",
+                next_step="give another --state",
+            )
+        if there not in {None, provider}:
+            raise ClusterError(
+                f"{self.folder} holds a cluster of the provider {there}",
+                next_step="take it down first, or give another --state",
+            )
+        self._record.write_text(json.dumps({"provider": provider}) + "\n")
+
+    def write_kubeconfig(self, content: str) -> None:
+        """Write the administrator's kubeconfig, for its owner's eyes only."""
+        write_private(self.kubeconfig, content)
+
+    def remove(self) -> None:
+        """Remove the folder and everything in it."""
+        shutil.rmtree(self.folder)
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Let one command at a time change the cluster; a second one is told so at once."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(descriptor)
+            raise ClusterError(
+                f"another command is changing the cluster of {self.folder}", next_step="wait for it to end"
+            ) from error
+        try:
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def write_private(file: Path, content: str) -> None:
+    """Write a file that only its owner can read."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as output:
+        output.write(content)

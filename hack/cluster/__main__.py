@@ -1,0 +1,135 @@
+"""The command line. Owns its words and exit codes: 0 done, 1 could not, 2 asked wrongly.
+
+Must never do the work: each command is one call of a provider or of the builder.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from hack.cluster import programs, providers, versions
+from hack.cluster.report import ClusterError, say, step
+from hack.cluster.state import State, default_folder
+
+DESCRIPTION = """\
+Start, use and remove a Kubernetes cluster for dtq's tests.
+
+The cluster is, in this order: the one of --kubeconfig (or DTQ_KUBECONFIG); kind, where a Docker
+engine runs that has or can pull its node image; native: etcd, Kubernetes and CoreDNS built from
+the versions of hack/cluster/versions.toml and run on this machine (Linux, as root)."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's grammar and help."""
+    root = argparse.ArgumentParser(
+        prog="python -m hack.cluster",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = root.add_subparsers(required=True, metavar="COMMAND")
+    stateful = argparse.ArgumentParser(add_help=False)
+    stateful.add_argument(
+        "--state",
+        type=Path,
+        default=Path(os.environ.get("DTQ_CLUSTER_STATE") or default_folder()),
+        metavar="DIR",
+        help="the cluster's folder; one cluster each (DTQ_CLUSTER_STATE, default %(default)s)",
+    )
+
+    def command(name: str, call: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
+        parents = [] if name == "tools" else [stateful]
+        made = commands.add_parser(name, help=text, description=text, parents=parents)
+        made.set_defaults(call=call)
+        return made
+
+    up = command("up", _up, "start the cluster, or what of it has stopped; prints the kubeconfig's path")
+    up.add_argument(
+        "--provider",
+        choices=[providers.AUTO, "existing", "kind", "native", "control-plane"],
+        default=providers.AUTO,
+        help="who provides it (default: the first that can)",
+    )
+    up.add_argument(
+        "--control-plane-only",
+        dest="provider",
+        action="store_const",
+        const="control-plane",
+        help="only etcd and the API server, on free ports of the loopback: no root, no node, no controllers",
+    )
+    up.add_argument(
+        "--kubeconfig",
+        type=Path,
+        default=os.environ.get("DTQ_KUBECONFIG") or None,
+        metavar="FILE",
+        help="use the cluster of this kubeconfig (DTQ_KUBECONFIG)",
+    )
+    command("down", _down, "remove the cluster and all that it made; built programs stay in the cache")
+    command("status", _status, "say what runs; exit 1 when there is no cluster or it does not serve")
+    load = command("load", _load, "make the images of archives (`docker save`, OCI) available to pods")
+    load.add_argument("archives", type=Path, nargs="+", metavar="IMAGE.tar")
+    tools = command("tools", _tools, "build pinned programs into the cache and print their paths")
+    tools.add_argument("names", nargs="+", choices=versions.program_names(), metavar="NAME")
+    return root
+
+
+def main() -> int:
+    """Do what the command line asks."""
+    options = parser().parse_args()
+    try:
+        options.call(options)
+    except ClusterError as error:
+        say(f"error: {error}")
+        return 1
+    return 0
+
+
+def _up(options: argparse.Namespace) -> None:
+    state = State(options.state.resolve())
+    name = providers.choose(state, options.provider, options.kubeconfig)
+    with state.exclusive():
+        state.claim(name)
+        with step(f"cluster by {name} in {state.folder}"):
+            providers.by_name(name, options.kubeconfig).up(state)
+    print(state.kubeconfig)
+
+
+def _down(options: argparse.Namespace) -> None:
+    state = State(options.state.resolve())
+    name = state.provider()
+    if name is None:
+        say(f"no cluster in {state.folder}")
+        return
+    with state.exclusive(), step(f"remove the cluster by {name} in {state.folder}"):
+        providers.by_name(name).down(state)
+
+
+def _status(options: argparse.Namespace) -> None:
+    state, provider = _there(options)
+    print(f"kubeconfig: {state.kubeconfig}")
+    print("\n".join(provider.status(state)))
+
+
+def _load(options: argparse.Namespace) -> None:
+    state, provider = _there(options)
+    for archive in options.archives:
+        with step(f"load {archive}"):
+            provider.load(state, archive.resolve(strict=True))
+
+
+def _there(options: argparse.Namespace) -> tuple[State, providers.Provider]:
+    state = State(options.state.resolve())
+    name = state.provider()
+    if name is None:
+        raise ClusterError(f"no cluster in {state.folder}", next_step="make cluster-up")
+    print(f"provider:   {name}")
+    return state, providers.by_name(name)
+
+
+def _tools(options: argparse.Namespace) -> None:
+    print("\n".join(str(path) for path in programs.ensure(options.names).values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

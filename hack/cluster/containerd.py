@@ -1,0 +1,100 @@
+"""Owns the cluster's containerd: its configuration, its start, images into it, its end with all pods.
+
+Must never talk to another containerd: its socket is in the state folder.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+from hack.cluster import cache, cgroups, mounts, node_config
+from hack.cluster.process import Supervisor
+from hack.cluster.report import ClusterError, wait_until
+from hack.cluster.state import State
+
+START_TIMEOUT_SECONDS = 30.0
+IMPORT_TIMEOUT_SECONDS = 300.0
+SHIM_TIMEOUT_SECONDS = 10.0
+CNI_PROGRAMS = Path("/usr/lib/cni")
+# Kubernetes' images have a namespace of their own in containerd.
+NAMESPACE = "k8s.io"
+_NEXT_STEP = "the provider native needs containerd's packages: take the cluster down and up again"
+
+
+class Containerd:
+    """The container runtime of one state folder."""
+
+    def __init__(self, state: State) -> None:
+        self.socket = state.folder / "containerd.sock"
+        self._state = state
+        self._folder = state.folder / "containerd"
+        self._supervisor = Supervisor(state.folder)
+
+    def start(self) -> None:
+        """Start it, unless it runs; back when it answers."""
+        if self._supervisor.running("containerd"):
+            return
+        settings = self._state.etc / "containerd.toml"
+        cni_configs = self._state.etc / "cni"
+        settings.parent.mkdir(parents=True, exist_ok=True)
+        settings.write_text(
+            node_config.containerd_toml(
+                folder=self._folder, socket=self.socket, cni_configs=cni_configs, cni_programs=CNI_PROGRAMS
+            )
+        )
+        program = cache.require_command("containerd", _NEXT_STEP)
+        self._supervisor.start("containerd", [program, "--config", str(settings)])
+        wait_until(
+            self._answers,
+            "containerd answers",
+            timeout_seconds=START_TIMEOUT_SECONDS,
+            log=self._supervisor.log("containerd"),
+            next_step="take the cluster down",
+        )
+
+    def load(self, archive: Path) -> None:
+        """Import the images of an archive, for pods to use."""
+        done = self._ctr("images", "import", str(archive), timeout_seconds=IMPORT_TIMEOUT_SECONDS)
+        if done.returncode != 0:
+            raise ClusterError(f"ctr could not import {archive}: {done.stderr.strip()}")
+
+    def stop(self) -> None:
+        """End every pod, then containerd, then what it left: shims, mounts, control groups."""
+        cgroups.kill_all()
+        self._supervisor.stop("containerd")
+        wait_until(
+            self._shims_gone,
+            "containerd's shims are gone",
+            timeout_seconds=SHIM_TIMEOUT_SECONDS,
+            log=self._supervisor.log("containerd"),
+        )
+        mounts.unmount_below(self._state.folder)
+        cgroups.remove()
+        # The one folder whose place is not configurable; its entries bear our network's name.
+        for left in Path("/var/lib/cni/results").glob(f"{node_config.POD_NETWORK}-*"):
+            left.unlink()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _answers(self) -> bool:
+        self._supervisor.check("containerd")
+        return self._ctr("version", timeout_seconds=START_TIMEOUT_SECONDS).returncode == 0
+
+    def _ctr(self, *arguments: str, timeout_seconds: float) -> "subprocess.CompletedProcess[str]":
+        program = cache.require_command("ctr", _NEXT_STEP)
+        command = [program, "--address", str(self.socket), "--namespace", NAMESPACE, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=timeout_seconds, check=False)
+
+    def _shims_gone(self) -> bool:
+        """Kill the shims of our containerd, known by its socket among their arguments."""
+        address = str(self.socket).encode()
+        left = False
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                arguments = (process / "cmdline").read_bytes().split(b"\0")
+                if address in arguments and b"containerd-shim" in arguments[0]:
+                    left = True
+                    os.kill(int(process.name), signal.SIGKILL)
+        return not left

@@ -1,0 +1,46 @@
+"""Owns the provider `existing`: a cluster that someone else made, given by its kubeconfig.
+
+Must never change that cluster: it is only asked whether it serves, and forgotten on `down`.
+"""
+
+from pathlib import Path
+
+from hack.cluster import kubectl
+from hack.cluster.report import ClusterError, step
+from hack.cluster.state import State
+
+
+class Existing:
+    """A cluster that is there already."""
+
+    def __init__(self, kubeconfig: Path | None) -> None:
+        self._kubeconfig = kubeconfig
+
+    def up(self, state: State) -> None:
+        """Ask the cluster whether it is ready, and copy its kubeconfig."""
+        if self._kubeconfig is None:
+            raise ClusterError(
+                "the provider existing needs a kubeconfig", next_step="give --kubeconfig or set DTQ_KUBECONFIG"
+            )
+        if not self._kubeconfig.is_file():
+            raise ClusterError(f"{self._kubeconfig}: no such kubeconfig", next_step="correct its path")
+        # Flattened, since a kubeconfig may name its certificates relative to where it lies.
+        flat = kubectl.run(self._kubeconfig, "config", "view", "--raw", "--flatten", "--minify")
+        state.write_kubeconfig(flat)
+        with step(f"the cluster of {self._kubeconfig} serves"):
+            kubectl.run(state.kubeconfig, "get", "--raw", "/readyz")
+
+    def down(self, state: State) -> None:
+        """Forget the cluster."""
+        state.remove()
+
+    def status(self, state: State) -> list[str]:
+        """Its nodes."""
+        return kubectl.run(state.kubeconfig, "get", "nodes", "-o", "wide").splitlines()
+
+    def load(self, state: State, archive: Path) -> None:
+        """Nobody here knows its nodes."""
+        raise ClusterError(
+            f"{archive}: images cannot be loaded into the cluster of {state.kubeconfig}",
+            next_step="push the image to a registry that its nodes can pull from",
+        )

@@ -1,0 +1,43 @@
+"""Owns container images made of one static program: written as archives, without a registry.
+
+Must never differ from run to run: the same program gives the same archive.
+"""
+
+import hashlib
+import io
+import json
+import tarfile
+from pathlib import Path
+
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+NOBODY = "65532:65532"
+
+
+def write_archive(archive: Path, *, name: str, program: Path, machine: str) -> None:
+    """Write the image `name`, whose only file is `program` and whose command is that program."""
+    layer = _tar({program.name: program.read_bytes()}, mode=0o755)
+    config = json.dumps(image_config(program.name, hashlib.sha256(layer).hexdigest(), machine)).encode()
+    manifest = [{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]
+    parts = {"manifest.json": json.dumps(manifest).encode(), "config.json": config, "layer.tar": layer}
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    archive.write_bytes(_tar(parts, mode=0o644))
+
+
+def image_config(program: str, layer_digest: str, machine: str) -> dict[str, object]:
+    """The image's configuration: run `program` as nobody."""
+    return {
+        "architecture": ARCHITECTURES[machine],
+        "os": "linux",
+        "config": {"Entrypoint": [f"/{program}"], "User": NOBODY},
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{layer_digest}"]},
+    }
+
+
+def _tar(files: dict[str, bytes], *, mode: int) -> bytes:
+    written = io.BytesIO()
+    with tarfile.open(fileobj=written, mode="w") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = len(content), mode
+            archive.addfile(member, io.BytesIO(content))
+    return written.getvalue()

@@ -1,0 +1,86 @@
+"""Owns the removal of the firewall chains that a cluster's programs make: kube-proxy, kubelet, CNI.
+
+Must never touch a chain that was there before the cluster, nor a rule that does not lead into ours.
+"""
+
+import re
+import subprocess
+from collections.abc import Iterable
+
+from hack.cluster.report import ClusterError
+
+PREFIXES = ("KUBE-", "CNI-", "DTQ-")
+FAMILIES = ("iptables", "ip6tables")
+TABLES = ("mangle", "nat", "filter")
+FORWARD_CHAIN = "DTQ-FORWARD"
+_LOCK_WAIT_SECONDS = "10"
+_JUMP = re.compile(r" -[jg] (\S+)")
+
+
+def chains() -> list[str]:
+    """Every chain of any table whose name is one of ours, as FAMILY/TABLE/CHAIN."""
+    return [
+        f"{family}/{table}/{chain}"
+        for family in FAMILIES
+        for table in TABLES
+        for chain in ours(_save(family, table), ())
+    ]
+
+
+def allow_pods(pod_range: str) -> None:
+    """Let pods' packets be forwarded, where the machine's own policy (a Docker engine's) is to drop them."""
+    if any(chain.endswith(f"/{FORWARD_CHAIN}") for chain in chains()):
+        return
+    rules = ["*filter", f":{FORWARD_CHAIN} - [0:0]", f"-A {FORWARD_CHAIN} -s {pod_range} -j ACCEPT"]
+    rules += [f"-A {FORWARD_CHAIN} -d {pod_range} -j ACCEPT", f"-I FORWARD -j {FORWARD_CHAIN}", "COMMIT", ""]
+    _restore("iptables", "\n".join(rules))
+
+
+def remove(keep: Iterable[str]) -> None:
+    """Remove our chains and the rules that lead into them, except the chains in `keep`."""
+    kept = set(keep)
+    for family in FAMILIES:
+        for table in TABLES:
+            spared = [name.rpartition("/")[2] for name in kept if name.startswith(f"{family}/{table}/")]
+            script = removal(_save(family, table), table, spared)
+            if script:
+                _restore(family, script)
+
+
+def ours(saved: str, spared: Iterable[str]) -> list[str]:
+    """The names of our chains in what iptables-save printed."""
+    names = [line[1:].split()[0] for line in saved.splitlines() if line.startswith(":")]
+    return [name for name in names if name.startswith(PREFIXES) and name not in set(spared)]
+
+
+def removal(saved: str, table: str, spared: Iterable[str]) -> str:
+    """What iptables-restore --noflush must read to remove our chains; empty when there are none."""
+    doomed = ours(saved, spared)
+    if not doomed:
+        return ""
+    entries = [
+        "-D" + line.removeprefix("-A")
+        for line in saved.splitlines()
+        if line.startswith("-A ") and line.split()[1] not in doomed and _leads_into(line, doomed)
+    ]
+    emptied = [f"-F {chain}" for chain in doomed]
+    deleted = [f"-X {chain}" for chain in doomed]
+    return "\n".join([f"*{table}", *entries, *emptied, *deleted, "COMMIT", ""])
+
+
+def _leads_into(rule: str, doomed: Iterable[str]) -> bool:
+    jump = _JUMP.search(rule)
+    return jump is not None and jump.group(1) in set(doomed)
+
+
+def _save(family: str, table: str) -> str:
+    # A kernel without IPv6 has no such table; then nothing of ours is in it.
+    asked = [f"{family}-save", "-t", table]
+    return subprocess.run(asked, capture_output=True, text=True, check=False).stdout
+
+
+def _restore(family: str, script: str) -> None:
+    command = [f"{family}-restore", "--noflush", "--wait", _LOCK_WAIT_SECONDS]
+    done = subprocess.run(command, input=script, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise ClusterError(f"{family}-restore: {done.stderr.strip()}", next_step=f"see {family}-save")

@@ -1,0 +1,78 @@
+"""Owns the provider `kind`: a cluster in containers of the machine's Docker engine.
+
+Must never touch a kind cluster of another name, nor anything else that the engine runs.
+"""
+
+import subprocess
+from pathlib import Path
+
+from hack.cluster import kubectl, programs, versions
+from hack.cluster.report import ClusterError, step
+from hack.cluster.state import State
+
+CLUSTER = "dtq"
+NODE_IMAGE = versions.node_image()
+ASK_TIMEOUT_SECONDS = 20.0
+PULL_TIMEOUT_SECONDS = 300.0
+CREATE_TIMEOUT_SECONDS = 600.0
+
+
+def usable() -> bool:
+    """Whether a Docker engine runs here that has, or can pull, the node image."""
+    if not _succeeds(["docker", "info"], ASK_TIMEOUT_SECONDS):
+        return False
+    if _succeeds(["docker", "image", "inspect", NODE_IMAGE], ASK_TIMEOUT_SECONDS):
+        return True
+    with step(f"pull {NODE_IMAGE}"):
+        return _succeeds(["docker", "pull", NODE_IMAGE], PULL_TIMEOUT_SECONDS)
+
+
+class Kind:
+    """A kind cluster of one node."""
+
+    def up(self, state: State) -> None:
+        """Create the cluster, unless it is there."""
+        if CLUSTER not in _kind(state, ["get", "clusters"], ASK_TIMEOUT_SECONDS).split():
+            with step(f"kind cluster {CLUSTER}"):
+                create = ["create", "cluster", "--image", NODE_IMAGE, "--wait", "180s", *_named(state)]
+                _kind(state, create, CREATE_TIMEOUT_SECONDS)
+        _kind(state, ["export", "kubeconfig", *_named(state)], ASK_TIMEOUT_SECONDS)
+
+    def down(self, state: State) -> None:
+        """Delete the cluster."""
+        with step(f"delete the kind cluster {CLUSTER}"):
+            _kind(state, ["delete", "cluster", *_named(state)], CREATE_TIMEOUT_SECONDS)
+        state.remove()
+
+    def status(self, state: State) -> list[str]:
+        """Its node."""
+        return kubectl.run(state.kubeconfig, "get", "nodes", "-o", "wide").splitlines()
+
+    def load(self, state: State, archive: Path) -> None:
+        """Load the archive into the node."""
+        _kind(state, ["load", "image-archive", str(archive), "--name", CLUSTER], CREATE_TIMEOUT_SECONDS)
+
+
+def _named(state: State) -> list[str]:
+    return ["--name", CLUSTER, "--kubeconfig", str(state.kubeconfig)]
+
+
+def _kind(state: State, arguments: list[str], timeout_seconds: float) -> str:
+    log = state.folder / "logs" / "kind.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = [str(programs.ensure(["kind"])["kind"]), *arguments]
+    with log.open("a") as errors:
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=errors, text=True, timeout=timeout_seconds, check=False
+        )
+    if done.returncode != 0:
+        raise ClusterError(f"kind {arguments[0]} failed", log=log, next_step="take the cluster down")
+    return done.stdout
+
+
+def _succeeds(command: list[str], timeout_seconds: float) -> bool:
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=timeout_seconds, check=False)
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0

@@ -1,0 +1,30 @@
+"""Owns the calls to a cluster's API by kubectl, each with a bound.
+
+Must never use a kubeconfig that it was not given: the environment's own is somebody else's cluster.
+"""
+
+import json
+import subprocess
+from pathlib import Path
+
+from hack.cluster import programs
+from hack.cluster.report import ClusterError
+
+REQUEST_TIMEOUT_SECONDS = 30
+
+
+def run(kubeconfig: Path, *arguments: str, manifest: object = None) -> str:
+    """What kubectl prints; `manifest`, if given, is its standard input. An error says what it said."""
+    kubectl = programs.ensure(["kubectl"])["kubectl"]
+    asked = [f"--kubeconfig={kubeconfig}", f"--request-timeout={REQUEST_TIMEOUT_SECONDS}s", *arguments]
+    done = subprocess.run(
+        [str(kubectl), *asked],
+        input=json.dumps(manifest),
+        capture_output=True,
+        text=True,
+        timeout=2 * REQUEST_TIMEOUT_SECONDS,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise ClusterError(f"kubectl {' '.join(arguments)}: {done.stderr.strip()}")
+    return done.stdout

@@ -1,0 +1,35 @@
+"""Owns the mounts that containerd and kubelet leave below a state folder.
+
+Must never unmount anything elsewhere.
+"""
+
+import re
+import subprocess
+from pathlib import Path
+
+from hack.cluster.report import ClusterError
+
+_MOUNT_POINT = 4
+_ESCAPED = re.compile(r"\\([0-7]{3})")
+
+
+def below(folder: Path, mountinfo: str) -> list[Path]:
+    """The mount points below `folder`, the innermost and newest first."""
+    points = [_ESCAPED.sub(_unescape, line.split()[_MOUNT_POINT]) for line in mountinfo.splitlines()]
+    return [Path(point) for point in reversed(points) if Path(point).is_relative_to(folder)]
+
+
+def unmount_below(folder: Path) -> None:
+    """Unmount everything below `folder`."""
+    for point in below(folder, Path("/proc/self/mountinfo").read_text()):
+        done = subprocess.run(["umount", str(point)], capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            # Detached now, gone when its last user is: those were killed before.
+            subprocess.run(["umount", "--lazy", str(point)], capture_output=True, check=False)
+    left = below(folder, Path("/proc/self/mountinfo").read_text())
+    if left:
+        raise ClusterError(f"still mounted: {left}", next_step=f"fuser -vm {left[0]}")
+
+
+def _unescape(match: re.Match[str]) -> str:
+    return chr(int(match.group(1), 8))

@@ -1,0 +1,119 @@
+"""Owns the provider `native`: a whole Kubernetes of one node, run on this machine itself.
+
+Must never be half there without being removable: the machine is noted before the first change, and
+`down` takes away whatever half of the cluster it finds.
+"""
+
+import os
+import platform
+from pathlib import Path
+
+from hack.cluster import (
+    addons,
+    config,
+    control_plane,
+    debian,
+    host,
+    images,
+    kubectl,
+    network,
+    node,
+    node_config,
+    probe,
+    programs,
+)
+from hack.cluster.containerd import Containerd
+from hack.cluster.process import Supervisor
+from hack.cluster.report import ClusterError, step, wait_until
+from hack.cluster.state import State
+
+PROGRAMS = (*control_plane.PROGRAMS, *node.PROGRAMS, "pause", "coredns")
+IMAGES = {"pause": node_config.PAUSE_IMAGE, "coredns": addons.IMAGE}
+DNS_TIMEOUT_SECONDS = 60.0
+DNS_NAME = "kubernetes.default.svc.cluster.local"
+_QUERY_TIMEOUT_SECONDS = 1.0
+
+
+class Native:
+    """One node on this machine."""
+
+    def up(self, state: State) -> None:
+        """Build, start and prove the cluster."""
+        _require_linux_root()
+        debian.ensure(state.folder / "logs" / "apt-get.log")
+        programs.ensure(PROGRAMS)
+        host.note(state)
+        with step("network"):
+            host.set_up()
+            network.up()
+        runtime = Containerd(state)
+        with step("containerd and its own images"):
+            runtime.start()
+            _load_own_images(state, runtime)
+        plane = control_plane.up(state, address=config.NODE_ADDRESS, api_port=config.API_PORT)
+        with step("controllers and node"):
+            node.Node(state).start(plane)
+        with step(f"CoreDNS answers at {config.DNS_ADDRESS}"):
+            _serve_dns(state)
+
+    def down(self, state: State) -> None:
+        """Remove everything; each part is skipped where it is not there."""
+        _require_linux_root()
+        with step("node, pods and containerd"):
+            node.Node(state).stop()
+            Containerd(state).stop()
+        with step("control plane"):
+            control_plane.stop(state)
+        with step("network, firewall, kernel settings"):
+            network.down()
+            host.restore(state)
+        state.remove()
+
+    def status(self, state: State) -> list[str]:
+        """Every process, every node, every pod."""
+        pods = kubectl.run(state.kubeconfig, "get", "nodes,pods", "--all-namespaces", "-o", "wide")
+        return [*Supervisor(state.folder).status(), *pods.splitlines()]
+
+    def load(self, state: State, archive: Path) -> None:
+        """Import the archive into the node's containerd."""
+        Containerd(state).load(archive)
+
+
+def _require_linux_root() -> None:
+    if platform.system() != "Linux" or platform.machine() not in images.ARCHITECTURES:
+        raise ClusterError(
+            f"the provider native does not run on {platform.system()} {platform.machine()}",
+            next_step="start a Docker engine, so that kind can be used, or give a --kubeconfig",
+        )
+    if os.geteuid() != 0:
+        raise ClusterError(
+            "the provider native makes network devices and control groups: it needs root",
+            next_step="run it by sudo, start a Docker engine, so that kind can be used, or give a --kubeconfig",
+        )
+
+
+def _load_own_images(state: State, runtime: Containerd) -> None:
+    archive = state.folder / "image.tar"
+    for name, path in programs.ensure(IMAGES).items():
+        images.write_archive(archive, name=IMAGES[name], program=path, machine=platform.machine())
+        runtime.load(archive)
+    archive.unlink()
+
+
+def _serve_dns(state: State) -> None:
+    def applied() -> bool:
+        try:
+            kubectl.run(state.kubeconfig, "apply", "-f", "-", manifest=addons.coredns())
+        except ClusterError:
+            return False  # the API server makes the namespace kube-system shortly after it is ready
+        return True
+
+    def answered() -> bool:
+        return probe.resolves(config.DNS_ADDRESS, DNS_NAME, timeout_seconds=_QUERY_TIMEOUT_SECONDS)
+
+    describe = f"kubectl --kubeconfig {state.kubeconfig} -n {addons.NAMESPACE}"
+    for met, what, next_step in (
+        (applied, "CoreDNS is applied", f"{describe} get all"),
+        (answered, "CoreDNS answers", f"{describe} describe pod -l k8s-app=kube-dns"),
+    ):
+        wait_until(met, what, timeout_seconds=DNS_TIMEOUT_SECONDS, next_step=next_step)

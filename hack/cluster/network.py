@@ -1,0 +1,45 @@
+"""Owns the cluster's network devices and routes: the node's bridge, the pods' bridge.
+
+Must never touch a device that does not bear one of its two names.
+"""
+
+import subprocess
+from pathlib import Path
+
+from hack.cluster import iptables
+from hack.cluster.config import NODE_ADDRESS, NODE_BRIDGE, POD_BRIDGE, POD_RANGE, SERVICE_RANGE
+from hack.cluster.report import ClusterError
+
+NODE_PREFIX = 24
+
+
+def up() -> None:
+    """Give the node its address, and its services their route."""
+    if not _exists(NODE_BRIDGE):
+        _ip("link", "add", NODE_BRIDGE, "type", "bridge")
+        _ip("address", "add", f"{NODE_ADDRESS}/{NODE_PREFIX}", "dev", NODE_BRIDGE)
+        _ip("link", "set", NODE_BRIDGE, "up")
+    # Before the API server starts: a connection that it opens to a service before kube-proxy has
+    # its rules would leave by the default route, and stay wrong for as long as it is kept alive.
+    _ip("route", "replace", SERVICE_RANGE, "dev", NODE_BRIDGE)
+    iptables.allow_pods(POD_RANGE)
+
+
+def down() -> None:
+    """Remove both bridges; their addresses and routes go with them."""
+    for device in (POD_BRIDGE, NODE_BRIDGE):
+        if _exists(device):
+            _ip("link", "delete", device)
+
+
+def _exists(device: str) -> bool:
+    return Path("/sys/class/net", device).exists()
+
+
+def _ip(*arguments: str) -> None:
+    done = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise ClusterError(
+            f"ip {' '.join(arguments)}: {done.stderr.strip()}",
+            next_step="look for another network that has this range: ip route",
+        )

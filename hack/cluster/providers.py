@@ -1,0 +1,56 @@
+"""Owns the choice of who provides the cluster, and what every provider can do.
+
+Must never do a provider's work, nor choose again once a cluster is there: its state folder says.
+"""
+
+from pathlib import Path
+from typing import Protocol
+
+from hack.cluster import control_plane, existing, kind, native
+from hack.cluster.report import ClusterError
+from hack.cluster.state import State
+
+AUTO = "auto"
+
+
+class Provider(Protocol):
+    """What a cluster can be asked for. Every call gets the state folder of one cluster."""
+
+    def up(self, state: State) -> None:
+        """Make the cluster, or repair it; back when it serves and its kubeconfig is written."""
+
+    def down(self, state: State) -> None:
+        """Remove all that `up` made, the state folder last; whatever half of it is there."""
+
+    def status(self, state: State) -> list[str]:
+        """Say in a few lines what runs; raise when the cluster does not serve."""
+
+    def load(self, state: State, archive: Path) -> None:
+        """Make the images of an archive available to pods."""
+
+
+def by_name(name: str, kubeconfig: Path | None = None) -> Provider:
+    """The provider called `name`; `kubeconfig` is what `existing` takes over."""
+    match name:
+        case "existing":
+            return existing.Existing(kubeconfig)
+        case "kind":
+            return kind.Kind()
+        case "native":
+            return native.Native()
+        case "control-plane":
+            return control_plane.Provider()
+        case _:
+            raise ClusterError(f"no provider is called {name}")
+
+
+def choose(state: State, wanted: str, kubeconfig: Path | None) -> str:
+    """The provider's name: as asked, else whose cluster is there, else the first that can work."""
+    if wanted != AUTO:
+        return wanted
+    there = state.provider()
+    if there is not None:
+        return there
+    if kubeconfig is not None:
+        return "existing"
+    return "kind" if kind.usable() else "native"

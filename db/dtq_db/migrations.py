@@ -78,7 +78,8 @@ def pending(known: list[Migration], ledger: dict[str, str]) -> list[Migration]:
             raise Rejected("DatabaseTooNew", f"the database has migration {name}, which this version does not know")
         if migration.checksum != checksum:
             raise Rejected(
-                "MigrationEdited", f"migration {name} was edited after it was applied: restore it, and add a new file"
+                "MigrationEdited",
+                f"migration {name} was edited after it was applied: restore it, and add a new file",
             )
     return [migration for migration in known if migration.name not in ledger]
 
@@ -99,7 +100,9 @@ async def migrate(dsn: str) -> tuple[str, ...]:
             async with connection.transaction():
                 await connection.execute(migration.sql)
                 await connection.execute(
-                    "INSERT INTO dtq_migration (name, checksum) VALUES ($1, $2)", migration.name, migration.checksum
+                    "INSERT INTO dtq_migration (name, checksum) VALUES ($1, $2)",
+                    migration.name,
+                    migration.checksum,
                 )
     return tuple(migration.name for migration in todo)
 

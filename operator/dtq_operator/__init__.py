@@ -1,0 +1,1 @@
+"""The operator: TaskType and QueueSet objects become rows and topology."""

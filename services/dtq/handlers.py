@@ -63,7 +63,7 @@ class PermanentError(Exception):
     """Raised by a handler: another attempt is useless, fail the task now."""
 
 
-class RetryLater(Exception):  # noqa: N818 - it is a request, not a failure of the code
+class RetryLater(Exception):
     """Raised by a handler: try again after `delay_seconds` instead of the back-off's delay."""
 
     def __init__(self, message: str = "", *, delay_seconds: float) -> None:

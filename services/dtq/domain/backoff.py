@@ -5,6 +5,7 @@ Owns the three strategies. Must never draw a random number: the caller passes on
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import assert_never
 
 from dtq.domain.limits import DELAY_SECONDS_MAX
 
@@ -45,6 +46,8 @@ class Backoff:
                 delay = self.delay_seconds
             case Strategy.EXPONENTIAL:
                 delay = self._exponential_seconds(attempt)
+            case _:
+                assert_never(self.strategy)
         return min(delay, float(DELAY_SECONDS_MAX))
 
     def _exponential_seconds(self, attempt: int) -> float:

@@ -64,9 +64,7 @@ def decide(ended: Attempt, backoff: Backoff, chance: float) -> Decision:
         case Outcome.CANCELLED:
             return Decision(status=TaskStatus.CANCELLED, outcome=ended.outcome, error=cut(ended.error))
         case Outcome.DRAINED:
-            return Decision(
-                status=TaskStatus.ENQUEUED, outcome=ended.outcome, error=cut(ended.error), drained=True
-            )
+            return Decision(status=TaskStatus.ENQUEUED, outcome=ended.outcome, error=cut(ended.error), drained=True)
         case Outcome.LOST:
             return _lost(ended, backoff, chance)
         case Outcome.FAILED | Outcome.TIMED_OUT | Outcome.REJECTED:

@@ -5,7 +5,7 @@ parse with them. Must never coerce: `"TRUE"` is not a boolean and `"5"` is not a
 """
 
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from pydantic.alias_generators import to_camel
@@ -13,7 +13,7 @@ from pydantic.alias_generators import to_camel
 from dtq.domain import limits
 from dtq.domain.backoff import Backoff, Strategy
 
-API_VERSION = "dtq.dev/v1alpha1"
+API_VERSION: Final = "dtq.dev/v1alpha1"
 
 QUEUE_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$"
 TYPE_PATTERN = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)+$"
@@ -29,9 +29,7 @@ DelaySeconds = Annotated[int, Field(ge=1, le=limits.DELAY_SECONDS_MAX)]
 class _Model(BaseModel):
     """camelCase outside, snake_case inside; unknown fields are refused."""
 
-    model_config = ConfigDict(
-        alias_generator=to_camel, populate_by_name=True, extra="forbid", strict=True, frozen=True
-    )
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", strict=True, frozen=True)
 
 
 class BackoffSpec(_Model):
@@ -91,7 +89,10 @@ class Retention(_Model):
     """How long finished tasks are kept; 0 means: until the next pruning."""
 
     succeeded_seconds: int = Field(
-        default=604_800, ge=0, le=limits.RETENTION_SECONDS_MAX, description="For SUCCEEDED and CANCELLED tasks."
+        default=604_800,
+        ge=0,
+        le=limits.RETENTION_SECONDS_MAX,
+        description="For SUCCEEDED and CANCELLED tasks.",
     )
     failed_seconds: int = Field(
         default=2_592_000, ge=0, le=limits.RETENTION_SECONDS_MAX, description="For FAILED tasks."
@@ -128,11 +129,12 @@ class TaskTypeSpec(_Model):
         default=ObjectRef(name="default"), description="The QueueSet whose queues carry this type."
     )
     queue: QueueName = Field(default="default", description="The queue of that set, unless a task names another.")
-    active: bool = Field(
-        default=True, description="false refuses new tasks of this type; accepted ones still run."
-    )
+    active: bool = Field(default=True, description="false refuses new tasks of this type; accepted ones still run.")
     max_attempts: int = Field(
-        default=5, ge=1, le=limits.ATTEMPTS_MAX, description="How often a task is tried, unless it says otherwise."
+        default=5,
+        ge=1,
+        le=limits.ATTEMPTS_MAX,
+        description="How often a task is tried, unless it says otherwise.",
     )
     timeout_seconds: int = Field(
         default=300, ge=1, le=limits.TIMEOUT_SECONDS_MAX, description="How long one attempt may run."
@@ -190,10 +192,16 @@ class Scaling(_Model):
     min_replicas: int = Field(default=1, ge=0, le=limits.REPLICAS_MAX, description="Fewest replicas.")
     max_replicas: int = Field(default=10, ge=0, le=limits.REPLICAS_MAX, description="Most replicas.")
     target_backlog_per_replica: int = Field(
-        default=20, ge=1, le=limits.BACKLOG_PER_REPLICA_MAX, description="Ready and running tasks per replica."
+        default=20,
+        ge=1,
+        le=limits.BACKLOG_PER_REPLICA_MAX,
+        description="Ready and running tasks per replica.",
     )
     cooldown_seconds: int = Field(
-        default=300, ge=0, le=86_400, description="How long the backlog must be lower before replicas are taken away."
+        default=300,
+        ge=0,
+        le=86_400,
+        description="How long the backlog must be lower before replicas are taken away.",
     )
     target_ref: ObjectRef | None = Field(
         default=None, description="The Deployment that mode Operator scales, in the same namespace."

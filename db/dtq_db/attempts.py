@@ -1,0 +1,198 @@
+"""Attempts as the worker and the reaper see them: claim, finish, release, and the lease.
+
+Owns the mapping between values and the statements `task_claim`, `task_finish`, `worker_*`.
+Must never write without the fence (worker, attempt).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+import asyncpg
+
+from dtq.domain.backoff import Backoff
+from dtq.domain.decisions import Decision
+from dtq.domain.errors import Stale
+from dtq.domain.limits import CLAIM_EARLY_SECONDS, LEASE_SECONDS
+from dtq.domain.manifests import BackoffSpec
+from dtq_db.connections import Lane, connect, translated
+from dtq_db.queries import query
+
+LEASE_GONE: Final = "DTQ01"
+"""SQLSTATE of `dtq_claim` when the worker's lease has expired."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A task that this worker may run now.
+
+    Attributes:
+        payload: JSON text.
+        attempt: from 1; with the worker it is the fence.
+        backoff: the type's own policy; None means the worker's default.
+    """
+
+    id: UUID
+    type: str
+    queue_set: str
+    queue: str
+    payload: str
+    attempt: int
+    max_attempts: int
+    crashes: int
+    timeout_seconds: int
+    backoff: Backoff | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finish:
+    """The end of an attempt, about to be written.
+
+    Attributes:
+        grace_seconds: how long after the due time the relay leaves a retry to its publisher.
+    """
+
+    worker_id: UUID
+    id: UUID
+    attempt: int
+    decision: Decision
+    grace_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """What was written: the task's status now and the row's version."""
+
+    status: str
+    updated_at: datetime
+
+
+def parse_backoff(text: str | None) -> Backoff | None:
+    """Return the policy that a row of `task_type` holds, or None."""
+    return None if text is None else BackoffSpec.model_validate_json(text).to_backoff()
+
+
+async def claim(lane: Lane, worker_id: UUID, ids: Sequence[UUID], types: Sequence[str]) -> list[Claim]:
+    """Claim what can be claimed of `ids`; the rest is a duplicate, over, or back with the relay.
+
+    Raises:
+        Stale: the worker's lease is gone.
+        Unavailable: whether the claims took effect is unknown; the lease's end settles it.
+    """
+    try:
+        rows = await lane.fetch(query("task_claim"), worker_id, sorted(set(ids)), list(types), CLAIM_EARLY_SECONDS)
+    except asyncpg.PostgresError as error:
+        if error.sqlstate == LEASE_GONE:
+            raise Stale(str(error)) from error
+        raise
+    return [
+        Claim(
+            id=row["id"],
+            type=row["type"],
+            queue_set=row["queue_set"],
+            queue=row["queue"],
+            payload=row["payload"],
+            attempt=row["attempts"],
+            max_attempts=row["max_attempts"],
+            crashes=row["crashes"],
+            timeout_seconds=row["timeout_seconds"],
+            backoff=parse_backoff(row["backoff"]),
+        )
+        for row in rows
+    ]
+
+
+async def finish(lane: Lane, ended: Sequence[Finish]) -> dict[UUID, Finished]:
+    """Record the end of attempts; a task that is missing from the answer had gone to someone else.
+
+    Raises:
+        Unavailable: whether it took effect is unknown; asking again is safe, the fence sees to it.
+        asyncpg.DataError: a result cannot be stored.
+    """
+    rows = await lane.fetch(query("task_finish"), *finish_columns(ended))
+    return {row["id"]: Finished(status=row["status"], updated_at=row["updated_at"]) for row in rows}
+
+
+def finish_columns(ended: Sequence[Finish]) -> tuple[list[Any], ...]:
+    """Return the arguments of the statement `task_finish`."""
+    return (
+        [one.worker_id for one in ended],
+        [one.id for one in ended],
+        [one.attempt for one in ended],
+        [str(one.decision.status) for one in ended],
+        [one.decision.result for one in ended],
+        [one.decision.error for one in ended],
+        [one.decision.delay_seconds for one in ended],
+        [one.grace_seconds for one in ended],
+        [one.decision.crashed for one in ended],
+        [one.decision.drained for one in ended],
+    )
+
+
+async def release(lane: Lane, worker_id: UUID, claims: Sequence[Claim]) -> None:
+    """Give back claims that never started: the attempt is not counted.
+
+    Raises:
+        Unavailable: the lease's end takes them back instead.
+    """
+    await lane.fetch(query("task_release"), worker_id, [one.id for one in claims], [one.attempt for one in claims])
+
+
+async def dead_lettered(lane: Lane, versions: dict[UUID, datetime]) -> None:
+    """Note that the broker confirmed the dead-letter copies of these tasks."""
+    ids = sorted(versions)
+    await lane.fetch(query("task_dead_letter"), ids, [versions[id_] for id_ in ids])
+
+
+class LeaseStore:
+    """The worker's own row, on a connection of its own that nothing else can hold up."""
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+        self._connection: asyncpg.Connection[asyncpg.Record] | None = None
+
+    async def register(
+        self, worker_id: UUID, *, name: str, queues: Sequence[str], types: Sequence[str], concurrency: int
+    ) -> None:
+        """Begin a lease.
+
+        Raises:
+            Unavailable: the database does not answer.
+        """
+        await self._fetch(
+            query("worker_register"), worker_id, name, list(queues), list(types), concurrency, LEASE_SECONDS
+        )
+
+    async def renew(self, worker_id: UUID) -> list[UUID]:
+        """Extend the lease; return the running tasks that are to be cancelled.
+
+        Raises:
+            Stale: the lease has expired and never comes back.
+            Unavailable: the database does not answer.
+        """
+        (row,) = await self._fetch(query("worker_renew"), worker_id, LEASE_SECONDS)
+        if not row["renewed"]:
+            raise Stale(f"the lease of worker {worker_id} expired")
+        return list(row["cancel_ids"])
+
+    async def expire(self, worker_id: UUID) -> None:
+        """End the lease: what the worker still holds may be taken back at once."""
+        await self._fetch(query("worker_expire"), worker_id)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.terminate()
+
+    async def _fetch(self, statement: str, *args: Any) -> list[asyncpg.Record]:
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await connect(self._dsn, name="dtq-worker/lease")
+        try:
+            with translated():
+                return await self._connection.fetch(statement, *args)
+        except BaseException:
+            await self.close()
+            raise

@@ -1,0 +1,162 @@
+"""Tasks as the API sees them: store, look up, cancel, redrive.
+
+Owns the mapping between values and the statements `task_*`. Must never decide: the SQL functions guard each move.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from dtq.domain.limits import RELAY_GRACE_SECONDS
+from dtq_db.connections import Database, Lane
+from dtq_db.queries import query
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewTask:
+    """A task that was validated and is about to be stored.
+
+    Attributes:
+        payload: JSON text.
+        run_at: not before; None means at once.
+    """
+
+    id: UUID
+    type: str
+    queue_set: str
+    queue: str
+    payload: str
+    max_attempts: int
+    idempotency_key: str | None = None
+    run_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hit:
+    """The task that already holds an idempotency key.
+
+    Attributes:
+        same: type and payload are those of the stored task; otherwise it is a conflict.
+    """
+
+    id: UUID
+    status: str
+    queue: str
+    same: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskFilter:
+    """Which tasks a page shows; None does not filter."""
+
+    after: UUID | None = None
+    status: str | None = None
+    type: str | None = None
+    queue: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedFilter:
+    """Which failed tasks a redrive takes; None does not filter."""
+
+    type: str | None = None
+    queue: str | None = None
+    failed_before: datetime | None = None
+
+
+async def enqueue(lane: Lane, tasks: Sequence[NewTask]) -> dict[UUID, datetime]:
+    """Store tasks in one statement and commit; return `updated_at` by id.
+
+    A task that is missing hit an idempotency key or a type that is not active: ask `replay`.
+
+    Raises:
+        Unavailable: the outcome is unknown.
+        asyncpg.DataError: a payload cannot be stored.
+    """
+    rows = await lane.fetch(query("task_enqueue"), *_columns(tasks), RELAY_GRACE_SECONDS)
+    return {row["id"]: row["updated_at"] for row in rows}
+
+
+async def enqueue_on(connection: "asyncpg.Connection[asyncpg.Record]", tasks: Sequence[NewTask]) -> set[UUID]:
+    """Store tasks in the caller's transaction; return the ids that were stored."""
+    rows = await connection.fetch(query("task_enqueue"), *_columns(tasks), 0.0)
+    return {row["id"] for row in rows}
+
+
+def _columns(tasks: Sequence[NewTask]) -> tuple[list[Any], ...]:
+    return (
+        [task.id for task in tasks],
+        [task.type for task in tasks],
+        [task.queue_set for task in tasks],
+        [task.queue for task in tasks],
+        [task.payload for task in tasks],
+        [task.max_attempts for task in tasks],
+        [task.idempotency_key for task in tasks],
+        [task.run_at for task in tasks],
+    )
+
+
+async def replay(lane: Lane, task: NewTask) -> Hit | None:
+    """Return the task that holds the key of `task`, pinning it if it is the same; None if there is none."""
+    rows = await lane.fetch(query("task_replay"), task.idempotency_key, task.type, task.payload)
+    return Hit(**dict(rows[0])) if rows else None
+
+
+async def undo(lane: Lane, ids: Sequence[UUID]) -> set[UUID]:
+    """Take back tasks that the broker refused; return those that are gone. The others run or will."""
+    rows = await lane.fetch(query("task_undo"), list(ids))
+    return {row["id"] for row in rows}
+
+
+async def confirm(lane: Lane, confirmed: Mapping[UUID, datetime]) -> None:
+    """Note that the broker holds a message for each of these, unless they moved on since `updated_at`."""
+    ids = sorted(confirmed)
+    await lane.fetch(query("task_confirm"), ids, [confirmed[id_] for id_ in ids])
+
+
+class TaskStore:
+    """Look-ups and what a person does to single tasks."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def get(self, id_: UUID) -> asyncpg.Record | None:
+        """Return a task's row, or None."""
+        rows = await self._database.fetch(query("task_get"), id_)
+        return rows[0] if rows else None
+
+    async def events(self, id_: UUID, limit: int) -> list[asyncpg.Record]:
+        """Return the first events of a task, oldest first."""
+        return await self._database.fetch(query("task_events"), id_, limit)
+
+    async def page(self, chosen: TaskFilter, limit: int) -> list[asyncpg.Record]:
+        """Return one page of tasks, newest first."""
+        return await self._database.fetch(
+            query("task_list"), chosen.after, chosen.status, chosen.type, chosen.queue, limit
+        )
+
+    async def cancel(self, id_: UUID) -> asyncpg.Record | None:
+        """Cancel a task or ask its worker to; return `status` and whether anything was `requested`."""
+        rows = await self._database.fetch(query("task_cancel"), id_)
+        return rows[0] if rows else None
+
+    async def failed(self, chosen: FailedFilter, limit: int) -> list[UUID]:
+        """Return the failed tasks that a filter takes, oldest failure first."""
+        rows = await self._database.fetch(
+            query("task_failed_select"), chosen.type, chosen.queue, chosen.failed_before, limit
+        )
+        return [row["id"] for row in rows]
+
+    async def redrive(self, ids: Sequence[UUID]) -> dict[UUID, str]:
+        """Send failed tasks again; return the queue set of each that was FAILED, by id."""
+        rows = await self._database.fetch(query("task_redrive"), sorted(ids))
+        return {row["id"]: row["queue_set"] for row in rows}
+
+    async def still_failed(self, ids: Sequence[UUID]) -> set[UUID]:
+        """Return which of these tasks are FAILED."""
+        rows = await self._database.fetch(query("task_status_many"), list(ids))
+        return {row["id"] for row in rows}

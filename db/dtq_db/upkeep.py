@@ -1,0 +1,162 @@
+"""Upkeep: what the maintenance loops read and write.
+
+Owns the statements of relay, reaper, pruner and scheduler. Must never do more than one bounded batch a call.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from dtq.domain.backoff import Backoff
+from dtq_db.attempts import Finish, finish_columns, parse_backoff
+from dtq_db.connections import Database, Lane
+from dtq_db.queries import query
+from dtq_db.tasks import NewTask, enqueue_on
+
+BATCH: Final = 500
+"""Rows of one statement of a loop: large enough to be cheap, small enough to be short."""
+FIRST_ID: Final = UUID(int=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Due:
+    """A task to be published; `updated_at` is the version that a confirm refers to."""
+
+    id: UUID
+    type: str
+    queue_set: str
+    queue: str
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """A task that an expired worker still holds."""
+
+    worker_id: UUID
+    id: UUID
+    type: str
+    attempt: int
+    max_attempts: int
+    crashes: int
+    backoff: Backoff | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DueSchedule:
+    """A cron entry whose time has come, or that is new (`next_fire_at` is None). `now` is the database's clock."""
+
+    type: str
+    name: str
+    cron: str
+    timezone: str
+    payload: str
+    next_fire_at: datetime | None
+    now: datetime
+    active: bool
+    queue_set: str
+    default_queue: str
+    default_max_attempts: int
+
+
+async def relay(lane: Lane, hold_seconds: float) -> list[Due]:
+    """Pick what is due to be published and keep other relays off it for `hold_seconds`."""
+    return [Due(**dict(row)) for row in await lane.fetch(query("task_relay"), BATCH, hold_seconds)]
+
+
+async def dead_letter(
+    lane: Lane, age_seconds: float, publish: Callable[[list[Due]], Awaitable[dict[UUID, datetime]]]
+) -> int:
+    """Publish the overdue copies of failed tasks; return how many were confirmed.
+
+    The rows stay locked meanwhile, so that two relays do not both send a copy.
+
+    Args:
+        publish: returns `updated_at` by id of those that the broker confirmed.
+    """
+    async with lane.transaction() as connection:
+        rows = await connection.fetch(query("task_dead_letter_due"), age_seconds, BATCH)
+        confirmed = await publish([Due(**dict(row)) for row in rows]) if rows else {}
+        if confirmed:
+            ids = sorted(confirmed)
+            await connection.fetch(query("task_dead_letter"), ids, [confirmed[id_] for id_ in ids])
+        return len(confirmed)
+
+
+async def lost(lane: Lane, queue_set: str, queue: str, waiting_seconds: float) -> int:
+    """Mark confirmed tasks that wait longer than `waiting_seconds` to be published again; return how many.
+
+    A negative `waiting_seconds` includes what is due only later: its retry queue was lost.
+    """
+    ((count,),) = await lane.fetch(query("task_lost"), queue_set, queue, waiting_seconds, BATCH)
+    return int(count)
+
+
+async def reap(lane: Lane, decide: Callable[[Held], Finish]) -> tuple[int, bool]:
+    """Take back tasks of one expired worker; return how many, and whether there may be more to do."""
+    async with lane.transaction() as connection:
+        expired = await connection.fetch(query("worker_expired_lock"))
+        if not expired:
+            return 0, False
+        worker_id = expired[0]["id"]
+        rows = await connection.fetch(query("worker_running"), worker_id, BATCH)
+        ended = [
+            decide(
+                Held(
+                    worker_id=worker_id,
+                    id=row["id"],
+                    type=row["type"],
+                    attempt=row["attempts"],
+                    max_attempts=row["max_attempts"],
+                    crashes=row["crashes"],
+                    backoff=parse_backoff(row["backoff"]),
+                )
+            )
+            for row in rows
+        ]
+        taken = await connection.fetch(query("task_finish"), *finish_columns(ended))
+        if len(rows) < BATCH:
+            await connection.execute(query("worker_reaped"), worker_id)
+        return len(taken), True
+
+
+async def prune(lane: Lane, after: UUID) -> tuple[UUID, int]:
+    """Drop one batch of expired tasks behind `after`; return where to go on (FIRST_ID at the end) and how many."""
+    (row,) = await lane.fetch(query("task_prune"), after, BATCH)
+    at_end = row["looked_at"] < BATCH
+    return FIRST_ID if at_end else row["last_id"], int(row["dropped"])
+
+
+async def prune_workers(database: Database) -> None:
+    """Forget workers that ended long ago."""
+    await database.fetch(query("worker_prune"))
+
+
+async def rotate_events(database: Database, *, days_ahead: int, keep_days: int) -> list[str]:
+    """Create the coming partitions of the history and drop the old ones; return the names of the dropped."""
+    await database.fetch(query("event_partitions_create"), days_ahead)
+    ((dropped,),) = await database.fetch(query("event_partitions_drop"), keep_days)
+    return list(dropped)
+
+
+async def fire(
+    lane: Lane, plan: Callable[[DueSchedule], tuple[NewTask | None, datetime]]
+) -> tuple[Sequence[str], bool]:
+    """Enqueue what due cron entries ask for and set their next time, in one transaction.
+
+    Returns:
+        The types that were enqueued, and whether there may be more to do.
+    """
+    async with lane.transaction() as connection:
+        rows = await connection.fetch(query("schedule_due"), BATCH)
+        tasks: list[NewTask] = []
+        for row in rows:
+            due = DueSchedule(**dict(row))
+            task, following = plan(due)
+            if task is not None:
+                tasks.append(task)
+            await connection.execute(query("schedule_next"), due.type, due.name, following)
+        stored = await enqueue_on(connection, tasks) if tasks else set()
+        return [task.type for task in tasks if task.id in stored], len(rows) == BATCH

@@ -1,0 +1,93 @@
+"""Declaring topology: idempotent, and honest about what was missing or different.
+
+Owns every declaration. Must never delete or re-create a queue: arguments are identity, a difference is reported.
+"""
+
+from dataclasses import dataclass, field
+
+import aiormq
+import structlog
+from aiormq.abc import AbstractChannel, AbstractConnection
+
+from dtq.domain.errors import Rejected
+from dtq.domain.topology import Topology
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True, kw_only=True)
+class Declared:
+    """What a declaration found.
+
+    Attributes:
+        missing: names of queues that were not there; what they held is lost.
+        mismatched: why, by the name of each exchange or queue that exists with other arguments.
+    """
+
+    missing: set[str] = field(default_factory=set)
+    mismatched: dict[str, str] = field(default_factory=dict)
+
+
+class Channels:
+    """Throw-away channels: the broker closes a channel with each refusal, and the next use opens another."""
+
+    def __init__(self, connection: AbstractConnection) -> None:
+        self._connection = connection
+        self._channel: AbstractChannel | None = None
+
+    async def get(self) -> AbstractChannel:
+        """Return an open channel."""
+        if self._channel is None or self._channel.is_closed:
+            self._channel = await self._connection.channel(publisher_confirms=False)
+        return self._channel
+
+    async def close(self) -> None:
+        """Close the channel, if one is open."""
+        if self._channel is not None and not self._channel.is_closed:
+            await self._channel.close()
+
+
+async def declare(connection: AbstractConnection, topology: Topology) -> Declared:
+    """Make the broker hold `topology`; what exists already stays as it is.
+
+    Raises:
+        Rejected: the broker refuses us the right to declare.
+    """
+    found = Declared()
+    channels = Channels(connection)
+    try:
+        for exchange in topology.exchanges:
+            try:
+                await (await channels.get()).exchange_declare(exchange.name, exchange_type=exchange.kind, durable=True)
+            except aiormq.exceptions.ChannelPreconditionFailed as error:
+                found.mismatched[exchange.name] = str(error)
+        for queue in topology.queues:
+            if not await exists(channels, queue.name):
+                found.missing.add(queue.name)
+            try:
+                await (await channels.get()).queue_declare(queue.name, durable=True, arguments=dict(queue.arguments))
+            except aiormq.exceptions.ChannelPreconditionFailed as error:
+                found.mismatched[queue.name] = str(error)
+        for binding in topology.bindings:
+            await (await channels.get()).queue_bind(binding.queue, binding.exchange, routing_key=binding.routing_key)
+    except aiormq.exceptions.ChannelAccessRefused as error:
+        raise Rejected("AccessRefused", f"RabbitMQ refuses to declare: {error}; grant configure on it") from error
+    finally:
+        await channels.close()
+    for name, reason in found.mismatched.items():
+        _log.error("exists with other arguments and is left alone", name=name, reason=reason)
+    return found
+
+
+async def exists(channels: Channels, queue: str) -> bool:
+    """Return whether a queue is there."""
+    return await message_count(channels, queue) is not None
+
+
+async def message_count(channels: Channels, queue: str) -> int | None:
+    """Return how many messages of a queue are ready, or None if it is not there."""
+    try:
+        answer = await (await channels.get()).queue_declare(queue, passive=True)
+    except aiormq.exceptions.ChannelNotFoundEntity:
+        return None
+    return int(answer.message_count or 0)

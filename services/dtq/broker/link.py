@@ -1,0 +1,143 @@
+"""A link: one supervised connection to RabbitMQ for one purpose.
+
+Owns connecting, reconnecting and noticing that the connection is blocked. Must never hand out a connection that
+is not set up: `setup` runs first, after every reconnect.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Final
+
+import aiormq
+import structlog
+from aiormq.abc import AbstractConnection
+from yarl import URL
+
+from dtq.domain.errors import Unavailable
+from dtq.runtime.loops import backoff_seconds, wait
+from dtq.runtime.metrics import BrokerMetrics
+
+CONNECT_SECONDS: Final = 5.0
+"""Longest time to open a connection, in seconds."""
+SETUP_SECONDS: Final = 30.0
+"""Longest time to declare and subscribe after that, in seconds: thousands of queues take a while."""
+HEARTBEAT_SECONDS: Final = 10
+"""Heartbeat, in seconds: RabbitMQ discourages less than 5; a dead peer is noticed within three of them."""
+CLOSE_SECONDS: Final = 2.0
+"""Longest polite goodbye, in seconds."""
+
+BROKER_ERRORS: Final = (aiormq.exceptions.AMQPError, OSError, TimeoutError, RuntimeError)
+"""What a broken connection raises; aiormq uses RuntimeError for a closed one."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Link:
+    """Keeps one connection alive; run it as a task.
+
+    Args:
+        url: with the password; never logged.
+        purpose: a name for logs, metrics and RabbitMQ's list of connections.
+        setup: called with each new connection before the link counts as up.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        purpose: str,
+        setup: Callable[[AbstractConnection], Awaitable[None]],
+        metrics: BrokerMetrics,
+    ) -> None:
+        self._url = str(URL(url).with_query(heartbeat=HEARTBEAT_SECONDS, name=f"dtq-{purpose}"))
+        self._purpose = purpose
+        self._setup = setup
+        self._metrics = metrics
+        self._connection: AbstractConnection | None = None
+        self._broken = asyncio.Event()
+        self.up = asyncio.Event()
+        """Set while the connection is set up and open."""
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the connection is set up and open."""
+        return self.up.is_set() and self._connection is not None and not self._connection.is_closed
+
+    async def is_blocked(self) -> bool:
+        """Whether the broker has stopped reading from us: a memory or disk alarm."""
+        if self._connection is None:
+            return False
+        try:
+            async with asyncio.timeout(0):
+                await self._connection.ready()
+        except TimeoutError:
+            return True
+        return False
+
+    def connection(self) -> AbstractConnection:
+        """Return the connection.
+
+        Raises:
+            Unavailable: it is not up.
+        """
+        if not self.is_up or self._connection is None:
+            raise Unavailable("RabbitMQ is not connected")
+        return self._connection
+
+    def invalidate(self, reason: str) -> None:
+        """Give the connection up: the link opens a new one and sets it up again."""
+        if self.up.is_set():
+            _log.warning("broker link is rebuilt", purpose=self._purpose, reason=reason)
+        self.up.clear()
+        self._broken.set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Keep the connection up until `stop`, then close it."""
+        failures = 0
+        while not stop.is_set():
+            try:
+                await self._live(stop)
+                failures = 0
+            except (*BROKER_ERRORS, Unavailable) as error:
+                # Errors of the driver carry the address at the most, never the password.
+                failures += 1
+                if failures == 1:
+                    _log.warning("broker link is down", purpose=self._purpose, reason=_reason(error))
+            if not stop.is_set():
+                await wait(stop, backoff_seconds(failures))
+                self._metrics.reconnects.labels(self._purpose).inc()
+
+    async def _live(self, stop: asyncio.Event) -> None:
+        """Open one connection and watch it until it ends."""
+        self._broken.clear()
+        async with asyncio.timeout(CONNECT_SECONDS):
+            connection = await aiormq.connect(self._url)
+        gone = asyncio.ensure_future(_closed(connection))
+        try:
+            async with asyncio.timeout(SETUP_SECONDS):
+                await self._setup(connection)
+            self._connection = connection
+            self.up.set()
+            self._metrics.connected.labels(self._purpose).set(1)
+            _log.info("broker link is up", purpose=self._purpose)
+            ends = [gone, asyncio.ensure_future(stop.wait()), asyncio.ensure_future(self._broken.wait())]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            for end in ends[1:]:
+                end.cancel()
+        finally:
+            self.up.clear()
+            self._connection = None
+            self._metrics.connected.labels(self._purpose).set(0)
+            gone.cancel()
+            with suppress(*BROKER_ERRORS, asyncio.CancelledError):
+                await connection.close(timeout=CLOSE_SECONDS)
+
+
+async def _closed(connection: AbstractConnection) -> None:
+    with suppress(Exception, asyncio.CancelledError):
+        await connection.closing
+
+
+def _reason(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"[:300]

@@ -1,0 +1,151 @@
+"""Publishing: persistent, mandatory, confirmed, within a bounded time.
+
+Owns the one channel with confirms. Must never say that a message is safe before the broker did.
+"""
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import aiormq
+import structlog
+from aiormq.abc import AbstractChannel, AbstractConnection
+from pamqp.commands import Basic
+
+from dtq.broker.link import BROKER_ERRORS, Link
+from dtq.domain.errors import Unavailable
+from dtq.runtime.metrics import BrokerMetrics
+
+PERSISTENT: Final = 2
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """A wake-up on its way.
+
+    Attributes:
+        ttl_ms: the message's own TTL, in milliseconds; None leaves it to the queue.
+    """
+
+    exchange: str
+    routing_key: str
+    body: bytes
+    ttl_ms: int | None = None
+
+
+class Publisher:
+    """Publishes on a link of its own: a blocked publisher must not stop consuming.
+
+    Args:
+        declare: makes sure of the topology; called for each new connection, and when a message was returned
+            or an exchange was missing.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        declare: Callable[[AbstractConnection], Awaitable[None]],
+        metrics: BrokerMetrics,
+        timeout_seconds: float,
+    ) -> None:
+        self._declare = declare
+        self._metrics = metrics
+        self._timeout_seconds = timeout_seconds
+        self._numbers = itertools.count(1)
+        self._channel: AbstractChannel | None = None
+        self._opening = asyncio.Lock()
+        self.link = Link(url, purpose="publish", setup=self._setup, metrics=metrics)
+
+    async def check(self) -> None:
+        """Return if publishing is worth a try.
+
+        Raises:
+            Unavailable: the broker is known to be down or blocked.
+        """
+        if not self.link.is_up:
+            raise Unavailable("RabbitMQ is not connected")
+        if await self.link.is_blocked():
+            raise Unavailable("RabbitMQ has blocked publishers: it is short of memory or disk")
+
+    async def publish(self, messages: Sequence[Message]) -> list[str | None]:
+        """Publish a window of messages; return, in order, why each is not confirmed, or None if it is.
+
+        What is not confirmed may have arrived all the same. Never raises for the broker's sake.
+        """
+        results = await self._publish_window(messages)
+        again = [at for at, result in enumerate(results) if result in (_RETURNED, _NO_EXCHANGE)]
+        if again and await self._repaired():
+            retried = await self._publish_window([messages[at] for at in again])
+            for at, result in zip(again, retried, strict=True):
+                results[at] = result
+        return results
+
+    async def _publish_window(self, messages: Sequence[Message]) -> list[str | None]:
+        try:
+            channel = await self._confirming()
+        except (*BROKER_ERRORS, Unavailable) as error:
+            self._metrics.publishes.labels("lost").inc(len(messages))
+            return [f"not connected: {error}"] * len(messages)
+        return list(await asyncio.gather(*(self._publish_one(channel, message) for message in messages)))
+
+    async def _publish_one(self, channel: AbstractChannel, message: Message) -> str | None:
+        properties = Basic.Properties(
+            delivery_mode=PERSISTENT,
+            content_type="application/json",
+            # aiormq finds a returned message by this id: unique for every publish.
+            message_id=str(next(self._numbers)),
+            expiration=None if message.ttl_ms is None else str(message.ttl_ms),
+        )
+        result, label = None, "ok"
+        try:
+            await channel.basic_publish(
+                message.body,
+                exchange=message.exchange,
+                routing_key=message.routing_key,
+                properties=properties,
+                mandatory=True,
+                timeout=self._timeout_seconds,
+            )
+        except aiormq.exceptions.PublishError:
+            result, label = _RETURNED, "returned"
+        except aiormq.exceptions.DeliveryError:
+            result, label = "refused by the broker: the queue is full", "refused"
+        except TimeoutError:
+            result, label = f"no confirm within {self._timeout_seconds:g} s", "timeout"
+        except aiormq.exceptions.ChannelNotFoundEntity:
+            result, label = _NO_EXCHANGE, "lost"
+        except BROKER_ERRORS as error:
+            result, label = f"connection lost: {type(error).__name__}", "lost"
+        self._metrics.publishes.labels(label).inc()
+        return result
+
+    async def _confirming(self) -> AbstractChannel:
+        """Return the channel with confirms; the broker closes it when an exchange is missing."""
+        connection = self.link.connection()
+        async with self._opening:
+            if self._channel is None or self._channel.is_closed or self._channel.connection is not connection:
+                self._channel = await connection.channel(timeout=self._timeout_seconds)
+            return self._channel
+
+    async def _repaired(self) -> bool:
+        """Declare the topology anew because a message found no way; return whether it is worth another try."""
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                await self._declare(self.link.connection())
+        except (*BROKER_ERRORS, Unavailable) as error:
+            _log.warning("declaring again failed", reason=str(error))
+            return False
+        return True
+
+    async def _setup(self, connection: AbstractConnection) -> None:
+        await self._declare(connection)
+        self._channel = await connection.channel()
+
+
+_RETURNED: Final = "returned: no queue is bound for it"
+_NO_EXCHANGE: Final = "the exchange is missing"

@@ -1,0 +1,24 @@
+"""Fairness between queues: urgent ones first, the others never starve.
+
+Owns the order in which buffered deliveries are taken.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def take_weighted(buffers: Sequence[deque[T]], limit: int) -> list[T]:
+    """Take up to `limit` items from the fronts of `buffers`, which stand in order of urgency.
+
+    In each round the first of n buffers gives up to n items, the second n - 1, … and the last one, so that a
+    busy urgent queue gets most of the slots and the least urgent one still gets some.
+    """
+    taken: list[T] = []
+    while len(taken) < limit and any(buffers):
+        for urgency, buffer in zip(range(len(buffers), 0, -1), buffers, strict=True):
+            for _ in range(min(urgency, len(buffer), limit - len(taken))):
+                taken.append(buffer.popleft())
+    return taken

@@ -1,0 +1,82 @@
+"""Loops: how every long-lived part runs, waits and ends.
+
+Owns `every`. A loop survives `Unavailable`; any other error is a bug and stops the process, loudly.
+"""
+
+import asyncio
+import random
+import signal
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Final
+
+import structlog
+
+from dtq.domain.errors import Unavailable
+
+JITTER: Final = 0.2
+"""Share of an interval that chance moves, so that replicas do not march in step."""
+BACKOFF_SECONDS_MAX: Final = 15.0
+"""Longest pause of a loop whose service is down, in seconds."""
+
+_log = structlog.get_logger(__name__)
+
+
+async def every(seconds: float, once: Callable[[], Awaitable[bool | None]], stop: asyncio.Event, *, name: str) -> None:
+    """Call `once` again and again until `stop`.
+
+    Args:
+        seconds: the pause between two calls; none when `once` returns True: there is more to do.
+        once: one bounded step of work.
+        stop: ends the loop after the step at hand.
+        name: for the log.
+    """
+    failures = 0
+    while not stop.is_set():
+        pause = seconds
+        try:
+            if await once():
+                pause = 0.0
+            if failures:
+                _log.info("loop recovered", loop=name, failures=failures)
+            failures = 0
+        except Unavailable as error:
+            failures += 1
+            pause = backoff_seconds(failures, seconds)
+            if failures == 1:
+                _log.warning("loop waits", loop=name, reason=str(error))
+        if pause:
+            await wait(stop, pause * random.uniform(1 - JITTER, 1 + JITTER))  # noqa: S311
+        else:
+            await asyncio.sleep(0)
+
+
+def backoff_seconds(failures: int, first: float = 0.2) -> float:
+    """Return the pause after that many failures in a row, in seconds: doubling, capped."""
+    return min(BACKOFF_SECONDS_MAX, max(first, 0.2) * 2.0 ** min(failures - 1, 10))
+
+
+async def wait(event: asyncio.Event, seconds: float) -> bool:
+    """Wait for an event for a bounded time; return whether it came."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    return event.is_set()
+
+
+def stop_on_signals() -> asyncio.Event:
+    """Return an event that SIGTERM and SIGINT set; a second signal ends the process at once."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def on_signal(number: int) -> None:
+        if stop.is_set():
+            _log.warning("second signal: ending at once", signal=number)
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)
+    return stop

@@ -1,0 +1,121 @@
+"""Metrics: every name, in one place, each process with a registry of its own.
+
+Owns the names (prefix `dq_`, the origin's). Must never label with an id, a payload, an error text or a type
+that nobody declared: labels stay few.
+"""
+
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+UNKNOWN: Final = "unknown"
+"""Label of a type or queue that is not declared."""
+_LATENCY: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_RUN: Final = (0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 30.0, 60.0, 300.0, 1800.0, 7200.0)
+
+
+class BrokerMetrics:
+    """What every process that talks to RabbitMQ counts."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.publishes = Counter(
+            "dq_publish_total",
+            "Messages handed to the broker, by result (ok|returned|refused|timeout|lost).",
+            ["result"],
+            registry=registry,
+        )
+        self.connected = Gauge(
+            "dq_broker_connected",
+            "1 while the connection of that purpose is usable.",
+            ["purpose"],
+            registry=registry,
+        )
+        self.reconnects = Counter(
+            "dq_broker_reconnects_total",
+            "Connections opened after one was lost.",
+            ["purpose"],
+            registry=registry,
+        )
+        self.repairs = Counter(
+            "dq_topology_repairs_total",
+            "Exchanges, queues and bindings that were missing and declared again.",
+            registry=registry,
+        )
+
+
+class ApiMetrics:
+    """What the API and its loops count."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.enqueues = Counter(
+            "dq_enqueue_total",
+            "Enqueue requests by type, queue and status (ok|error).",
+            ["type", "queue", "status"],
+            registry=registry,
+        )
+        self.enqueue_seconds = Histogram(
+            "dq_enqueue_latency_seconds",
+            "Time to answer an enqueue request.",
+            ["type", "queue"],
+            buckets=_LATENCY,
+            registry=registry,
+        )
+        self.batch = Histogram(
+            "dq_enqueue_batch_tasks",
+            "Tasks stored by one statement.",
+            buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500),
+            registry=registry,
+        )
+        self.relayed = Counter(
+            "dq_relay_published_total",
+            "Tasks published by the relay: scheduled, retried or left over.",
+            registry=registry,
+        )
+        self.lost = Counter("dq_relay_lost_total", "Published tasks that the broker no longer held.", registry=registry)
+        self.reaped = Counter(
+            "dq_reaped_total", "Tasks taken back from workers whose lease expired.", registry=registry
+        )
+        self.pruned = Counter("dq_pruned_total", "Finished tasks dropped after their retention.", registry=registry)
+        self.fired = Counter("dq_schedule_fired_total", "Tasks enqueued by a cron entry.", ["type"], registry=registry)
+        self.redriven = Counter("dq_redriven_total", "Failed tasks that a person sent again.", registry=registry)
+
+
+class WorkerMetrics:
+    """What a worker counts."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.deliveries = Counter(
+            "dq_deliveries_total",
+            "Deliveries by verdict (claimed|dropped|undecodable|returned).",
+            ["verdict"],
+            registry=registry,
+        )
+        self.finished = Counter(
+            "dq_tasks_finished_total",
+            "Attempts that ended, by type and outcome.",
+            ["type", "outcome"],
+            registry=registry,
+        )
+        self.run_seconds = Histogram(
+            "dq_task_run_seconds", "How long handlers ran.", ["type"], buckets=_RUN, registry=registry
+        )
+        self.retries = Counter(
+            "dq_retries_total", "Attempts that will be made again, by type.", ["type"], registry=registry
+        )
+        self.dead_letters = Counter(
+            "dq_dead_letters_total", "Tasks that failed for good, by type.", ["type"], registry=registry
+        )
+        self.running = Gauge("dq_tasks_running", "Handlers running now.", registry=registry)
+        self.leases_lost = Counter(
+            "dq_leases_lost_total", "Leases that could not be renewed in time.", registry=registry
+        )
+        self.stale = Counter(
+            "dq_stale_finishes_total",
+            "Results dropped because the task had gone to another worker.",
+            registry=registry,
+        )
+        self.lag = Gauge(
+            "dq_event_loop_lag_seconds",
+            "How late the event loop woke up last; async handlers that block raise it.",
+            registry=registry,
+        )

@@ -1,0 +1,101 @@
+"""Serving HTTP inside a process that owns its signals, and the probe routes of processes without an API.
+
+Owns the uvicorn set-up. Must never decide health: callers pass a function that says what is wrong.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+
+import uvicorn
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+HEADER_BYTES_MAX = 16_384
+"""Largest request head, in bytes; a larger one is answered 431 by the parser."""
+
+Health = Callable[[], Awaitable[dict[str, str]]]
+"""Returns what is wrong, by part; empty when all is well."""
+
+
+class Server(uvicorn.Server):
+    """A server that leaves signals to the process: the composition root decides the order of the end."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
+        yield
+
+
+def server(app: ASGIApp, address: tuple[str, int], *, grace_seconds: int) -> Server:
+    """Return a server for `app`; run it with `serve_until`."""
+    config = uvicorn.Config(
+        app,
+        host=address[0],
+        port=address[1],
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        lifespan="off",
+        timeout_graceful_shutdown=grace_seconds,
+        h11_max_incomplete_event_size=HEADER_BYTES_MAX,
+    )
+    return Server(config)
+
+
+async def serve_until(stop: asyncio.Event, serving: Server) -> None:
+    """Serve until `stop`, then finish the requests at hand.
+
+    Raises:
+        OSError: the address is taken.
+    """
+
+    async def end() -> None:
+        await stop.wait()
+        serving.should_exit = True
+
+    watcher = asyncio.create_task(end())
+    try:
+        await serving.serve()
+    except SystemExit as error:  # uvicorn's way to say that it could not bind
+        raise OSError(f"cannot listen on {serving.config.host}:{serving.config.port}: is the port taken?") from error
+    finally:
+        watcher.cancel()
+
+
+def metrics_response(registry: CollectorRegistry) -> Response:
+    """Return the exposition of a registry."""
+    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def probe_app(registry: CollectorRegistry, *, ready: Health, alive: Health) -> Starlette:
+    """Return an app with `/readyz`, `/livez`, `/healthz` and `/metrics`."""
+
+    async def readyz(_: Request) -> Response:
+        return health_response(await ready())
+
+    async def livez(_: Request) -> Response:
+        return health_response(await alive())
+
+    async def metrics(_: Request) -> Response:
+        return metrics_response(registry)
+
+    return Starlette(
+        routes=[
+            Route("/healthz", readyz),
+            Route("/readyz", readyz),
+            Route("/livez", livez),
+            Route("/metrics", metrics),
+        ]
+    )
+
+
+def health_response(wrong: dict[str, str]) -> JSONResponse:
+    """Return 200 `{"status": "ok"}`, or 503 with what is wrong."""
+    if not wrong:
+        return JSONResponse({"status": "ok"})
+    return JSONResponse({"status": "degraded", **wrong}, status_code=503)

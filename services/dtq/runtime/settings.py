@@ -1,0 +1,248 @@
+"""Settings: one frozen value, made once from the environment, with every mistake reported at once.
+
+Owns all variable names. No other module reads the environment.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Final, Self
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+
+from dtq.domain.backoff import Backoff, Strategy
+from dtq.domain.durations import parse_duration, parse_durations
+from dtq.domain.errors import Problem, Rejected
+from dtq.domain.limits import DELAYS_MAX, PREFETCH_MAX, QUEUES_MAX, RELAY_GRACE_SECONDS
+from dtq.domain.manifests import QUEUE_PATTERN
+
+MASK: Final = "********"
+_FILE_SUFFIX: Final = "_FILE"
+
+
+class WhenBrokerDown(StrEnum):
+    """What `POST /enqueue` does while RabbitMQ does not answer."""
+
+    REFUSE = "refuse"
+    ACCEPT = "accept"
+
+
+def _csv(value: object) -> object:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _address(value: object) -> object:
+    """`8080`, `:8080` and `127.0.0.1:8080` are all addresses to listen on."""
+    if not isinstance(value, str):
+        return value
+    host, _, port = value.rpartition(":")
+    return (host.strip("[]") or "0.0.0.0", port)  # noqa: S104 - a container listens on all of its interfaces
+
+
+def _dsn(value: SecretStr) -> SecretStr:
+    parts = urlsplit(value.get_secret_value())
+    if parts.scheme not in ("postgres", "postgresql"):
+        raise ValueError("must begin with postgres:// or postgresql://; percent-encode @ : / # % in the password")
+    try:
+        _ = parts.port
+    except ValueError as error:
+        raise ValueError("has no valid port; percent-encode @ : / # % in the password") from error
+    if not parts.hostname and "host=" not in parts.query:
+        raise ValueError("names no host; percent-encode @ : / # % in the password")
+    return value
+
+
+Csv = Annotated[tuple[str, ...], BeforeValidator(_csv)]
+Seconds = Annotated[
+    float,
+    BeforeValidator(lambda value: parse_duration(value) if isinstance(value, str) else value),
+    Field(gt=0),
+]
+Delays = Annotated[
+    tuple[float, ...],
+    BeforeValidator(lambda value: parse_durations(value) if isinstance(value, str) else value),
+    Field(min_length=1, max_length=DELAYS_MAX),
+]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Address = Annotated[tuple[str, Port], BeforeValidator(_address)]
+QueueNames = Annotated[
+    tuple[Annotated[str, Field(pattern=QUEUE_PATTERN)], ...],
+    BeforeValidator(_csv),
+    Field(min_length=1, max_length=QUEUES_MAX),
+]
+
+
+class Settings(BaseModel):
+    """What every process needs to know; the aliases are the variable names."""
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True, extra="ignore", hide_input_in_errors=True)
+
+    db_dsn: Annotated[SecretStr, AfterValidator(_dsn)] = Field(alias="DB_DSN")
+    rmq_user: str = Field(alias="RMQ_USER", min_length=1)
+    rmq_pass: SecretStr = Field(alias="RMQ_PASS")
+    rmq_host: str = Field(alias="RMQ_HOST", min_length=1)
+    rmq_port: Port = Field(default=5672, alias="RMQ_PORT")
+    rmq_vhost: str = Field(default="/", alias="RMQ_VHOST", min_length=1)
+    rmq_tls: Annotated[str, Field(pattern="^(off|on)$")] = Field(default="off", alias="RMQ_TLS")
+    rmq_namespace: str = Field(default="tasks", alias="RMQ_NAMESPACE", pattern=QUEUE_PATTERN)
+    queues: QueueNames = Field(default=("default",), alias="QUEUES")
+    http_port: Address = Field(default=("0.0.0.0", 8080), alias="HTTP_PORT")  # noqa: S104
+    enqueue_when_broker_down: WhenBrokerDown = Field(default=WhenBrokerDown.REFUSE, alias="ENQUEUE_WHEN_BROKER_DOWN")
+    publish_timeout_seconds: Annotated[Seconds, Field(le=RELAY_GRACE_SECONDS)] = Field(
+        default=RELAY_GRACE_SECONDS, alias="PUBLISH_TIMEOUT"
+    )
+    backoff_strategy: Annotated[str, Field(pattern="^(list|fixed|exponential)$")] = Field(
+        default="list", alias="BACKOFF_STRATEGY"
+    )
+    backoffs: Delays = Field(default=Backoff().delays_seconds, alias="BACKOFFS")
+    backoff_fixed: Seconds = Field(default=Backoff().delay_seconds, alias="BACKOFF_FIXED")
+    backoff_base: Seconds = Field(default=Backoff().base_seconds, alias="BACKOFF_BASE")
+    backoff_factor: float = Field(default=Backoff().factor, alias="BACKOFF_FACTOR", ge=1, le=100)
+    backoff_max: Seconds = Field(default=Backoff().max_seconds, alias="BACKOFF_MAX")
+    backoff_jitter: float = Field(default=0.0, alias="BACKOFF_JITTER", ge=0, le=1)
+    worker_prefetch: int = Field(default=32, alias="WORKER_PREFETCH", ge=1, le=PREFETCH_MAX)
+    worker_concurrency: int | None = Field(default=None, alias="WORKER_CONCURRENCY", ge=1, le=PREFETCH_MAX)
+    worker_handlers: Csv = Field(default=("dtq_worker.demo",), alias="WORKER_HANDLERS")
+    worker_http_port: Address = Field(default=("0.0.0.0", 8081), alias="WORKER_HTTP_PORT")  # noqa: S104
+    worker_drain_seconds: Seconds = Field(default=30.0, alias="WORKER_DRAIN")
+    events_retention_days: int = Field(default=30, alias="EVENTS_RETENTION_DAYS", ge=1, le=3650)
+    log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = Field(
+        default="info", alias="DTQ_LOG_LEVEL"
+    )
+    log_format: Annotated[str, Field(pattern="^(json|console)$")] = Field(default="json", alias="DTQ_LOG_FORMAT")
+
+    @model_validator(mode="after")
+    def _values_fit_each_other(self) -> Self:
+        if self.backoff_max < self.backoff_base:
+            raise ValueError("BACKOFF_MAX is below BACKOFF_BASE: raise it")
+        if len(set(self.queues)) != len(self.queues):
+            raise ValueError("QUEUES names a queue twice: keep one")
+        return self
+
+    @property
+    def concurrency(self) -> int:
+        """How many handlers one worker runs at a time: WORKER_CONCURRENCY, else the prefetch."""
+        return self.worker_concurrency or self.worker_prefetch
+
+    @property
+    def backoff(self) -> Backoff:
+        """The back-off of task types that declare none."""
+        return Backoff(
+            strategy=Strategy[self.backoff_strategy.upper()],
+            delays_seconds=self.backoffs,
+            delay_seconds=self.backoff_fixed,
+            base_seconds=self.backoff_base,
+            factor=self.backoff_factor,
+            max_seconds=self.backoff_max,
+            jitter_percent=self.backoff_jitter * 100.0,
+        )
+
+    @property
+    def rmq_url(self) -> str:
+        """The broker's URL; it holds the password."""
+        host = f"[{self.rmq_host}]" if ":" in self.rmq_host else self.rmq_host
+        user, password = quote(self.rmq_user, safe=""), quote(self.rmq_pass.get_secret_value(), safe="")
+        scheme = "amqps" if self.rmq_tls == "on" else "amqp"
+        return f"{scheme}://{user}:{password}@{host}:{self.rmq_port}/{quote(self.rmq_vhost, safe='')}"
+
+
+def load(environ: Mapping[str, str]) -> Settings:
+    """Return the settings that the environment gives.
+
+    `NAME_FILE` names a file that holds the value of `NAME`, as mounted Secrets do.
+
+    Raises:
+        Rejected: every mistake, one problem each; no value is shown.
+    """
+    values, problems = _with_files(environ)
+    settings = None
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        problems += [
+            Problem(path=str(part["loc"][0]) if part["loc"] else "settings", message=_text(part))
+            for part in error.errors(include_input=False, include_url=False)
+        ]
+    if problems or settings is None:
+        listing = "\n".join(f"  {problem.path}: {problem.message}" for problem in problems)
+        raise Rejected(
+            "InvalidSettings", f"the environment has {len(problems)} mistake(s):\n{listing}", tuple(problems)
+        )
+    return settings
+
+
+def unknown_names(environ: Mapping[str, str]) -> list[str]:
+    """Return the `DTQ_*` variables that no setting reads: likely misspelt."""
+    known = variable_names()
+    return sorted(name for name in environ if name.startswith("DTQ_") and name.removesuffix(_FILE_SUFFIX) not in known)
+
+
+def variable_names() -> tuple[str, ...]:
+    """Return every variable that is read, in the order of declaration."""
+    return tuple(str(field.alias) for field in Settings.model_fields.values())
+
+
+def masked(settings: Settings) -> dict[str, str]:
+    """Return what is in force, by variable name, with the secrets masked."""
+    shown: dict[str, str] = {}
+    for name, field in Settings.model_fields.items():
+        shown[str(field.alias)] = _shown(name, getattr(settings, name))
+    return shown
+
+
+def _shown(name: str, value: Any) -> str:
+    if name == "db_dsn":
+        return mask_dsn(value.get_secret_value())
+    if isinstance(value, SecretStr):
+        return MASK
+    if name.endswith("http_port"):
+        return f"{value[0]}:{value[1]}"
+    if isinstance(value, tuple):
+        return ",".join(f"{part:g}s" if isinstance(part, float) else str(part) for part in value)
+    return "" if value is None else str(value)
+
+
+def mask_dsn(dsn: str) -> str:
+    """Return a DSN without its password and without parameters that may hold one."""
+    parts = urlsplit(dsn)
+    user, at, host = parts.netloc.rpartition("@")
+    user = user.split(":", 1)[0] + f":{MASK}" if ":" in user else user
+    query = "&".join(
+        f"{key}={MASK if 'pass' in key.lower() else value}"
+        for key, _, value in (pair.partition("=") for pair in parts.query.split("&") if pair)
+    )
+    return urlunsplit((parts.scheme, f"{user}{at}{host}", parts.path, query, ""))
+
+
+def _with_files(environ: Mapping[str, str]) -> tuple[dict[str, str], list[Problem]]:
+    values: dict[str, str] = {}
+    problems: list[Problem] = []
+    for name in variable_names():
+        path = environ.get(name + _FILE_SUFFIX)
+        if path is not None and name in environ:
+            problems.append(Problem(path=name, message=f"both {name} and {name}_FILE are set: remove one"))
+        elif path is not None:
+            try:
+                values[name] = Path(path).read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+                problems.append(Problem(path=f"{name}_FILE", message=f"cannot be read ({reason}): check the mount"))
+        elif name in environ:
+            values[name] = environ[name].strip()
+    return values, problems
+
+
+def _text(part: Any) -> str:
+    if part["type"] == "missing":
+        return "is not set: set it"
+    return str(part["msg"]).removeprefix("Value error, ")

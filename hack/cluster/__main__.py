@@ -108,7 +108,8 @@ def _down(options: argparse.Namespace) -> None:
 def _status(options: argparse.Namespace) -> None:
     state, provider = _there(options)
     print(f"kubeconfig: {state.kubeconfig}")
-    print("\n".join(provider.status(state)))
+    for line in provider.status(state):
+        print(line, flush=True)
 
 
 def _load(options: argparse.Namespace) -> None:

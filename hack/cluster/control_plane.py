@@ -188,12 +188,13 @@ class Provider:
         stop(state)
         state.remove()
 
-    def status(self, state: State) -> list[str]:
+    def status(self, state: State) -> Iterator[str]:
         """Both processes, and whether the API server is ready."""
         made = ControlPlane.load(state)
+        yield from made.supervisor.status()
         if not made.ready():
             raise ClusterError("the API server is not ready", log=made.supervisor.log("kube-apiserver"))
-        return made.supervisor.status()
+        yield f"ready: {made.endpoints.api_url}"
 
     def load(self, state: State, archive: Path) -> None:
         """No pod runs here."""

@@ -3,6 +3,7 @@
 Must never change that cluster: it is only asked whether it serves, and forgotten on `down`.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from hack.cluster import kubectl
@@ -18,25 +19,21 @@ class Existing:
 
     def up(self, state: State) -> None:
         """Ask the cluster whether it is ready, and copy its kubeconfig."""
-        if self._kubeconfig is None:
-            raise ClusterError(
-                "the provider existing needs a kubeconfig", next_step="give --kubeconfig or set DTQ_KUBECONFIG"
-            )
-        if not self._kubeconfig.is_file():
-            raise ClusterError(f"{self._kubeconfig}: no such kubeconfig", next_step="correct its path")
+        source = self._kubeconfig or state.kubeconfig
+        if not source.is_file():
+            raise ClusterError(f"{source}: no such kubeconfig", next_step="give --kubeconfig or set DTQ_KUBECONFIG")
         # Flattened, since a kubeconfig may name its certificates relative to where it lies.
-        flat = kubectl.run(self._kubeconfig, "config", "view", "--raw", "--flatten", "--minify")
-        state.write_kubeconfig(flat)
-        with step(f"the cluster of {self._kubeconfig} serves"):
+        state.write_kubeconfig(kubectl.run(source, "config", "view", "--raw", "--flatten", "--minify"))
+        with step(f"the cluster of {source} serves"):
             kubectl.run(state.kubeconfig, "get", "--raw", "/readyz")
 
     def down(self, state: State) -> None:
         """Forget the cluster."""
         state.remove()
 
-    def status(self, state: State) -> list[str]:
+    def status(self, state: State) -> Iterator[str]:
         """Its nodes."""
-        return kubectl.run(state.kubeconfig, "get", "nodes", "-o", "wide").splitlines()
+        yield kubectl.run(state.kubeconfig, "get", "nodes", "-o", "wide")
 
     def load(self, state: State, archive: Path) -> None:
         """Nobody here knows its nodes."""

@@ -4,6 +4,7 @@ Must never touch a kind cluster of another name, nor anything else that the engi
 """
 
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 from hack.cluster import kubectl, programs, versions
@@ -44,9 +45,9 @@ class Kind:
             _kind(state, ["delete", "cluster", *_named(state)], CREATE_TIMEOUT_SECONDS)
         state.remove()
 
-    def status(self, state: State) -> list[str]:
+    def status(self, state: State) -> Iterator[str]:
         """Its node."""
-        return kubectl.run(state.kubeconfig, "get", "nodes", "-o", "wide").splitlines()
+        yield kubectl.run(state.kubeconfig, "get", "nodes", "-o", "wide")
 
     def load(self, state: State, archive: Path) -> None:
         """Load the archive into the node."""

@@ -6,6 +6,7 @@ Must never be half there without being removable: the machine is noted before th
 
 import os
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 
 from hack.cluster import (
@@ -69,10 +70,10 @@ class Native:
             host.restore(state)
         state.remove()
 
-    def status(self, state: State) -> list[str]:
+    def status(self, state: State) -> Iterator[str]:
         """Every process, every node, every pod."""
-        pods = kubectl.run(state.kubeconfig, "get", "nodes,pods", "--all-namespaces", "-o", "wide")
-        return [*Supervisor(state.folder).status(), *pods.splitlines()]
+        yield from Supervisor(state.folder).status()
+        yield kubectl.run(state.kubeconfig, "get", "nodes,pods", "--all-namespaces", "-o", "wide")
 
     def load(self, state: State, archive: Path) -> None:
         """Import the archive into the node's containerd."""

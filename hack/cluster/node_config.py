@@ -142,6 +142,7 @@ def kube_proxy_config(kubeconfig: Path) -> Json:
         "bindAddress": config.NODE_ADDRESS,
         "healthzBindAddress": f"{config.NODE_ADDRESS}:10256",
         "metricsBindAddress": f"{config.NODE_ADDRESS}:10249",
+        "nodePortAddresses": [f"{config.NODE_ADDRESS}/32"],
         "clusterCIDR": config.POD_RANGE,
         "hostnameOverride": config.NODE_NAME,
         "iptables": {"localhostNodePorts": False},

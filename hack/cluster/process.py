@@ -16,7 +16,8 @@ from hack.cluster.report import ClusterError, wait_until
 
 KILL_SECONDS = 10.0
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-_STAT_STATE, _STAT_START = 0, 19  # places after the command's name in /proc/PID/stat
+# Places after the command's name in /proc/PID/stat.
+_STAT_STATE, _STAT_THREADS, _STAT_START = 0, 17, 19
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +38,8 @@ def identify(pid: int) -> Identity | None:
     except (FileNotFoundError, ProcessLookupError):
         return None
     fields = stat[stat.rindex(")") + 2 :].split()
-    if fields[_STAT_STATE] in {"Z", "X"}:
+    # A killed process shows as a zombie while threads of it still hold its ports and files.
+    if fields[_STAT_STATE] in {"Z", "X"} and int(fields[_STAT_THREADS]) <= 1:
         return None
     return Identity(pid=pid, start_ticks=int(fields[_STAT_START]), boot_id=_BOOT_ID.read_text().strip())
 

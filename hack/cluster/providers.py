@@ -3,6 +3,7 @@
 Must never do a provider's work, nor choose again once a cluster is there: its state folder says.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -22,8 +23,8 @@ class Provider(Protocol):
     def down(self, state: State) -> None:
         """Remove all that `up` made, the state folder last; whatever half of it is there."""
 
-    def status(self, state: State) -> list[str]:
-        """Say in a few lines what runs; raise when the cluster does not serve."""
+    def status(self, state: State) -> Iterator[str]:
+        """Say in a few lines what runs, then raise if the cluster does not serve."""
 
     def load(self, state: State, archive: Path) -> None:
         """Make the images of an archive available to pods."""
@@ -48,9 +49,6 @@ def choose(state: State, wanted: str, kubeconfig: Path | None) -> str:
     """The provider's name: as asked, else whose cluster is there, else the first that can work."""
     if wanted != AUTO:
         return wanted
-    there = state.provider()
-    if there is not None:
-        return there
     if kubeconfig is not None:
         return "existing"
-    return "kind" if kind.usable() else "native"
+    return state.provider() or ("kind" if kind.usable() else "native")

@@ -1,0 +1,47 @@
+"""A real API server: started, made to fail, gone without a trace."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from hack.cluster import control_plane, kubectl
+from hack.cluster.process import identify
+from hack.cluster.report import ClusterError
+
+# The first run on a machine builds etcd, the API server and kubectl.
+pytestmark = pytest.mark.timeout(1800)
+
+
+def test_a_control_plane_serves_survives_an_outage_and_is_gone(tmp_path: Path) -> None:
+    folder = tmp_path / "plane"
+    with control_plane.running(folder) as plane:
+        assert kubectl.run(plane.kubeconfig, "get", "--raw", "/readyz") == "ok"
+        kubectl.run(plane.kubeconfig, "create", "namespace", "kept")
+        pids = [plane.supervisor.pid(name) for name in ("etcd", "kube-apiserver")]
+
+        plane.stop_api_server()
+        assert not plane.ready()
+        with pytest.raises(ClusterError, match="refused"):
+            kubectl.run(plane.kubeconfig, "get", "--raw", "/readyz")
+        plane.start_api_server()
+        assert kubectl.run(plane.kubeconfig, "get", "namespace", "kept", "-o", "name") == "namespace/kept\n"
+
+        plane.kill_api_server()
+        plane.start()
+        assert plane.ready()
+        pids.append(plane.supervisor.pid("kube-apiserver"))
+
+    assert len({*pids, None}) == 4
+    assert [identify(pid) for pid in pids if pid is not None] == [None] * 3
+    assert not folder.exists()
+    assert str(folder) not in subprocess.run(["ps", "-ewwo", "args"], check=True, capture_output=True, text=True).stdout
+
+
+def test_two_control_planes_run_side_by_side(tmp_path: Path) -> None:
+    with control_plane.running(tmp_path / "one") as one:
+        with control_plane.running(tmp_path / "two") as two:
+            kubectl.run(two.kubeconfig, "create", "namespace", "only-in-two")
+        names = kubectl.run(one.kubeconfig, "get", "namespaces", "-o", "name")
+    assert "namespace/default" in names
+    assert "only-in-two" not in names

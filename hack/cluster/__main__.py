@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
     )
 
     def command(name: str, call: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
-        parents = [] if name == "tools" else [stateful]
+        parents = [] if name in {"tools", "source"} else [stateful]
         made = commands.add_parser(name, help=text, description=text, parents=parents)
         made.set_defaults(call=call)
         return made
@@ -71,6 +71,8 @@ def parser() -> argparse.ArgumentParser:
     load.add_argument("archives", type=Path, nargs="+", metavar="IMAGE.tar")
     tools = command("tools", _tools, "build pinned programs into the cache and print their paths")
     tools.add_argument("names", nargs="+", choices=versions.program_names(), metavar="NAME")
+    source = command("source", _source, "print the folder of a pinned module's source: its CRDs and manifests")
+    source.add_argument("module", choices=versions.modules(), metavar="MODULE")
     return root
 
 
@@ -130,6 +132,10 @@ def _there(options: argparse.Namespace) -> tuple[State, providers.Provider]:
 
 def _tools(options: argparse.Namespace) -> None:
     print("\n".join(str(path) for path in programs.ensure(options.names).values()))
+
+
+def _source(options: argparse.Namespace) -> None:
+    print(programs.source(versions.modules()[options.module]))
 
 
 if __name__ == "__main__":

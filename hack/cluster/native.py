@@ -41,12 +41,18 @@ class Native:
     def up(self, state: State) -> None:
         """Build, start and prove the cluster."""
         _require_linux_root()
+        other = network.owner()
+        if other not in {None, state.folder}:
+            raise ClusterError(
+                f"this machine has a native cluster already, in {other}",
+                next_step=f"take it down: python -m hack.cluster down --state {other}",
+            )
         debian.ensure(state.folder / "logs" / "apt-get.log")
         programs.ensure(PROGRAMS)
         host.note(state)
         with step("network"):
             host.set_up()
-            network.up()
+            network.up(state.folder)
         runtime = Containerd(state)
         with step("containerd and its own images"):
             runtime.start()
@@ -60,14 +66,8 @@ class Native:
     def down(self, state: State) -> None:
         """Remove everything; each part is skipped where it is not there."""
         _require_linux_root()
-        with step("node, pods and containerd"):
-            node.Node(state).stop()
-            Containerd(state).stop()
-        with step("control plane"):
-            control_plane.stop(state)
-        with step("network, firewall, kernel settings"):
-            network.down()
-            host.restore(state)
+        if network.owner() in {None, state.folder}:
+            _take_down(state)
         state.remove()
 
     def status(self, state: State) -> Iterator[str]:
@@ -91,6 +91,17 @@ def _require_linux_root() -> None:
             "the provider native makes network devices and control groups: it needs root",
             next_step="run it by sudo, start a Docker engine, so that kind can be used, or give a --kubeconfig",
         )
+
+
+def _take_down(state: State) -> None:
+    with step("node, pods and containerd"):
+        node.Node(state).stop()
+        Containerd(state).stop()
+    with step("control plane"):
+        control_plane.stop(state)
+    with step("network, firewall, kernel settings"):
+        network.down()
+        host.restore(state)
 
 
 def _load_own_images(state: State, runtime: Containerd) -> None:

@@ -11,12 +11,21 @@ from hack.cluster.config import NODE_ADDRESS, NODE_BRIDGE, POD_BRIDGE, POD_RANGE
 from hack.cluster.report import ClusterError
 
 NODE_PREFIX = 24
+_DEVICES = Path("/sys/class/net")
 
 
-def up() -> None:
+def owner() -> Path | None:
+    """The state folder of the cluster that has this machine; None when none has."""
+    try:
+        return Path((_DEVICES / NODE_BRIDGE / "ifalias").read_text().strip())
+    except FileNotFoundError:
+        return None
+
+
+def up(state_folder: Path) -> None:
     """Give the node its address, and its services their route."""
     if not _exists(NODE_BRIDGE):
-        _ip("link", "add", NODE_BRIDGE, "type", "bridge")
+        _ip("link", "add", NODE_BRIDGE, "alias", str(state_folder), "type", "bridge")
         _ip("address", "add", f"{NODE_ADDRESS}/{NODE_PREFIX}", "dev", NODE_BRIDGE)
         _ip("link", "set", NODE_BRIDGE, "up")
     # Before the API server starts: a connection that it opens to a service before kube-proxy has
@@ -33,7 +42,7 @@ def down() -> None:
 
 
 def _exists(device: str) -> bool:
-    return Path("/sys/class/net", device).exists()
+    return (_DEVICES / device).exists()
 
 
 def _ip(*arguments: str) -> None:

@@ -4,6 +4,7 @@ Must never build outside the cache's own folders, nor change a committed go.mod 
 that does not agree with its checksums is an error (`-mod=readonly`).
 """
 
+import json
 import os
 import subprocess
 from collections.abc import Iterable
@@ -16,12 +17,24 @@ from hack.cluster.report import ClusterError, step
 BUILD_FLAGS = ("-trimpath", "-buildvcs=false")
 # Others work on the machine too: a build must not be what they feel.
 NICE = ("nice", "-n", "10")
+INSTALL_GO = "install Go (https://go.dev/dl), 1.26 or newer"
 BUILD_TIMEOUT_SECONDS = 1800.0
 
 
 def ensure(names: Iterable[str], folder: Path | None = None) -> dict[str, Path]:
     """The path of each program, built if the cache does not have it."""
     return {name: _ensure(versions.program(name), folder or cache.default_folder()) for name in names}
+
+
+def source(module: versions.Module) -> Path:
+    """The folder of a pinned module's source, fetched if it is not there: read-only, with its manifests."""
+    cache.require_command("go", INSTALL_GO)
+    wanted = f"{module.path}@{module.version}"
+    command = ["go", "mod", "download", "-json", wanted]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=BUILD_TIMEOUT_SECONDS, check=False)
+    if done.returncode != 0:
+        raise ClusterError(f"go could not fetch {wanted}: {done.stdout}{done.stderr}".strip())
+    return Path(json.loads(done.stdout)["Dir"])
 
 
 def key_of(program: versions.Program, toolchain: str) -> str:
@@ -36,7 +49,7 @@ def key_of(program: versions.Program, toolchain: str) -> str:
 @memoised
 def go_toolchain() -> str:
     """The Go toolchain and the platform it builds for, as it names them."""
-    go = cache.require_command("go", "install Go (https://go.dev/dl), 1.24 or newer")
+    go = cache.require_command("go", INSTALL_GO)
     asked = [go, "env", "GOVERSION", "GOOS", "GOARCH"]
     return " ".join(subprocess.run(asked, check=True, capture_output=True, text=True).stdout.split())
 

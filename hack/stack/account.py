@@ -61,9 +61,7 @@ class Account:
             ) from error
 
     def _require_way(self, path: Path) -> None:
-        closed = next(
-            (folder for folder in reversed(path.parents) if not folder.stat().st_mode & 0o001), None
-        )
+        closed = next((folder for folder in reversed(path.parents) if not folder.stat().st_mode & 0o001), None)
         if closed is not None:
             raise StackError(
                 f"the user {self.name} cannot reach {path}: {closed} is closed to others.",

@@ -110,9 +110,7 @@ def _disable(units: list[str]) -> None:
     """Keep services that we brought from starting at the next boot; ports of the system stay as they were."""
     if shutil.which("systemctl"):
         for unit in units:
-            subprocess.run(
-                _as_root("systemctl", "disable", "--quiet", unit), capture_output=True, check=False
-            )
+            subprocess.run(_as_root("systemctl", "disable", "--quiet", unit), capture_output=True, check=False)
 
 
 def _run(*command: str, text: str = "") -> None:

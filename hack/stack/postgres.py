@@ -164,7 +164,7 @@ class Postgres:
     def _program(self, name: str) -> Path:
         folder = binaries()
         if folder is None:
-            raise StackError("Postgres is not installed.", fix="run `make servers`, which installs it.")
+            raise StackError("Postgres is not installed.", fix="run `make packages`, which installs it.")
         return folder / name
 
     def _initialise(self) -> None:
@@ -179,9 +179,7 @@ class Postgres:
             *("--auth=scram-sha-256", f"--pwfile={secret}", *([] if self.durable else ["--no-sync"])),
         )
         with self.log.open("a") as log:
-            done = subprocess.run(
-                command, stdout=log, stderr=log, cwd="/", timeout=COMMAND_SECONDS, check=False
-            )
+            done = subprocess.run(command, stdout=log, stderr=log, cwd="/", timeout=COMMAND_SECONDS, check=False)
         secret.unlink()
         if done.returncode:
             raise StackError("initdb could not make the data folder of Postgres.", log=self.log)

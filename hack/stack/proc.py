@@ -95,11 +95,10 @@ def family(leader: Identity) -> list[Identity]:
 def command_line(pid: int) -> str:
     """The command of a process, for people; empty when it is gone."""
     try:
-        return (
-            (PROC / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-        )
+        line = (PROC / str(pid) / "cmdline").read_bytes().decode(errors="replace")
     except OSError:
         return ""
+    return " ".join(line.replace("\0", " ").split())
 
 
 def any_alive(processes: Iterable[Identity]) -> bool:

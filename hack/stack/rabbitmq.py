@@ -3,14 +3,13 @@
 It must never meet the system's own RabbitMQ: name, ports, cookie, plug-ins and folders are its own.
 """
 
-import secrets
 import shutil
 import socket
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-from hack.stack import ports
+from hack.stack import ports, rabbitmq_files
 from hack.stack.account import Account
 from hack.stack.background import Background
 from hack.stack.errors import StackError
@@ -23,21 +22,6 @@ EPMD_SECONDS = 10.0
 PACKAGED = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 AMQP_HEADER = b"AMQP\x00\x00\x09\x01"
 METHOD_FRAME = b"\x01"
-CONFIG = """\
-default_user = {user}
-default_pass = {password}
-listeners.tcp.default = 127.0.0.1:{port}
-management.tcp.ip = 127.0.0.1
-management.tcp.port = {management_port}
-vm_memory_high_watermark.absolute = 1GB
-disk_free_limit.absolute = 200MB
-raft.wal_max_size_bytes = 67108864
-collect_statistics_interval = {statistics_milliseconds}
-log.console = true
-log.file = false
-"""
-# The Erlang distribution listens on loopback only, and idle schedulers do not spin.
-ERLANG_FLAGS = "-kernel inet_dist_use_interface {127,0,0,1} +sbwt none +sbwtdcpu none +sbwtdio none"
 
 
 def program() -> Path | None:
@@ -81,7 +65,7 @@ class RabbitMQ:
         """The broker's process."""
         start = program()
         if start is None:
-            raise StackError("RabbitMQ is not installed.", fix="run `make servers`, which installs it.")
+            raise StackError("RabbitMQ is not installed.", fix="run `make packages`, which installs it.")
         return Background(
             name="RabbitMQ",
             argv=self._account.command(str(start)),
@@ -94,23 +78,12 @@ class RabbitMQ:
     @property
     def environ(self) -> dict[str, str]:
         """The whole environment of the broker; rabbitmqctl works with the same one."""
-        return {
-            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
-            "LC_ALL": "C.UTF-8",
-            "HOME": str(self.home),
-            "ERL_EPMD_ADDRESS": ports.HOST,
-            "ERL_EPMD_PORT": str(self.epmd_port),
-            "RABBITMQ_NODENAME": f"dtq-{self.port}@localhost",
-            "RABBITMQ_NODE_PORT": str(self.port),
-            "RABBITMQ_DIST_PORT": str(self.distribution_port),
-            "RABBITMQ_CONF_ENV_FILE": str(self.home / "rabbitmq-env.conf"),
-            "RABBITMQ_CONFIG_FILE": str(self.home / "rabbitmq.conf"),
-            "RABBITMQ_ADVANCED_CONFIG_FILE": str(self.home / "advanced.config"),
-            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.home / "enabled_plugins"),
-            "RABBITMQ_MNESIA_BASE": str(self.home / "data"),
-            "RABBITMQ_LOG_BASE": str(self.home / "log"),
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": ERLANG_FLAGS,
-        }
+        return rabbitmq_files.environ(
+            self.home,
+            port=self.port,
+            distribution_port=self.distribution_port,
+            epmd_port=self.epmd_port,
+        )
 
     @property
     def running(self) -> bool:
@@ -120,9 +93,7 @@ class RabbitMQ:
     @property
     def management(self) -> Management:
         """The management interface, as the broker's user."""
-        return Management(
-            url=f"http://{ports.HOST}:{self.management_port}", user=USER, password=self.password
-        )
+        return Management(url=f"http://{ports.HOST}:{self.management_port}", user=USER, password=self.password)
 
     def url(self, vhost: str = "/") -> str:
         """A connection URL."""
@@ -133,14 +104,20 @@ class RabbitMQ:
         process = self.process
         if not process.running:
             self._require_ports()
-            self._write_files()
+            rabbitmq_files.write(
+                self._account,
+                self.home,
+                user=USER,
+                password=self.password,
+                port=self.port,
+                management_port=self.management_port,
+                statistics_milliseconds=self.statistics_milliseconds,
+            )
             self.epmd.start()
             if not wait_for(lambda: ports.accepts(self.epmd_port), timeout_seconds=EPMD_SECONDS):
                 raise StackError(f"epmd did not listen on port {self.epmd_port}.", log=self.epmd.log)
             process.start()
-        if not wait_for(
-            lambda: self.answers() or not process.running, timeout_seconds=START_SECONDS, poll_seconds=0.2
-        ):
+        if not wait_for(lambda: self.answers() or not process.running, timeout_seconds=START_SECONDS, poll_seconds=0.2):
             raise StackError(f"RabbitMQ runs but did not answer in {START_SECONDS:g} s.", log=self.log)
         if not process.running:
             self.epmd.stop()
@@ -205,21 +182,3 @@ class RabbitMQ:
             ports.require_free(port, name=name, variable=variable)
         if not self.epmd.running:
             ports.require_free(self.epmd_port, name="RabbitMQ's epmd", variable="DTQ_EPMD_PORT")
-
-    def _write_files(self) -> None:
-        self._account.make_folder(self.home, mode=0o755)
-        for name in ("data", "log"):
-            self._account.make_folder(self.home / name)
-        config = CONFIG.format(
-            user=USER,
-            password=self.password,
-            port=self.port,
-            management_port=self.management_port,
-            statistics_milliseconds=self.statistics_milliseconds,
-        )
-        self._account.write(self.home / "rabbitmq.conf", config)
-        self._account.write(self.home / "rabbitmq-env.conf", "")
-        self._account.write(self.home / "advanced.config", "[].\n")
-        self._account.write(self.home / "enabled_plugins", "[rabbitmq_management].\n")
-        if not (self.home / ".erlang.cookie").exists():
-            self._account.write(self.home / ".erlang.cookie", secrets.token_hex(24), mode=0o400)

@@ -13,9 +13,7 @@ RECORD = Path(os.environ["DTQ_SAMPLE_RECORD"])
 @pytest.mark.parametrize("number", range(4))
 def test_sees_the_server(number: int, postgres_server: PostgresService) -> None:
     with RECORD.open("a") as record:
-        record.write(
-            f"{number} {os.environ.get('PYTEST_XDIST_WORKER', 'main')} {postgres_server.admin_dsn}\n"
-        )
+        record.write(f"{number} {os.environ.get('PYTEST_XDIST_WORKER', 'main')} {postgres_server.admin_dsn}\n")
 
 
 def test_fails() -> None:

@@ -15,9 +15,7 @@ from hack.stack.errors import StackError
 from hack.stack.waiting import wait_for
 
 FOREVER = "import signal; signal.pause()"
-STUBBORN = (
-    "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); signal.pause()"
-)
+STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); signal.pause()"
 WITH_CHILD = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {FOREVER!r}]); {FOREVER}"
 
 
@@ -71,9 +69,7 @@ def test_a_broken_pid_file_means_not_running(tmp_path: Path, text: str) -> None:
     ours.stop()
 
 
-def test_a_process_that_ignores_the_signal_is_killed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_process_that_ignores_the_signal_is_killed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     deaf = background(tmp_path, STUBBORN, stop_seconds=0.3)
     deaf.start()
     identity = deaf.identity

@@ -24,9 +24,7 @@ class PostgresService:
         """The URL of a database, as its owner."""
         parts = urlsplit(self.admin_dsn)
         address = parts.netloc.rpartition("@")[2]
-        return urlunsplit(
-            parts._replace(netloc=f"{self.owner}:{self.password}@{address}", path=f"/{database}")
-        )
+        return urlunsplit(parts._replace(netloc=f"{self.owner}:{self.password}@{address}", path=f"/{database}"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

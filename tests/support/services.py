@@ -53,9 +53,7 @@ class Services:
             return given
         with self._once("postgres", self._start_postgres) as saved:
             server = Postgres(home=Path(saved["home"]), port=saved["port"], password=saved["password"])
-        return PostgresService(
-            admin_dsn=server.dsn("postgres", user=ADMIN), owner=OWNER, password=server.password
-        )
+        return PostgresService(admin_dsn=server.dsn("postgres", user=ADMIN), owner=OWNER, password=server.password)
 
     def rabbitmq(self) -> RabbitMQService:
         """The shared RabbitMQ, started by the first that asks, or the given one."""
@@ -132,7 +130,7 @@ class Services:
     def _require_packages() -> None:
         if missing := packages.missing():
             raise StackError(
-                f"the tests need {' and '.join(missing)}.", fix="run `make servers`, which installs them."
+                f"the tests need {' and '.join(missing)}.", fix="run `make packages`, which installs them."
             )
 
     def _new_home(self, prefix: str) -> Path:

@@ -1,0 +1,70 @@
+"""Owns the command line of the local stack: `python -m hack.stack --help`.
+
+It must never end in a traceback for something that a person can mend.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+
+from hack.stack import commands
+from hack.stack.errors import StackError
+from hack.stack.settings import Settings
+
+SIMPLE = {
+    "down": commands.down,
+    "destroy": commands.destroy,
+    "install": commands.install,
+    "servers": commands.servers,
+    "ps": commands.processes,
+    "logs": commands.follow_logs,
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m hack.stack", description="dtq's local stack.")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="COMMAND")
+    up = verbs.add_parser("up", help=commands.up.__doc__)
+    up.add_argument(
+        "--provider",
+        choices=("native", "compose"),
+        default="",
+        help="where the servers come from; by default containers where they work, else packages",
+    )
+    for name, action in SIMPLE.items():
+        verbs.add_parser(name, help=action.__doc__)
+    for name, text in (("dtq", commands.run_dtq.__doc__), ("db-shell", commands.database_shell.__doc__)):
+        verb = verbs.add_parser(name, help=text)
+        verb.add_argument("arguments", nargs=argparse.REMAINDER, help="passed on as they are")
+    return parser
+
+
+def main() -> int:
+    """Run one command; the exit code is 1 for a failure that was told."""
+    given = _parser().parse_args()
+    try:
+        settings = Settings.load(os.environ)
+        match given.verb:
+            case "up":
+                commands.up(settings, given.provider)
+            case "dtq":
+                commands.run_dtq(settings, given.arguments)
+            case "db-shell":
+                commands.database_shell(settings, given.arguments)
+            case verb:
+                SIMPLE[verb](settings)
+    except StackError as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    except subprocess.TimeoutExpired as error:
+        print(f"\n`{' '.join(map(str, error.cmd))}` did not end in {error.timeout:g} s.", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nInterrupted. What was started goes on: `make down` stops it.", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""Owns dtq's own processes in the local stack: one-off commands, the API and the worker.
+
+It must never import dtq: it runs the command `dtq`, as a person would.
+"""
+
+import os
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import NoReturn
+
+from hack.stack import ports, report
+from hack.stack.background import Background
+from hack.stack.errors import StackError
+from hack.stack.handover import become
+from hack.stack.provider import Part
+from hack.stack.settings import PORTS, ROOT, Settings
+from hack.stack.waiting import wait_for
+
+NAMES = ("api", "worker")
+READY_SECONDS = 30.0
+COMMAND_SECONDS = 120.0
+# A worker finishes what it holds before it ends.
+STOP_SECONDS = 40.0
+
+
+class App:
+    """The API and the worker of one stack."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Know the processes; nothing is started."""
+        self.settings = settings
+        self.environ = {**os.environ, **settings.environ}
+
+    def process(self, name: str) -> Background:
+        """The background process of `dtq api` or `dtq worker`."""
+        return Background(
+            name=f"dtq {name}",
+            argv=(str(_program()), name),
+            environ=self.environ,
+            pid_file=self.settings.state / "run" / f"{name}.pid",
+            log=self.settings.log_folder / f"{name}.log",
+            stop_seconds=STOP_SECONDS,
+        )
+
+    def command(self, *arguments: str) -> None:
+        """Run a command of dtq to its end, its output kept in a log."""
+        log = self.settings.log_folder / f"{arguments[0]}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("w") as stream:
+            done = subprocess.run(
+                [_program(), *arguments],
+                env=self.environ,
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+                timeout=COMMAND_SECONDS,
+                check=False,
+            )
+        if done.returncode:
+            shown = " ".join(("dtq", *arguments))
+            raise StackError(f"`{shown}` failed with exit code {done.returncode}.", log=log)
+
+    def become(self, *arguments: str) -> NoReturn:
+        """Turn this process into a command of dtq, in the foreground."""
+        become(_program(), *arguments, environ=self.environ)
+
+    def start(self) -> None:
+        """Start what does not run; returns when both say that they are ready."""
+        for name in NAMES:
+            process = self.process(name)
+            if not process.running:
+                variable = PORTS[name][0]
+                ports.require_free(self.settings.ports[name], name=f"The {name}", variable=variable)
+                process.start()
+        for name in NAMES:
+            self._wait_ready(name)
+
+    def stop(self, *names: str) -> None:
+        """Stop the processes, all of them unless some are named; the worker drains."""
+        running = [process for name in names or NAMES if (process := self.process(name)).running]
+        for process in running:
+            with report.step(f"Stopping {process.name}"):
+                process.stop()
+
+    def parts(self) -> list[Part]:
+        """What runs, for people."""
+        return [
+            Part(f"dtq {name}", self.settings.ports[name], self.process(name).identity, self._unready(name) is None)
+            for name in NAMES
+        ]
+
+    def logs(self) -> list[Path]:
+        """The processes' log files."""
+        return [self.process(name).log for name in NAMES]
+
+    def url(self, name: str) -> str:
+        """Where a process listens."""
+        return f"http://{ports.HOST}:{self.settings.ports[name]}"
+
+    def _wait_ready(self, name: str) -> None:
+        process = self.process(name)
+        if not wait_for(lambda: self._unready(name) is None or not process.running, timeout_seconds=READY_SECONDS):
+            raise StackError(
+                f"dtq {name} runs, but was not ready in {READY_SECONDS:g} s; "
+                f"{self.url(name)}/readyz says: {self._unready(name)}.",
+                log=process.log,
+            )
+        if not process.running:
+            raise StackError(f"dtq {name} ended while it started.", log=process.log)
+
+    def _unready(self, name: str) -> str | None:
+        """Why a process is not ready; None when it is."""
+        try:
+            with urllib.request.urlopen(self.url(name) + "/readyz", timeout=2):  # noqa: S310 - http, ours
+                return None
+        except urllib.error.HTTPError as error:
+            with error:
+                return f"{error.code} {error.read(300).decode(errors='replace')}"
+        except OSError as error:
+            return str(error)
+
+
+def _program() -> Path:
+    return Path(sys.executable).parent / "dtq"

@@ -1,0 +1,167 @@
+"""Owns what each command of the local stack does, step by step.
+
+It must never leave a failure half told: every one is a StackError.
+"""
+
+import os
+import shutil
+import time
+from typing import NoReturn
+
+from hack.stack import compose, demo, packages, report
+from hack.stack.app import App
+from hack.stack.compose import Compose
+from hack.stack.errors import StackError
+from hack.stack.handover import become
+from hack.stack.native import Native
+from hack.stack.provider import Part, Provider
+from hack.stack.rabbitmq import USER
+from hack.stack.settings import ROOT, Settings
+
+SAMPLES = "examples/"
+KEPT_IN_STATE = ("run", "log", "env", "stack.json")
+
+
+def up(settings: Settings, wanted: str) -> None:
+    """Everything: servers, schema, samples, API, worker, and a task as proof."""
+    started = time.monotonic()
+    app = App(settings)
+    provider = _servers(settings, wanted)
+    with report.step("Bringing the database's schema up to date: dtq migrate"):
+        app.command("migrate")
+    with report.step(f"Declaring the sample queues and types: dtq apply -f {SAMPLES}"):
+        app.command("apply", "-f", SAMPLES)
+    with report.step("Starting the API and a worker"):
+        app.start()
+    demo.run(app.url("api"), app.process("worker").log)
+    _tell(settings, app, provider, time.monotonic() - started)
+
+
+def down(settings: Settings) -> None:
+    """Stop every process; the data stays."""
+    saved = _saved(settings)
+    App(saved).stop()
+    provider = _known(saved)
+    if any(part.process or part.healthy for part in provider.parts()):
+        with report.step("Stopping Postgres and RabbitMQ"):
+            provider.stop()
+    report.say("Nothing runs any more. The data is kept: `make up` goes on with it, `make destroy` deletes it.")
+
+
+def destroy(settings: Settings) -> None:
+    """Stop every process and delete what the stack kept."""
+    saved = _saved(settings)
+    App(saved).stop()
+    with report.step("Deleting Postgres and RabbitMQ"):
+        _known(saved).destroy()
+    # Name by name: the folder may be one that a person chose and keeps other things in.
+    for name in KEPT_IN_STATE:
+        path = saved.state / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    if saved.state.is_dir() and not any(saved.state.iterdir()):
+        saved.state.rmdir()
+    report.say("Nothing is left of the local stack.")
+
+
+def install(settings: Settings) -> None:
+    """Install the servers' packages; nothing is started."""
+    packages.ensure(settings.log_folder / "apt.log")
+
+
+def servers(settings: Settings) -> None:
+    """Postgres and RabbitMQ answer, and nothing else is started."""
+    _servers(settings, "")
+
+
+def run_dtq(settings: Settings, arguments: list[str]) -> NoReturn:
+    """A command of dtq on the stack's servers, in the foreground."""
+    app = App(settings)
+    if arguments[:1] != ["config"]:
+        _servers(settings, "")
+    if arguments[:1] in (["api"], ["worker"]):
+        app.stop(arguments[0])
+    app.become(*arguments)
+
+
+def processes(settings: Settings) -> None:
+    """What runs, where, and whether it is well."""
+    saved = _saved(settings)
+    parts = [*_known(saved).parts(), *App(saved).parts()]
+    report.table([("part", "port", "pid", "state"), *(_row(part) for part in parts)])
+
+
+def follow_logs(settings: Settings) -> NoReturn:
+    """Show the ends of all logs, and what is added."""
+    saved = _saved(settings)
+    logs = [log for log in [*App(saved).logs(), *_known(saved).logs()] if log.exists()]
+    if not logs:
+        raise StackError("there is no log yet.", fix="`make up`.")
+    become("tail", "-n", "20", "-F", *map(str, logs))
+
+
+def database_shell(settings: Settings, arguments: list[str]) -> NoReturn:
+    """An SQL shell on the stack's database."""
+    saved = _saved(settings)
+    _known(saved).database_shell(arguments)
+
+
+def _servers(settings: Settings, wanted: str) -> Provider:
+    saved = _saved(settings)
+    provider = _chosen(settings, wanted)
+    if saved.ports != settings.ports or settings.provider not in ("", provider.name):
+        report.say("==> The stack moves to other ports or another provider")
+        down(settings)
+    settings.save(provider.name)
+    provider.start()
+    return provider
+
+
+def _saved(settings: Settings) -> Settings:
+    """The stack as it was last brought up: what is to be stopped may not be where it shall be next."""
+    return settings.with_ports(settings.saved_ports or settings.ports)
+
+
+def _known(settings: Settings) -> Provider:
+    """The provider that was used; where none was, there is nothing to choose."""
+    return Compose(settings) if settings.provider == "compose" else Native(settings)
+
+
+def _chosen(settings: Settings, wanted: str) -> Provider:
+    name = wanted or settings.provider
+    if not name:
+        obstacle = compose.obstacle()
+        name = "native" if obstacle else "compose"
+        reason = f"private processes, since {obstacle}" if obstacle else "containers, by Docker Compose"
+        report.say(f"==> Postgres and RabbitMQ: {reason}")
+    return Compose(settings) if name == "compose" else Native(settings)
+
+
+def _row(part: Part) -> tuple[str, ...]:
+    state = "well" if part.healthy else "does not answer" if part.process else "stopped"
+    return (part.name, str(part.port), str(part.process.pid) if part.process else "-", state)
+
+
+def _tell(settings: Settings, app: App, provider: Provider, seconds: float) -> None:
+    base = app.url("api")
+    password = settings.home / "stack.json"
+    report.say(f"""
+dtq is up ({provider.name} servers, {seconds:.0f} s).
+
+    API         {base}/          OpenAPI {base}/openapi.json
+    health      {base}/healthz   metrics {base}/metrics
+    worker      {app.url("worker")}/metrics
+    RabbitMQ    http://127.0.0.1:{settings.ports["management"]}/  user {USER}, password in {password}
+
+Try next:
+
+    curl -s {base}/enqueue -H 'Content-Type: application/json' \\
+        -d '{{"type": "email.send.v1", "payload": {{"to": "you@example.com", "subject": "Hi"}}}}'
+    make ps          what runs
+    make logs        follow the logs
+    make db-shell    look at the tables
+    set -a; . {os.path.relpath(settings.state / "env", ROOT)}; set +a; .venv/bin/dtq --help
+    make down        stop, keep the data
+""")

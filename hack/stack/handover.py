@@ -1,0 +1,19 @@
+"""Owns turning this process into another program. It must never return."""
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NoReturn
+
+from hack.stack.errors import StackError
+
+
+def become(program: str | Path, *arguments: str, environ: Mapping[str, str] | None = None) -> NoReturn:
+    """Run the program in our place: it gets the terminal, the signals and our exit code."""
+    sys.stdout.flush()
+    argv = [str(program), *arguments]
+    try:
+        os.execvpe(argv[0], argv, dict(os.environ if environ is None else environ))  # noqa: S606 - no shell is meant
+    except OSError as error:
+        raise StackError(f"{program} cannot be run: {error}.") from error

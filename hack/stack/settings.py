@@ -1,0 +1,157 @@
+"""Owns what the stack remembers: folders, ports, passwords, provider; and the environment that dtq is given.
+
+It must never show a password, nor write one to a file that others can read.
+"""
+
+import hashlib
+import json
+import os
+import secrets
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from hack.stack.errors import StackError
+from hack.stack.ports import HOST
+from hack.stack.postgres import OWNER
+from hack.stack.rabbitmq import USER
+
+ROOT = Path(__file__).resolve().parents[2]
+REACHABLE_HOME = Path("/var/lib/dtq")
+PORT_MAX = 65_535
+# Variable of the environment (or of make) and default, by the port's name.
+PORTS = {
+    "postgres": ("DTQ_POSTGRES_PORT", 55432),
+    "rabbitmq": ("DTQ_RABBITMQ_PORT", 55672),
+    "management": ("DTQ_RABBITMQ_MANAGEMENT_PORT", 55673),
+    "distribution": ("DTQ_RABBITMQ_DISTRIBUTION_PORT", 55674),
+    "epmd": ("DTQ_EPMD_PORT", 55675),
+    "api": ("DTQ_API_PORT", 8080),
+    "worker": ("DTQ_WORKER_PORT", 8081),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """One local stack."""
+
+    state: Path
+    home: Path
+    ports: Mapping[str, int]
+    postgres_password: str = field(repr=False)
+    rabbitmq_password: str = field(repr=False)
+    provider: str = ""
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str]) -> "Settings":
+        """What is remembered, with ports that the environment names put over it."""
+        state = Path(environ.get("DTQ_STATE") or ROOT / ".dtq").absolute()
+        home = _servers_home(state)
+        saved = _read(home / "stack.json")
+        ports = {name: default for name, (_, default) in PORTS.items()} | saved.get("ports", {})
+        ports |= {
+            name: _port(variable, environ[variable]) for name, (variable, _) in PORTS.items() if environ.get(variable)
+        }
+        twice = {port for port in ports.values() if list(ports.values()).count(port) > 1}
+        if twice:
+            raise StackError(f"port {min(twice)} is given to two parts of the stack.", fix="give each its own.")
+        return cls(
+            state=state,
+            home=home,
+            ports=ports,
+            postgres_password=saved.get("postgres_password") or secrets.token_hex(16),
+            rabbitmq_password=saved.get("rabbitmq_password") or secrets.token_hex(16),
+            provider=saved.get("provider", ""),
+        )
+
+    @property
+    def saved_ports(self) -> Mapping[str, int] | None:
+        """The ports of the stack that was last brought up; None when there is none."""
+        ports: Mapping[str, int] | None = _read(self.home / "stack.json").get("ports")
+        return ports
+
+    def with_ports(self, ports: Mapping[str, int]) -> "Settings":
+        """The same stack on other ports."""
+        return replace(self, ports=ports)
+
+    def save(self, provider: str) -> None:
+        """Remember everything, and write the environment for processes and shells."""
+        for folder in (self.state, self.home):
+            folder.mkdir(parents=True, exist_ok=True)
+            folder.chmod(0o755)
+        facts = {
+            "ports": dict(self.ports),
+            "postgres_password": self.postgres_password,
+            "rabbitmq_password": self.rabbitmq_password,
+            "provider": provider,
+        }
+        _write_secret(self.home / "stack.json", json.dumps(facts, indent=2) + "\n")
+        lines = [f"{name}={shlex.quote(value)}\n" for name, value in self.environ.items()]
+        _write_secret(self.state / "env", "".join(lines))
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """What dtq's processes are told."""
+        return {
+            "DB_DSN": f"postgresql://{OWNER}:{self.postgres_password}@{HOST}:{self.ports['postgres']}/{OWNER}",
+            "RMQ_USER": USER,
+            "RMQ_PASS": self.rabbitmq_password,
+            "RMQ_HOST": HOST,
+            "RMQ_PORT": str(self.ports["rabbitmq"]),
+            "RMQ_VHOST": "/",
+            "RMQ_NAMESPACE": "tasks",
+            "QUEUES": "high,default",
+            "HTTP_PORT": f"{HOST}:{self.ports['api']}",
+            "WORKER_HTTP_PORT": f"{HOST}:{self.ports['worker']}",
+            "WORKER_HANDLERS": "dtq_worker.demo",
+        }
+
+    @property
+    def log_folder(self) -> Path:
+        """Where the logs of our own processes are."""
+        return self.state / "log"
+
+    @property
+    def key(self) -> str:
+        """Tells this checkout's stack from another's where names are shared by the machine."""
+        return _key(self.state)
+
+
+def _servers_home(state: Path) -> Path:
+    """Where the servers keep their data: a server's own user cannot pass through root's private folders."""
+    if os.geteuid() != 0:
+        return state
+    existing = [folder for folder in (state, *state.parents) if folder.exists()]
+    if all(folder.stat().st_mode & 0o001 for folder in existing):
+        return state
+    return REACHABLE_HOME / _key(state)
+
+
+def _key(state: Path) -> str:
+    return hashlib.sha256(str(state).encode()).hexdigest()[:12]
+
+
+def _port(variable: str, text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) <= PORT_MAX:
+        raise StackError(f"{variable}={text!r} is no port.", fix=f"a number from 1 to {PORT_MAX}.")
+    return int(text)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        facts: dict[str, Any] = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise StackError(f"{path} is damaged: {error}.", fix="`make destroy`, then `make up`.") from error
+    return facts
+
+
+def _write_secret(path: Path, text: str) -> None:
+    partial = path.with_name(path.name + ".new")
+    partial.unlink(missing_ok=True)
+    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
+        stream.write(text)
+    partial.replace(path)

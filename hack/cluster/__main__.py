@@ -13,6 +13,7 @@ from hack.cluster import programs, providers, versions
 from hack.cluster.report import ClusterError, say, step
 from hack.cluster.state import State, default_folder
 
+INTERRUPTED = 130  # what a shell reports for SIGINT
 DESCRIPTION = """\
 Start, use and remove a Kubernetes cluster for dtq's tests.
 
@@ -84,6 +85,9 @@ def main() -> int:
     except ClusterError as error:
         say(f"error: {error}")
         return 1
+    except KeyboardInterrupt:
+        say("interrupted: what is there already can be continued by `up`, or removed by `down`")
+        return INTERRUPTED
     return 0
 
 

@@ -63,7 +63,7 @@ class Containerd:
 
     def stop(self) -> None:
         """End every pod, then containerd, then what it left: shims, mounts, control groups."""
-        cgroups.kill_all()
+        cgroups.kill_all(cgroups.name_of(self._state.folder))
         self._supervisor.stop("containerd")
         wait_until(
             self._shims_gone,
@@ -72,7 +72,7 @@ class Containerd:
             log=self._supervisor.log("containerd"),
         )
         mounts.unmount_below(self._state.folder)
-        cgroups.remove()
+        cgroups.remove(cgroups.name_of(self._state.folder))
         # The one folder whose place is not configurable; its entries bear our network's name.
         for left in Path("/var/lib/cni/results").glob(f"{node_config.POD_NETWORK}-*"):
             left.unlink()

@@ -23,6 +23,8 @@ from hack.cluster.state import State
 PROGRAMS = ("etcd", "kube-apiserver", "kubectl")
 ETCD_TIMEOUT_SECONDS = 30.0
 API_TIMEOUT_SECONDS = 60.0
+# It would wait a minute for clients that watch; all that it knows is in etcd.
+API_STOP_SECONDS = 5.0
 _REQUEST_TIMEOUT_SECONDS = 5.0
 
 
@@ -95,7 +97,7 @@ class ControlPlane:
 
     def stop_api_server(self) -> None:
         """Stop the API server as a rollout would; its port is free afterwards."""
-        self.supervisor.stop("kube-apiserver")
+        self.supervisor.stop("kube-apiserver", term_seconds=API_STOP_SECONDS)
 
     def kill_api_server(self) -> None:
         """End the API server as a crash would."""
@@ -168,8 +170,8 @@ def up(state: State, *, address: str = config.LOOPBACK, api_port: int | None = N
 def stop(state: State) -> None:
     """Stop both processes, whatever else the state folder holds."""
     supervisor = Supervisor(state.folder)
-    for name in ("kube-apiserver", "etcd"):
-        supervisor.stop(name)
+    supervisor.stop("kube-apiserver", term_seconds=API_STOP_SECONDS)
+    supervisor.stop("etcd")
 
 
 def _endpoints_file(state: State) -> Path:

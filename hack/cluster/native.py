@@ -66,14 +66,22 @@ class Native:
     def down(self, state: State) -> None:
         """Remove everything; each part is skipped where it is not there."""
         _require_linux_root()
-        if network.owner() in {None, state.folder}:
-            _take_down(state)
+        with step("node, pods and containerd"):
+            node.Node(state).stop()
+            Containerd(state).stop()
+        with step("control plane"):
+            control_plane.stop(state)
+        with step("network, firewall, kernel settings"):
+            if network.owner() in {None, state.folder}:
+                network.down()
+            host.restore(state)
         state.remove()
 
     def status(self, state: State) -> Iterator[str]:
         """Every process, every node, every pod."""
         yield from Supervisor(state.folder).status()
         yield kubectl.run(state.kubeconfig, "get", "nodes,pods", "--all-namespaces", "-o", "wide")
+        Supervisor(state.folder).check_all()
 
     def load(self, state: State, archive: Path) -> None:
         """Import the archive into the node's containerd."""
@@ -91,17 +99,6 @@ def _require_linux_root() -> None:
             "the provider native makes network devices and control groups: it needs root",
             next_step="run it by sudo, start a Docker engine, so that kind can be used, or give a --kubeconfig",
         )
-
-
-def _take_down(state: State) -> None:
-    with step("node, pods and containerd"):
-        node.Node(state).stop()
-        Containerd(state).stop()
-    with step("control plane"):
-        control_plane.stop(state)
-    with step("network, firewall, kernel settings"):
-        network.down()
-        host.restore(state)
 
 
 def _load_own_images(state: State, runtime: Containerd) -> None:

@@ -17,17 +17,19 @@ _DEVICES = Path("/sys/class/net")
 def owner() -> Path | None:
     """The state folder of the cluster that has this machine; None when none has."""
     try:
-        return Path((_DEVICES / NODE_BRIDGE / "ifalias").read_text().strip())
+        alias = (_DEVICES / NODE_BRIDGE / "ifalias").read_text().strip()
     except FileNotFoundError:
         return None
+    return Path(alias) if alias else None  # made, and interrupted before it was named
 
 
 def up(state_folder: Path) -> None:
     """Give the node its address, and its services their route."""
     if not _exists(NODE_BRIDGE):
-        _ip("link", "add", NODE_BRIDGE, "alias", str(state_folder), "type", "bridge")
-        _ip("address", "add", f"{NODE_ADDRESS}/{NODE_PREFIX}", "dev", NODE_BRIDGE)
-        _ip("link", "set", NODE_BRIDGE, "up")
+        _ip("link", "add", NODE_BRIDGE, "type", "bridge")
+    _ip("link", "set", NODE_BRIDGE, "alias", str(state_folder))
+    _ip("address", "replace", f"{NODE_ADDRESS}/{NODE_PREFIX}", "dev", NODE_BRIDGE)
+    _ip("link", "set", NODE_BRIDGE, "up")
     # Before the API server starts: a connection that it opens to a service before kube-proxy has
     # its rules would leave by the default route, and stay wrong for as long as it is kept alive.
     _ip("route", "replace", SERVICE_RANGE, "dev", NODE_BRIDGE)

@@ -30,7 +30,7 @@ class Node:
 
     def start(self, plane: ControlPlane) -> None:
         """Start what does not run yet; back when the node is Ready."""
-        cgroups.make()
+        cgroups.make(cgroups.name_of(self._state.folder))
         flags = self._render(plane)
         for name, path in programs.ensure(PROGRAMS).items():
             if not self._supervisor.running(name):
@@ -72,7 +72,7 @@ class Node:
             folder=self._kubelet_folder,
             socket=containerd.Containerd(self._state).socket,
             pki=plane.pki,
-            cgroup=cgroups.NAME,
+            cgroup=cgroups.name_of(self._state.folder),
             resolv_conf=next(file for file in RESOLV_CONFS if file.exists()),
         )
         proxy = node_config.kube_proxy_config(kubeconfigs["kube-proxy"])

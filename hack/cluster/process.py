@@ -5,19 +5,22 @@ boot, so a pid that the system gave to someone else is not ours.
 """
 
 import contextlib
-import json
 import os
 import signal
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from hack.cluster.report import ClusterError, wait_until
 
 KILL_SECONDS = 10.0
+NOTE_SECONDS = 10.0
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 # Places after the command's name in /proc/PID/stat.
 _STAT_STATE, _STAT_THREADS, _STAT_START = 0, 17, 19
+# The process notes itself before it becomes the program: whoever started it may be killed at any
+# moment, and what it started is known all the same.
+_NOTE_THEN_RUN = f'cat "/proc/$$/stat" {_BOOT_ID} >"$0.new" && mv "$0.new" "$0" && exec "$@"'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,11 +40,22 @@ def identify(pid: int) -> Identity | None:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    fields = stat[stat.rindex(")") + 2 :].split()
+    fields = _after_name(stat)
     # A killed process shows as a zombie while threads of it still hold its ports and files.
     if fields[_STAT_STATE] in {"Z", "X"} and int(fields[_STAT_THREADS]) <= 1:
         return None
-    return Identity(pid=pid, start_ticks=int(fields[_STAT_START]), boot_id=_BOOT_ID.read_text().strip())
+    return noted(stat + _BOOT_ID.read_text())
+
+
+def noted(note: str) -> Identity:
+    """The identity that a pid file says: the process's line of /proc, and the boot's."""
+    stat, boot_id = note.strip().rsplit("\n", 1)
+    start_ticks = int(_after_name(stat)[_STAT_START])
+    return Identity(pid=int(stat.split(maxsplit=1)[0]), start_ticks=start_ticks, boot_id=boot_id)
+
+
+def _after_name(stat: str) -> list[str]:
+    return stat[stat.rindex(")") + 2 :].split()
 
 
 class Supervisor:
@@ -61,10 +75,12 @@ class Supervisor:
             raise ClusterError(f"{name} runs already", next_step="stop the cluster first")
         for folder in (self._run, self._logs):
             folder.mkdir(parents=True, exist_ok=True)
+        pid_file = self._pid_file(name)
+        pid_file.unlink(missing_ok=True)
         opened = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-        pid = os.posix_spawn(
-            argv[0],
-            argv,
+        os.posix_spawn(
+            "/bin/sh",
+            ["sh", "-c", _NOTE_THEN_RUN, str(pid_file), *argv],
             {**os.environ, **(environ or {})},
             setsid=True,
             file_actions=[
@@ -73,14 +89,11 @@ class Supervisor:
                 (os.POSIX_SPAWN_DUP2, 1, 2),
             ],
         )
-        identity = identify(pid)
-        if identity is None:
-            raise ClusterError(f"{name} ended at once", log=self.log(name))
-        self._pid_file(name).write_text(json.dumps(asdict(identity)))
+        wait_until(pid_file.exists, f"{name} is started", timeout_seconds=NOTE_SECONDS, log=self.log(name))
 
     def names(self) -> list[str]:
         """Every process that was started here and not stopped."""
-        return sorted(file.stem for file in self._run.glob("*.json"))
+        return sorted(file.stem for file in self._run.glob("*.pid"))
 
     def status(self) -> list[str]:
         """One line for each process that was started here."""
@@ -90,7 +103,7 @@ class Supervisor:
     def pid(self, name: str) -> int | None:
         """The pid of a process of ours that lives; None when it ended or never was."""
         try:
-            identity = Identity(**json.loads(self._pid_file(name).read_text()))
+            identity = noted(self._pid_file(name).read_text())
         except FileNotFoundError:
             return None
         return identity.pid if identify(identity.pid) == identity else None
@@ -103,6 +116,11 @@ class Supervisor:
         """Raise when a process that should run has ended."""
         if not self.running(name):
             raise ClusterError(f"{name} ended", log=self.log(name), next_step="read the log's last lines")
+
+    def check_all(self) -> None:
+        """Raise when any process that was started here, and not stopped, has ended."""
+        for name in self.names():
+            self.check(name)
 
     def ask_to_stop(self, name: str) -> None:
         """Send the polite signal and do not wait: several processes can end side by side."""
@@ -136,4 +154,4 @@ class Supervisor:
                 os.kill(pid, number)
 
     def _pid_file(self, name: str) -> Path:
-        return self._run / f"{name}.json"
+        return self._run / f"{name}.pid"

@@ -42,8 +42,9 @@ class Program:
 
     @property
     def package(self) -> str:
-        """The import path of its main package."""
-        return "/".join(filter(None, (self.module.path, self.module.programs[self.name])))
+        """Its main package: an import path, or `.` for the committed module's own."""
+        place = self.module.programs[self.name]
+        return place if place == "." else "/".join(filter(None, (self.module.path, place)))
 
     @property
     def ldflags(self) -> str:

@@ -1,13 +1,13 @@
 """The supervisor's promise: what it started it finds and ends, and nothing else."""
 
-import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from hack.cluster.process import Supervisor, identify
+from hack.cluster.process import Supervisor, identify, noted
 from hack.cluster.report import ClusterError, wait_until
 
 WAIT_SECONDS = 10.0
@@ -50,20 +50,35 @@ def test_a_process_runs_once(tmp_path: Path) -> None:
     supervisor.stop("sleeper")
 
 
-@pytest.mark.parametrize("stale", [{"start_ticks": 1}, {"boot_id": "another boot"}], ids=["reused", "rebooted"])
-def test_a_pid_that_was_given_to_another_process_is_never_signalled(tmp_path: Path, stale: dict[str, object]) -> None:
+@pytest.mark.parametrize("place", [21, 52], ids=["reused", "rebooted"])
+def test_a_pid_that_was_given_to_another_process_is_never_signalled(tmp_path: Path, place: int) -> None:
     supervisor = Supervisor(tmp_path)
     supervisor.start("sleeper", sleeper())
-    file = tmp_path / "run" / "sleeper.json"
-    noted = file.read_text()
-    pid = json.loads(noted)["pid"]
-    file.write_text(json.dumps({**json.loads(noted), **stale}))
+    file = tmp_path / "run" / "sleeper.pid"
+    note = file.read_text()
+    pid = noted(note).pid
+    fields = note.split()
+    fields[place] = "1"
+    file.write_text(" ".join(fields[:-1]) + "\n" + fields[-1] + "\n")
     assert not supervisor.running("sleeper")
     supervisor.stop("sleeper")
     assert identify(pid) is not None
-    file.write_text(noted)
+    file.write_text(note)
     supervisor.stop("sleeper")
     assert identify(pid) is None
+
+
+def test_a_process_is_known_though_its_starter_died_at_once(tmp_path: Path) -> None:
+    code = f"""
+import os, pathlib
+from hack.cluster import process
+process.wait_until = lambda *_, **__: os._exit(9)
+process.Supervisor(pathlib.Path({str(tmp_path)!r})).start("sleeper", ["/bin/sleep", "300"])
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
+    supervisor = Supervisor(tmp_path)
+    wait_until(lambda: supervisor.running("sleeper"), "it is known", timeout_seconds=WAIT_SECONDS)
+    supervisor.stop("sleeper")
 
 
 def test_a_process_that_will_not_end_is_killed(tmp_path: Path) -> None:

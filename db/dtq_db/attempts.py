@@ -4,7 +4,7 @@ Owns the mapping between values and the statements `task_claim`, `task_finish`, 
 Must never write without the fence (worker, attempt).
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -79,7 +79,7 @@ async def claim(lane: Lane, worker_id: UUID, ids: Sequence[UUID], types: Sequenc
 
     Raises:
         Stale: the worker's lease is gone.
-        Unavailable: whether the claims took effect is unknown; the lease's end settles it.
+        Unavailable: whether the claims took effect is unknown: `release` what was not started, later.
     """
     try:
         rows = await lane.fetch(query("task_claim"), worker_id, sorted(set(ids)), list(types), CLAIM_EARLY_SECONDS)
@@ -109,7 +109,7 @@ async def finish(lane: Lane, ended: Sequence[Finish]) -> dict[UUID, Finished]:
 
     Raises:
         Unavailable: whether it took effect is unknown; asking again is safe, the fence sees to it.
-        asyncpg.DataError: a result cannot be stored.
+        Rejected: `NotStorable`: a result cannot be stored.
     """
     rows = await lane.fetch(query("task_finish"), *finish_columns(ended))
     return {row["id"]: Finished(status=row["status"], updated_at=row["updated_at"]) for row in rows}
@@ -131,13 +131,13 @@ def finish_columns(ended: Sequence[Finish]) -> tuple[list[Any], ...]:
     )
 
 
-async def release(lane: Lane, worker_id: UUID, claims: Sequence[Claim]) -> None:
-    """Give back claims that never started: the attempt is not counted.
+async def release(lane: Lane, worker_id: UUID, ids: Collection[UUID]) -> int:
+    """Give back claims that never started, uncounted; return how many there were.
 
     Raises:
-        Unavailable: the lease's end takes them back instead.
+        Unavailable: nothing is known; asking again is safe.
     """
-    await lane.fetch(query("task_release"), worker_id, [one.id for one in claims], [one.attempt for one in claims])
+    return len(await lane.fetch(query("task_release"), worker_id, sorted(ids)))
 
 
 async def dead_lettered(lane: Lane, versions: dict[UUID, datetime]) -> None:

@@ -7,12 +7,12 @@ is unknown: only the caller knows whether that is safe.
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import asyncpg
 import structlog
 
-from dtq.domain.errors import Unavailable
+from dtq.domain.errors import Rejected, Unavailable
 
 CONNECT_SECONDS: Final = 3.0
 """Longest wait for a new connection, in seconds."""
@@ -56,9 +56,12 @@ def translated() -> Iterator[None]:
 
     Raises:
         Unavailable: see the message for the driver's own words.
+        Rejected: `NotStorable`: a value is legal JSON that Postgres cannot hold.
     """
     try:
         yield
+    except asyncpg.DataError as error:
+        raise Rejected("NotStorable", f"Postgres cannot hold a value: {type(error).__name__}") from error
     except _UNAVAILABLE as error:
         raise Unavailable(f"Postgres does not answer: {type(error).__name__}: {error}") from error
 
@@ -140,7 +143,7 @@ class Database:
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._lanes: list[Lane] = []
 
-    async def __aenter__(self) -> "Database":
+    async def __aenter__(self) -> Self:
         """Prepare the pool without connecting: a process may start before its database."""
         self._pool = asyncpg.create_pool(
             self.dsn,

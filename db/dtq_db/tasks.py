@@ -75,7 +75,7 @@ async def enqueue(lane: Lane, tasks: Sequence[NewTask]) -> dict[UUID, datetime]:
 
     Raises:
         Unavailable: the outcome is unknown.
-        asyncpg.DataError: a payload cannot be stored.
+        Rejected: `NotStorable`: a payload cannot be stored.
     """
     rows = await lane.fetch(query("task_enqueue"), *_columns(tasks), RELAY_GRACE_SECONDS)
     return {row["id"]: row["updated_at"] for row in rows}

@@ -74,6 +74,8 @@ async def dead_letter(
     The rows stay locked meanwhile, so that two relays do not both send a copy.
 
     Args:
+        lane: the relay's.
+        age_seconds: how long the publisher of a failure has to do it itself.
         publish: returns `updated_at` by id of those that the broker confirmed.
     """
     async with lane.transaction() as connection:

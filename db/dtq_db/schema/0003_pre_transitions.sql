@@ -174,13 +174,13 @@ CREATE FUNCTION dtq_finish(
     RETURNING t.id, t.status, t.updated_at;
 $$;
 
-CREATE FUNCTION dtq_release(p_worker_id uuid, p_ids uuid[], p_attempts integer[]) RETURNS TABLE (id uuid)
-LANGUAGE sql AS $$
+CREATE FUNCTION dtq_release(p_worker_id uuid, p_ids uuid[]) RETURNS TABLE (id uuid) LANGUAGE sql AS $$
 -- Give back claims whose handler never started: the attempt is not counted, and the relay publishes at once.
+-- The worker alone is the fence: only it knows what it never started, and its id is never used again.
     WITH picked AS (
-        SELECT t.id FROM tasks t JOIN unnest(p_ids, p_attempts) AS a (id, attempts) ON a.id = t.id
-        WHERE t.worker_id = p_worker_id AND t.attempts = a.attempts AND t.status = 'RUNNING'
-        ORDER BY t.id FOR UPDATE OF t
+        SELECT t.id FROM tasks t
+        WHERE t.id = ANY (p_ids) AND t.worker_id = p_worker_id AND t.status = 'RUNNING'
+        ORDER BY t.id FOR UPDATE
     )
     UPDATE tasks t SET attempts = t.attempts - 1, updated_at = now(),
         status = CASE WHEN t.cancel_requested_at IS NULL THEN 'ENQUEUED' ELSE 'CANCELLED' END,

@@ -40,6 +40,8 @@ async def drop_spent(link: Link, queue: str, spent: Callable[[list[UUID]], Await
     """Walk a dead letter queue once and drop the copies whose task is no longer FAILED; return how many.
 
     Args:
+        link: any link to the broker.
+        queue: the dead letter queue's name.
         spent: returns which of these ids need no copy any more.
 
     Raises:

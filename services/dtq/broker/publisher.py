@@ -14,7 +14,7 @@ import structlog
 from aiormq.abc import AbstractChannel, AbstractConnection
 from pamqp.commands import Basic
 
-from dtq.broker.link import BROKER_ERRORS, Link
+from dtq.broker.link import BROKER_ERRORS, SETUP_SECONDS, Link
 from dtq.domain.errors import Unavailable
 from dtq.runtime.metrics import BrokerMetrics
 
@@ -79,7 +79,7 @@ class Publisher:
         """
         results = await self._publish_window(messages)
         again = [at for at, result in enumerate(results) if result in (_RETURNED, _NO_EXCHANGE)]
-        if again and await self._repaired():
+        if again and await self._declared_again():
             retried = await self._publish_window([messages[at] for at in again])
             for at, result in zip(again, retried, strict=True):
                 results[at] = result
@@ -132,12 +132,24 @@ class Publisher:
                 self._channel = await connection.channel(timeout=self._timeout_seconds)
             return self._channel
 
-    async def _repaired(self) -> bool:
-        """Declare the topology anew because a message found no way; return whether it is worth another try."""
+    async def declare(self) -> None:
+        """Make sure of the topology now.
+
+        Raises:
+            Unavailable: the broker does not answer.
+        """
+        try:
+            async with asyncio.timeout(SETUP_SECONDS):
+                await self._declare(self.link.connection())
+        except BROKER_ERRORS as error:
+            raise Unavailable(f"RabbitMQ does not answer: {type(error).__name__}") from error
+
+    async def _declared_again(self) -> bool:
+        """Declare because a message found no way; return whether it is worth another try."""
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                await self._declare(self.link.connection())
-        except (*BROKER_ERRORS, Unavailable) as error:
+                await self.declare()
+        except (TimeoutError, Unavailable) as error:
             _log.warning("declaring again failed", reason=str(error))
             return False
         return True

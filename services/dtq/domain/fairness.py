@@ -19,6 +19,5 @@ def take_weighted(buffers: Sequence[deque[T]], limit: int) -> list[T]:
     taken: list[T] = []
     while len(taken) < limit and any(buffers):
         for urgency, buffer in zip(range(len(buffers), 0, -1), buffers, strict=True):
-            for _ in range(min(urgency, len(buffer), limit - len(taken))):
-                taken.append(buffer.popleft())
+            taken.extend(buffer.popleft() for _ in range(min(urgency, len(buffer), limit - len(taken))))
     return taken

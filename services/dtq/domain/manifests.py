@@ -158,7 +158,7 @@ class TaskTypeSpec(_Model):
     )
     deletion_policy: Annotated[TaskTypeDeletionPolicy, Field(strict=False)] = Field(
         default=TaskTypeDeletionPolicy.DEACTIVATE,
-        description="Deactivate refuses new tasks, Retain leaves the row as it is, Delete drops it once no task refers to it.",
+        description="Deactivate refuses new tasks, Retain leaves the row, Delete drops it once no task refers to it.",
     )
 
     @model_validator(mode="after")

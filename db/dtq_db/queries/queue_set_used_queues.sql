@@ -1,0 +1,2 @@
+-- The queues of a set that task types send to. Caller: reconcile.
+SELECT DISTINCT default_queue FROM task_type WHERE queue_set = $1

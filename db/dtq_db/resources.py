@@ -1,0 +1,161 @@
+"""Resources: the rows behind TaskType and QueueSet, and the claims that say who owns a name.
+
+Owns reading and writing them in the caller's transaction. Must never decide: `dtq.domain.plan` does.
+"""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Literal
+
+import asyncpg
+
+from dtq.domain.plan import Owner
+from dtq.domain.rows import QueueRow, QueueSetRow, ScheduleRow, TaskTypeRow
+from dtq_db.connections import Database
+from dtq_db.queries import query
+
+Kind = Literal["TaskType", "QueueSet"]
+
+
+class Resources:
+    """Rows and claims within one transaction."""
+
+    def __init__(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+        self._connection = connection
+
+    async def claim(self, kind: Kind, key: str) -> Owner | None:
+        """Return who owns a name, locking the claim; None if it is free."""
+        row = await self._connection.fetchrow(query("resource_claim_get"), kind, key)
+        if row is None:
+            return None
+        return Owner(
+            uid=row["owner_uid"],
+            namespace=row["owner_namespace"],
+            name=row["owner_name"],
+            generation=row["generation"],
+        )
+
+    async def put_claim(self, kind: Kind, key: str, owner: Owner) -> None:
+        """Take a name."""
+        await self._connection.execute(
+            query("resource_claim_put"), kind, key, owner.uid, owner.namespace, owner.name, owner.generation
+        )
+
+    async def delete_claim(self, kind: Kind, key: str, owner: Owner) -> None:
+        """Let go of a name, if it is still this owner's."""
+        await self._connection.execute(query("resource_claim_delete"), kind, key, owner.uid)
+
+    async def task_type(self, name: str) -> TaskTypeRow | None:
+        """Return a task type's row, or None."""
+        row = await self._connection.fetchrow(query("task_type_get"), name)
+        if row is None:
+            return None
+        columns: dict[str, Any] = dict(row)
+        for name_ in ("payload_schema", "backoff"):
+            columns[name_] = None if row[name_] is None else json.loads(row[name_])
+        columns["schedules"] = tuple(ScheduleRow(**one) for one in json.loads(row["schedules"]))
+        return TaskTypeRow(**columns)
+
+    async def task_type_in_use(self, name: str) -> bool:
+        """Return whether any task refers to the type."""
+        return bool(await self._connection.fetchval(query("task_type_in_use"), name))
+
+    async def put_task_type(self, row: TaskTypeRow) -> None:
+        """Write a task type and its schedules."""
+        await self._connection.execute(
+            query("task_type_put"),
+            row.type,
+            row.active,
+            row.default_queue,
+            row.default_max_attempts,
+            None if row.payload_schema is None else json.dumps(row.payload_schema),
+            row.queue_set,
+            row.timeout_seconds,
+            None if row.backoff is None else json.dumps(row.backoff),
+            row.max_payload_bytes,
+            row.retention_succeeded_seconds,
+            row.retention_failed_seconds,
+            row.deletion_policy,
+        )
+        await self._connection.execute(query("schedule_keep"), row.type, [one.name for one in row.schedules])
+        for one in row.schedules:
+            await self._connection.execute(
+                query("schedule_put"), row.type, one.name, one.cron, one.timezone, json.dumps(one.payload)
+            )
+
+    async def deactivate_task_type(self, name: str) -> None:
+        """Refuse new tasks of a type."""
+        await self._connection.execute(query("task_type_deactivate"), name)
+
+    async def delete_task_type(self, name: str) -> None:
+        """Drop a type that no task refers to."""
+        await self._connection.execute(query("task_type_delete"), name)
+
+    async def queue_set(self, name: str) -> QueueSetRow | None:
+        """Return a queue set's row, or None."""
+        row = await self._connection.fetchrow(query("queue_set_get"), name)
+        if row is None:
+            return None
+        columns: dict[str, Any] = dict(row)
+        columns["retry_delays_seconds"] = tuple(row["retry_delays_seconds"])
+        columns["queues"] = tuple(QueueRow(**one) for one in json.loads(row["queues"]))
+        return QueueSetRow(**columns)
+
+    async def prefix_holder(self, row: QueueSetRow) -> str | None:
+        """Return the name of another set with the same prefix, or None."""
+        holder: str | None = await self._connection.fetchval(
+            query("queue_set_prefix_holder"), row.vhost, row.namespace, row.name
+        )
+        return holder
+
+    async def used_queues(self, name: str) -> frozenset[str]:
+        """Return the queues of a set that task types send to."""
+        rows = await self._connection.fetch(query("queue_set_used_queues"), name)
+        return frozenset(row["default_queue"] for row in rows)
+
+    async def put_queue_set(self, row: QueueSetRow) -> None:
+        """Write a queue set and its queues."""
+        await self._connection.execute(
+            query("queue_set_put"),
+            row.name,
+            row.namespace,
+            row.vhost,
+            list(row.retry_delays_seconds),
+            row.dead_letter,
+            row.paused,
+            row.deletion_policy,
+        )
+        await self._connection.execute(query("queue_keep"), row.name, [queue.name for queue in row.queues])
+        for position, queue in enumerate(row.queues):
+            await self._connection.execute(
+                query("queue_put"),
+                row.name,
+                queue.name,
+                position,
+                queue.type,
+                queue.prefetch,
+                queue.max_length,
+                json.dumps(queue.scaling),
+            )
+
+    async def delete_queue_set(self, name: str) -> None:
+        """Drop a queue set and its queues."""
+        await self._connection.execute(query("queue_set_delete"), name)
+
+
+@asynccontextmanager
+async def transaction(database: Database) -> AsyncIterator[Resources]:
+    """Observe and write resources in one transaction.
+
+    Raises:
+        Unavailable: the database does not answer.
+    """
+    async with database.acquired() as connection, connection.transaction():
+        yield Resources(connection)
+
+
+async def names(database: Database, kind: Kind) -> list[str]:
+    """Return the names of every row of a kind."""
+    statement = "task_type_names" if kind == "TaskType" else "queue_set_names"
+    return [row[0] for row in await database.fetch(query(statement))]

@@ -1,0 +1,98 @@
+"""Administering the broker for one object at a time: look, declare, delete.
+
+Owns short-lived connections, as `dtq apply` and the operator need them. Must never delete a queue that holds
+messages unless its caller has said so.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import aiormq
+from aiormq.abc import AbstractConnection
+
+from dtq.broker.declare import Channels, Declared, declare, message_count
+from dtq.broker.link import BROKER_ERRORS, CONNECT_SECONDS
+from dtq.domain.errors import Unavailable
+from dtq.domain.topology import Topology
+
+
+class Admin:
+    """One connection to one vhost."""
+
+    def __init__(self, connection: AbstractConnection) -> None:
+        self._connection = connection
+
+    async def ready(self, topology: Topology) -> dict[str, int | None]:
+        """Return how many messages each queue of a topology has; None where a queue is missing.
+
+        Raises:
+            Unavailable: the broker does not answer.
+        """
+        with _translated():
+            channels = Channels(self._connection)
+            counts = {queue.name: await message_count(channels, queue.name) for queue in topology.queues}
+            await channels.close()
+            return counts
+
+    async def declare(self, topology: Topology) -> Declared:
+        """Declare a topology; what exists already stays as it is.
+
+        Raises:
+            Unavailable: the broker does not answer.
+            Rejected: it refuses us the right to declare.
+        """
+        with _translated():
+            return await declare(self._connection, topology)
+
+    async def delete(self, topology: Topology) -> None:
+        """Delete a topology: routes first, so that nothing arrives in a queue that is about to go.
+
+        Raises:
+            Unavailable: the broker does not answer; asking again is safe.
+        """
+        with _translated():
+            channels = Channels(self._connection)
+            for exchange in topology.exchanges:
+                await (await channels.get()).exchange_delete(exchange.name)
+            for queue in topology.queues:
+                await (await channels.get()).queue_delete(queue.name)
+            await channels.close()
+
+    async def unbind(self, topology: Topology) -> None:
+        """Take the queues of a topology out of their exchanges, so that they drain.
+
+        Raises:
+            Unavailable: the broker does not answer; asking again is safe.
+        """
+        with _translated():
+            channels = Channels(self._connection)
+            for binding in topology.bindings:
+                await (await channels.get()).queue_unbind(
+                    binding.queue, binding.exchange, routing_key=binding.routing_key
+                )
+            await channels.close()
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[Admin]:
+    """Connect for a short while.
+
+    Raises:
+        Unavailable: the broker does not answer.
+    """
+    with _translated():
+        async with asyncio.timeout(CONNECT_SECONDS):
+            connection = await aiormq.connect(url)
+    try:
+        yield Admin(connection)
+    finally:
+        await connection.close()
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except BROKER_ERRORS as error:
+        raise Unavailable(f"RabbitMQ does not answer: {type(error).__name__}: {error}"[:300]) from error

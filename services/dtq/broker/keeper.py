@@ -1,0 +1,61 @@
+"""The keeper: makes sure that the broker holds the topology of every queue set, whenever it is asked.
+
+Owns "declare, and report what was missing". Shared by API and worker, so that a queue deleted by hand comes
+back without a restart. Must never delete anything.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+
+import structlog
+from aiormq.abc import AbstractConnection
+
+from dtq.broker.declare import Declared, declare
+from dtq.domain.manifests import QueueSetSpec
+from dtq.domain.topology import topology_of
+from dtq.runtime.metrics import BrokerMetrics
+
+_log = structlog.get_logger(__name__)
+
+OnLost = Callable[[str, str], Awaitable[None]]
+"""Called with queue set and queue whose messages are gone."""
+
+
+class Keeper:
+    """Declares the queue sets that `queue_sets` returns, by name.
+
+    Args:
+        on_lost: what held messages was missing: its tasks must be published again.
+    """
+
+    def __init__(
+        self, *, queue_sets: Callable[[], Mapping[str, QueueSetSpec]], on_lost: OnLost, metrics: BrokerMetrics
+    ) -> None:
+        self._queue_sets = queue_sets
+        self._on_lost = on_lost
+        self._metrics = metrics
+        self._one_at_a_time = asyncio.Lock()
+        self.mismatched: dict[str, str] = {}
+        """Why, by the name of each exchange or queue that exists with other arguments."""
+
+    async def declare(self, connection: AbstractConnection) -> None:
+        """Make the broker hold every queue set's topology.
+
+        Raises:
+            Rejected: the broker refuses us the right to declare.
+        """
+        async with self._one_at_a_time:
+            mismatched: dict[str, str] = {}
+            for name, spec in self._queue_sets().items():
+                found = await declare(connection, topology_of(spec))
+                mismatched |= found.mismatched
+                await self._repaired(name, spec, found)
+            self.mismatched = mismatched
+
+    async def _repaired(self, name: str, spec: QueueSetSpec, found: Declared) -> None:
+        if not found.missing:
+            return
+        self._metrics.repairs.inc(len(found.missing))
+        _log.warning("topology was missing and is declared", queue_set=name, queues=sorted(found.missing))
+        for queue in spec.queues:
+            await self._on_lost(name, queue.name)

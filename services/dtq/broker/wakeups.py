@@ -1,0 +1,36 @@
+"""Wake-ups: which message tells which queue about a task.
+
+Owns the addresses of the three kinds of message. Must never build a name: `dtq.domain.topology` does.
+"""
+
+from uuid import UUID
+
+from dtq.broker.publisher import Message
+from dtq.domain import topology
+from dtq.domain.envelope import Envelope, encode
+
+
+def work(namespace: str, queue: str, task_id: UUID, type_: str) -> Message:
+    """Return the message that makes a task known to the workers of its queue."""
+    return Message(
+        exchange=topology.main_exchange(namespace), routing_key=queue, body=encode(Envelope(id=task_id, type=type_))
+    )
+
+
+def retry(namespace: str, queue: str, task_id: UUID, type_: str, *, rung: int, delay_seconds: float) -> Message:
+    """Return the message that waits on a rung of the ladder; jitter shortens its own TTL, never lengthens it."""
+    return Message(
+        exchange="",
+        routing_key=topology.retry_queue(namespace, queue, rung),
+        body=encode(Envelope(id=task_id, type=type_)),
+        ttl_ms=None if delay_seconds >= rung else max(1, round(delay_seconds * 1000)),
+    )
+
+
+def dead_letter(namespace: str, queue: str, task_id: UUID, type_: str) -> Message:
+    """Return the copy of a failed task for the dead letter queue."""
+    return Message(
+        exchange=topology.dead_letter_exchange(namespace),
+        routing_key=queue,
+        body=encode(Envelope(id=task_id, type=type_)),
+    )

@@ -1,0 +1,287 @@
+"""Plans: what should be done about one object, decided from what is desired and what is observed.
+
+Owns every rule about names, adoption, immutability and deletion. Pure: `dtq.reconcile` observes before it and
+applies after it, for the operator and for `dtq apply` alike.
+"""
+
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from typing import Any, Final
+
+from dtq.domain.manifests import QueueSetDeletionPolicy, TaskTypeDeletionPolicy
+from dtq.domain.rows import QueueRow, QueueSetRow, TaskTypeRow
+
+ADOPT_ANNOTATION: Final = "dtq.dev/adopt"
+"""`"true"` lets an object take over a row that nobody claims and that differs."""
+FORCE_DELETE_ANNOTATION: Final = "dtq.dev/force-delete"
+"""Its value must be the object's name: deletes queues that still hold messages."""
+
+
+class Action(StrEnum):
+    """What a step does."""
+
+    CLAIM = "claim"
+    CREATE = "create"
+    UPDATE = "update"
+    DECLARE = "declare"
+    DEACTIVATE = "deactivate"
+    DELETE = "delete"
+    RELEASE = "release"
+
+
+class Reason(StrEnum):
+    """Why nothing is done about an object: CamelCase, as conditions show it."""
+
+    NAME_CONFLICT = "NameConflict"
+    PREFIX_CONFLICT = "PrefixConflict"
+    UNMANAGED_EXISTS = "UnmanagedExists"
+    INVALID_SCHEMA = "InvalidSchema"
+    INVALID_SCHEDULE = "InvalidSchedule"
+    QUEUE_SET_NOT_FOUND = "QueueSetNotFound"
+    QUEUE_NOT_DECLARED = "QueueNotDeclared"
+    IMMUTABLE_FIELD = "ImmutableField"
+    STALE_GENERATION = "StaleGeneration"
+    IN_USE = "InUse"
+    NOT_EMPTY = "NotEmpty"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owner:
+    """Who wants a name: an object, by its identity.
+
+    Attributes:
+        uid: the object's uid in Kubernetes; `local` for a manifest applied without a cluster.
+        generation: of the object's spec; an older one never overwrites a newer one.
+    """
+
+    uid: str
+    namespace: str
+    name: str
+    generation: int = 0
+
+    def is_same_object(self, other: "Owner") -> bool:
+        """Whether both are the same object, perhaps created anew: a restored backup has another uid."""
+        if LOCAL_UID in (self.uid, other.uid) and self.uid != other.uid:
+            return False
+        return self.uid == other.uid or (self.namespace, self.name) == (other.namespace, other.name)
+
+
+LOCAL_UID: Final = "local"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One act, on one thing; `detail` is for people."""
+
+    action: Action
+    target: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """Why nothing is done, and what to do about that."""
+
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The steps, in order; none if refused, or if all is as it should be."""
+
+    steps: tuple[Step, ...] = ()
+    refusal: Refusal | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedTaskType:
+    """What is there for a task type.
+
+    Attributes:
+        queues: names of the queues of the set it refers to; None if there is no such set.
+        in_use: tasks refer to it.
+    """
+
+    claim: Owner | None = None
+    row: TaskTypeRow | None = None
+    queues: frozenset[str] | None = None
+    in_use: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedQueueSet:
+    """What is there for a queue set.
+
+    Attributes:
+        prefix_holder: the name of another set with the same prefix in the same vhost.
+        used_queues: queues that task types refer to.
+        missing: names of broker queues that should exist and do not; None when the broker was not asked.
+        ready: messages in each existing broker queue, by name.
+    """
+
+    claim: Owner | None = None
+    row: QueueSetRow | None = None
+    prefix_holder: str | None = None
+    used_queues: frozenset[str] = frozenset()
+    missing: frozenset[str] | None = None
+    ready: dict[str, int] | None = None
+
+
+def plan_task_type(desired: TaskTypeRow, owner: Owner, observed: ObservedTaskType, *, adopt: bool = False) -> Plan:
+    """Return how to make Postgres hold `desired`; schema and schedules were checked before."""
+    if refusal := _claim_refusal(desired.type, owner, observed.claim):
+        return Plan(refusal=refusal)
+    if observed.queues is None:
+        message = f"QueueSet {desired.queue_set!r} is not declared: create it, or change queueSetRef"
+        return Plan(refusal=Refusal(reason=Reason.QUEUE_SET_NOT_FOUND, message=message))
+    if desired.default_queue not in observed.queues:
+        known = ", ".join(sorted(observed.queues))
+        message = f"queue {desired.default_queue!r} is not one of QueueSet {desired.queue_set!r}: {known}"
+        return Plan(refusal=Refusal(reason=Reason.QUEUE_NOT_DECLARED, message=message))
+    if refusal := _adoption_refusal(desired.type, observed.claim, observed.row, desired, adopt=adopt):
+        return Plan(refusal=refusal)
+    return Plan(
+        steps=_claim_steps(desired.type, owner, observed.claim) + _write_steps(desired.type, observed.row, desired)
+    )
+
+
+def plan_queue_set(desired: QueueSetRow, owner: Owner, observed: ObservedQueueSet, *, adopt: bool = False) -> Plan:
+    """Return how to make Postgres and RabbitMQ hold `desired`."""
+    refusal = (
+        _claim_refusal(desired.name, owner, observed.claim)
+        or _prefix_refusal(desired, observed)
+        or _immutability_refusal(desired, observed)
+        or _adoption_refusal(desired.name, observed.claim, observed.row, desired, adopt=adopt)
+    )
+    if refusal:
+        return Plan(refusal=refusal)
+    steps = _claim_steps(desired.name, owner, observed.claim) + _write_steps(desired.name, observed.row, desired)
+    steps += tuple(
+        Step(action=Action.DECLARE, target=name, detail="missing in RabbitMQ")
+        for name in sorted(observed.missing or ())
+    )
+    return Plan(steps=steps)
+
+
+def plan_task_type_deletion(row: TaskTypeRow | None, owner: Owner, observed: ObservedTaskType, name: str) -> Plan:
+    """Return how to let go of a task type whose object is being deleted."""
+    if observed.claim is None or not owner.is_same_object(observed.claim):
+        return Plan()
+    release = Step(action=Action.RELEASE, target=name)
+    if row is None:
+        return Plan(steps=(release,))
+    deactivate = Step(action=Action.DEACTIVATE, target=name, detail="new tasks are refused, accepted ones still run")
+    match TaskTypeDeletionPolicy(row.deletion_policy):
+        case TaskTypeDeletionPolicy.RETAIN:
+            return Plan(steps=(release,))
+        case TaskTypeDeletionPolicy.DEACTIVATE:
+            return Plan(steps=((deactivate, release) if row.active else (release,)))
+        case TaskTypeDeletionPolicy.DELETE if observed.in_use:
+            message = f"tasks of type {name} are still stored: it is deleted once retention has dropped them"
+            return Plan(
+                steps=(deactivate,) if row.active else (), refusal=Refusal(reason=Reason.IN_USE, message=message)
+            )
+        case TaskTypeDeletionPolicy.DELETE:
+            return Plan(steps=(Step(action=Action.DELETE, target=name), release))
+
+
+def plan_queue_set_deletion(
+    row: QueueSetRow | None, owner: Owner, observed: ObservedQueueSet, name: str, *, force: bool = False
+) -> Plan:
+    """Return how to let go of a queue set whose object is being deleted."""
+    if observed.claim is None or not owner.is_same_object(observed.claim):
+        return Plan()
+    release = Step(action=Action.RELEASE, target=name)
+    if row is None or row.deletion_policy == QueueSetDeletionPolicy.RETAIN:
+        return Plan(steps=(release,))
+    if observed.used_queues:
+        message = f"task types still refer to QueueSet {name}: delete them first"
+        return Plan(refusal=Refusal(reason=Reason.IN_USE, message=message))
+    full = sorted(queue for queue, ready in (observed.ready or {}).items() if ready)
+    if full and not (row.deletion_policy == QueueSetDeletionPolicy.DELETE and force):
+        message = (
+            f"queues still hold messages: {', '.join(full)}; let them drain, or set deletionPolicy Delete and the "
+            f'annotation {FORCE_DELETE_ANNOTATION}: "{name}"'
+        )
+        return Plan(refusal=Refusal(reason=Reason.NOT_EMPTY, message=message))
+    return Plan(steps=(Step(action=Action.DELETE, target=name), release))
+
+
+def _claim_refusal(name: str, owner: Owner, claim: Owner | None) -> Refusal | None:
+    if claim is None:
+        return None
+    if not owner.is_same_object(claim):
+        # The holder is named only to its neighbours: other namespaces' objects are not ours to tell of.
+        holder = (
+            f"{claim.namespace}/{claim.name}" if claim.namespace == owner.namespace else "another namespace's object"
+        )
+        if claim.uid == LOCAL_UID:
+            holder = "a manifest applied without a cluster (`dtq delete` it there)"
+        elif owner.uid == LOCAL_UID:
+            holder = "an object in a cluster (use kubectl)"
+        message = f"the name {name} is claimed by {holder}: choose another name"
+        return Refusal(reason=Reason.NAME_CONFLICT, message=message)
+    if owner.uid == claim.uid and owner.generation < claim.generation:
+        message = f"generation {claim.generation} was applied already; this is the older {owner.generation}"
+        return Refusal(reason=Reason.STALE_GENERATION, message=message)
+    return None
+
+
+def _prefix_refusal(desired: QueueSetRow, observed: ObservedQueueSet) -> Refusal | None:
+    if observed.prefix_holder is None:
+        return None
+    message = f"namespace {desired.namespace!r} belongs to another queue set in vhost {desired.vhost!r}: choose another"
+    return Refusal(reason=Reason.PREFIX_CONFLICT, message=message)
+
+
+def _immutability_refusal(desired: QueueSetRow, observed: ObservedQueueSet) -> Refusal | None:
+    row = observed.row
+    if row is None:
+        return None
+    changed = [name for name in ("namespace", "vhost") if getattr(row, name) != getattr(desired, name)]
+    before = {queue.name: queue for queue in row.queues}
+    for queue in desired.queues:
+        changed += _changed_arguments(before.get(queue.name), queue)
+    if changed:
+        message = f"{', '.join(changed)} cannot be changed: RabbitMQ keeps a queue's arguments; declare a new name"
+        return Refusal(reason=Reason.IMMUTABLE_FIELD, message=message)
+    gone = sorted((before.keys() - {queue.name for queue in desired.queues}) & observed.used_queues)
+    if gone:
+        message = f"task types still use queue {', '.join(gone)}: move them to another queue first"
+        return Refusal(reason=Reason.IN_USE, message=message)
+    return None
+
+
+def _changed_arguments(before: QueueRow | None, queue: QueueRow) -> list[str]:
+    if before is None:
+        return []
+    pairs = (("type", before.type, queue.type), ("maxLength", before.max_length, queue.max_length))
+    return [f"queues[{queue.name}].{name}" for name, old, new in pairs if old != new]
+
+
+def _adoption_refusal(name: str, claim: Owner | None, row: Any, desired: Any, *, adopt: bool) -> Refusal | None:
+    if claim is not None or row is None or row == desired or adopt:
+        return None
+    message = (
+        f"{name} exists, nobody claims it, and it differs in {differences(row, desired)}: "
+        f'make the manifest equal, or set the annotation {ADOPT_ANNOTATION}: "true"'
+    )
+    return Refusal(reason=Reason.UNMANAGED_EXISTS, message=message)
+
+
+def _claim_steps(name: str, owner: Owner, claim: Owner | None) -> tuple[Step, ...]:
+    return () if claim == owner else (Step(action=Action.CLAIM, target=name),)
+
+
+def _write_steps(name: str, row: Any, desired: Any) -> tuple[Step, ...]:
+    if row is None:
+        return (Step(action=Action.CREATE, target=name),)
+    if row != desired:
+        return (Step(action=Action.UPDATE, target=name, detail=differences(row, desired)),)
+    return ()
+
+
+def differences(row: Any, desired: Any) -> str:
+    """Return the names of the fields in which two rows of the same kind differ."""
+    return ", ".join(one.name for one in fields(row) if getattr(row, one.name) != getattr(desired, one.name))

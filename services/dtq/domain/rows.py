@@ -1,0 +1,118 @@
+"""What Postgres should hold for a TaskType or QueueSet: manifests as rows, so that two of them can be compared.
+
+Owns the mapping from spec to columns. Must never lose a field: a round trip through the rows gives the spec back.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from dtq.domain.manifests import QueueSet, QueueSpec, TaskType
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleRow:
+    """One row of `schedule`."""
+
+    name: str
+    cron: str
+    timezone: str
+    payload: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskTypeRow:
+    """One row of `task_type` with its schedules."""
+
+    type: str
+    active: bool
+    default_queue: str
+    default_max_attempts: int
+    payload_schema: dict[str, Any] | None
+    queue_set: str
+    timeout_seconds: int
+    backoff: dict[str, Any] | None
+    max_payload_bytes: int
+    retention_succeeded_seconds: int
+    retention_failed_seconds: int
+    deletion_policy: str
+    schedules: tuple[ScheduleRow, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueRow:
+    """One row of `queue`; its position is its place in the set."""
+
+    name: str
+    type: str
+    prefetch: int
+    max_length: int | None
+    scaling: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueSetRow:
+    """One row of `queue_set` with its queues, most urgent first."""
+
+    name: str
+    namespace: str
+    vhost: str
+    retry_delays_seconds: tuple[int, ...]
+    dead_letter: bool
+    paused: bool
+    deletion_policy: str
+    queues: tuple[QueueRow, ...]
+
+
+def task_type_row(manifest: TaskType) -> TaskTypeRow:
+    """Return the row that a TaskType wants."""
+    spec = manifest.spec
+    return TaskTypeRow(
+        type=manifest.metadata.name,
+        active=spec.active,
+        default_queue=spec.queue,
+        default_max_attempts=spec.max_attempts,
+        payload_schema=spec.payload_schema,
+        queue_set=spec.queue_set_ref.name,
+        timeout_seconds=spec.timeout_seconds,
+        backoff=None
+        if spec.backoff is None
+        else spec.backoff.model_dump(mode="json", by_alias=True, exclude_none=True),
+        max_payload_bytes=spec.max_payload_bytes,
+        retention_succeeded_seconds=spec.retention.succeeded_seconds,
+        retention_failed_seconds=spec.retention.failed_seconds,
+        deletion_policy=str(spec.deletion_policy),
+        schedules=tuple(
+            sorted(
+                (
+                    ScheduleRow(name=one.name, cron=one.cron, timezone=one.timezone, payload=one.payload)
+                    for one in spec.schedule
+                ),
+                key=lambda row: row.name,
+            )
+        ),
+    )
+
+
+def queue_set_row(manifest: QueueSet) -> QueueSetRow:
+    """Return the row that a QueueSet wants."""
+    spec = manifest.spec
+    return QueueSetRow(
+        name=manifest.metadata.name,
+        namespace=spec.namespace,
+        vhost=spec.vhost,
+        retry_delays_seconds=tuple(sorted(spec.retry.delays_seconds)),
+        dead_letter=spec.dead_letter.enabled,
+        paused=spec.paused,
+        deletion_policy=str(spec.deletion_policy),
+        queues=tuple(_queue_row(queue) for queue in spec.queues),
+    )
+
+
+def _queue_row(queue: QueueSpec) -> QueueRow:
+    return QueueRow(
+        name=queue.name,
+        type=str(queue.type),
+        prefetch=queue.prefetch,
+        max_length=queue.max_length,
+        scaling=queue.scaling.model_dump(mode="json", by_alias=True, exclude_none=True),
+    )

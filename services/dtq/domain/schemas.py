@@ -1,0 +1,97 @@
+"""Payload schemas: which are allowed, and what they say of a payload.
+
+Owns every use of jsonschema-rs. A schema is a stranger's input: no remote `$ref` is followed, patterns run in
+linear time, and size, depth, `$ref` and branches are bounded. Must never put a payload's values into a message.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import jsonschema_rs
+
+from dtq.domain import limits
+from dtq.domain.errors import Problem
+
+PROBLEMS_MAX: Final = 10
+"""Most problems reported of one payload: enough to act on, bounded for a hostile one."""
+_BRANCHING: Final = frozenset({"anyOf", "oneOf", "allOf"})
+_MASK: Final = "the value"
+
+
+class PayloadValidator:
+    """A compiled schema.
+
+    Raises:
+        ValueError: the schema is not one; call `check_schema` for the reasons.
+    """
+
+    def __init__(self, schema: Mapping[str, Any]) -> None:
+        self._validator = jsonschema_rs.Draft202012Validator(
+            dict(schema),
+            offline=True,
+            mask=_MASK,
+            validate_formats=True,
+            pattern_options=jsonschema_rs.RegexOptions(size_limit=limits.SCHEMA_REGEX_BYTES_MAX),
+        )
+
+    def problems(self, payload: Any) -> tuple[Problem, ...]:
+        """Return what is wrong with a payload, at most PROBLEMS_MAX, without showing its values."""
+        if self._validator.is_valid(payload):
+            return ()
+        found = []
+        for error in self._validator.iter_errors(payload):
+            found.append(Problem(path=_pointer(error.instance_path), message=error.message))
+            if len(found) == PROBLEMS_MAX:
+                break
+        return tuple(found)
+
+
+def check_schema(schema: Mapping[str, Any]) -> tuple[Problem, ...]:
+    """Return why a payload schema is not allowed; empty when it is."""
+    size = len(json.dumps(schema).encode())
+    if size > limits.SCHEMA_BYTES_MAX:
+        return (_problem("", f"the schema has {size} bytes; at most {limits.SCHEMA_BYTES_MAX} are allowed"),)
+    problems = tuple(_structural_problems(schema))
+    if problems:
+        return problems
+    try:
+        PayloadValidator(schema)
+    except ValueError as error:
+        return (_problem("", f"not a JSON Schema 2020-12: {str(error).splitlines()[0][:300]}"),)
+    return ()
+
+
+def _structural_problems(schema: Mapping[str, Any]) -> Iterator[Problem]:
+    refs = branches = 0
+    todo: list[tuple[Any, str, int]] = [(schema, "", 0)]
+    while todo:
+        node, path, depth = todo.pop()
+        if depth > limits.SCHEMA_DEPTH_MAX:
+            yield _problem(path, f"nested deeper than {limits.SCHEMA_DEPTH_MAX} levels: flatten it, or use $defs")
+            return
+        if isinstance(node, list):
+            todo += [(value, f"{path}/{at}", depth + 1) for at, value in enumerate(node)]
+        if not isinstance(node, dict):
+            continue
+        for key, value in node.items():
+            if key in ("$ref", "$dynamicRef") and isinstance(value, str):
+                refs += 1
+                if not value.startswith("#"):
+                    yield _problem(f"{path}/{key}", "only references inside the schema are allowed: begin it with #")
+            branches += len(value) if key in _BRANCHING and isinstance(value, list) else 0
+            todo.append((value, f"{path}/{key}", depth + 1))
+    if refs > limits.SCHEMA_REFS_MAX:
+        yield _problem("", f"{refs} references; at most {limits.SCHEMA_REFS_MAX} are allowed")
+    if branches > limits.SCHEMA_BRANCHES_MAX:
+        yield _problem(
+            "", f"{branches} branches of anyOf/oneOf/allOf; at most {limits.SCHEMA_BRANCHES_MAX} are allowed"
+        )
+
+
+def _problem(path: str, message: str) -> Problem:
+    return Problem(path=f"spec.payloadSchema{path}", message=message)
+
+
+def _pointer(path: list[str | int]) -> str:
+    return "/".join(["payload", *map(str, path)])

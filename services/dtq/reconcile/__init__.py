@@ -1,0 +1,1 @@
+"""Reconciling: observe, plan, apply. Joins Postgres and RabbitMQ for the operator and for `dtq apply` alike."""

@@ -1,0 +1,46 @@
+"""The embedded default: the queue set that the environment names, for a start without any manifest.
+
+Owns its shape. It claims nothing, so a QueueSet manifest of the same name takes it over.
+"""
+
+import structlog
+
+from dtq.domain.manifests import QueueSet
+from dtq.domain.rows import queue_set_row
+from dtq.runtime.settings import Settings
+from dtq_db.connections import Database
+from dtq_db.resources import transaction
+
+DEFAULT_NAME = "default"
+
+_log = structlog.get_logger(__name__)
+
+
+def default_queue_set(settings: Settings) -> QueueSet:
+    """Return the queue set that RMQ_NAMESPACE, QUEUES and BACKOFFS describe."""
+    delays = sorted({int(delay) for delay in settings.backoffs if delay >= 1 and float(delay).is_integer()})
+    return QueueSet.model_validate(
+        {
+            "kind": "QueueSet",
+            "metadata": {"name": DEFAULT_NAME},
+            "spec": {
+                "namespace": settings.rmq_namespace,
+                "vhost": settings.rmq_vhost,
+                "queues": [{"name": name, "prefetch": settings.worker_prefetch} for name in settings.queues],
+            }
+            | ({"retry": {"delaysSeconds": delays[:12]}} if delays else {}),
+        }
+    )
+
+
+async def ensure_default(database: Database, settings: Settings) -> None:
+    """Write the embedded default unless a set of that name or prefix exists.
+
+    Raises:
+        Unavailable: the database does not answer.
+    """
+    row = queue_set_row(default_queue_set(settings))
+    async with transaction(database) as resources:
+        if await resources.queue_set(row.name) is None and await resources.prefix_holder(row) is None:
+            await resources.put_queue_set(row)
+            _log.info("no queue set is declared: using the one of the environment", namespace=row.namespace)

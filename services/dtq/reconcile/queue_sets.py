@@ -1,0 +1,159 @@
+"""Reconciling one QueueSet: rows and claim in one transaction, then the topology in RabbitMQ.
+
+Owns the order: rows before topology when creating, topology before rows when deleting, so that a crash in
+between leaves something that the next reconcile finishes. No rule is here: `dtq.domain.plan` decides.
+"""
+
+from dataclasses import dataclass, field, replace
+
+from dtq.broker.admin import Admin, connected
+from dtq.domain.manifests import QueueSet, QueueSetSpec
+from dtq.domain.plan import (
+    ADOPT_ANNOTATION,
+    Action,
+    ObservedQueueSet,
+    Owner,
+    Plan,
+    Reason,
+    plan_queue_set,
+    plan_queue_set_deletion,
+)
+from dtq.domain.rows import QueueSetRow, queue_set_row
+from dtq.domain.topology import Topology, topology_of
+from dtq_db.connections import Database
+from dtq_db.resources import Resources, transaction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reconciled:
+    """What was done about a queue set, or would be.
+
+    Attributes:
+        mismatched: why, by the name of each queue or exchange that exists with other arguments.
+        ready: messages by broker queue; None where the queue was missing.
+    """
+
+    plan: Plan
+    mismatched: dict[str, str] = field(default_factory=dict)
+    ready: dict[str, int | None] = field(default_factory=dict)
+
+
+async def reconcile_queue_set(
+    database: Database, rmq_url: str, manifest: QueueSet, owner: Owner, *, dry_run: bool = False
+) -> Reconciled:
+    """Make Postgres and RabbitMQ hold what a QueueSet declares.
+
+    Raises:
+        Unavailable: one of them does not answer; what was done is found again by the next call.
+        Rejected: RabbitMQ refuses us the right to declare.
+    """
+    desired = queue_set_row(manifest)
+    topology = topology_of(manifest.spec)
+    adopt = manifest.metadata.annotations.get(ADOPT_ANNOTATION) == "true"
+    async with connected(rmq_url) as admin:
+        ready = await admin.ready(topology)
+        missing = frozenset(name for name, count in ready.items() if count is None)
+        async with transaction(database) as resources:
+            before = await resources.queue_set(desired.name)
+            observed = replace(await _observe(resources, desired.name, desired), missing=missing)
+            plan = plan_queue_set(desired, owner, observed, adopt=adopt)
+            if not dry_run:
+                await _apply_rows(resources, plan, owner, desired)
+        if dry_run or plan.refusal:
+            return Reconciled(plan=plan, ready=ready)
+        declared = await admin.declare(topology)
+        if before is not None:
+            await _retire(admin, before, manifest.spec)
+        return Reconciled(plan=plan, mismatched=declared.mismatched, ready=ready)
+
+
+async def release_queue_set(
+    database: Database, rmq_url: str, name: str, owner: Owner, *, force: bool = False, dry_run: bool = False
+) -> Reconciled:
+    """Let go of a QueueSet as its deletion policy says.
+
+    Raises:
+        Unavailable: Postgres, or RabbitMQ where the policy needs it, does not answer.
+    """
+    async with transaction(database) as resources:
+        observed = await _observe(resources, name, None)
+    plan = plan_queue_set_deletion(observed.row, owner, observed, name, force=force)
+    deletes = any(step.action is Action.DELETE for step in plan.steps)
+    if observed.row is not None and (deletes or _is_not_empty(plan)):
+        topology = topology_of(spec_of(observed.row))
+        async with connected(rmq_url) as admin:
+            ready = await admin.ready(topology)
+            full = {queue: count for queue, count in ready.items() if count is not None}
+            plan = plan_queue_set_deletion(observed.row, owner, replace(observed, ready=full), name, force=force)
+            if not dry_run and any(step.action is Action.DELETE for step in plan.steps):
+                await admin.delete(topology)
+    if not dry_run:
+        async with transaction(database) as resources:
+            await _apply_rows(resources, plan, observed.claim or owner, observed.row)
+    return Reconciled(plan=plan)
+
+
+def spec_of(row: QueueSetRow) -> QueueSetSpec:
+    """Return the spec whose rows these are."""
+    return QueueSetSpec.model_validate(
+        {
+            "namespace": row.namespace,
+            "vhost": row.vhost,
+            "queues": [
+                {"name": queue.name, "type": queue.type, "prefetch": queue.prefetch, "scaling": queue.scaling}
+                | ({} if queue.max_length is None else {"maxLength": queue.max_length})
+                for queue in row.queues
+            ],
+            "retry": {"delaysSeconds": list(row.retry_delays_seconds)},
+            "deadLetter": {"enabled": row.dead_letter},
+            "paused": row.paused,
+            "deletionPolicy": row.deletion_policy,
+        }
+    )
+
+
+def _is_not_empty(plan: Plan) -> bool:
+    return plan.refusal is not None and plan.refusal.reason is Reason.NOT_EMPTY
+
+
+async def _observe(resources: Resources, name: str, desired: QueueSetRow | None) -> ObservedQueueSet:
+    return ObservedQueueSet(
+        claim=await resources.claim("QueueSet", name),
+        row=await resources.queue_set(name),
+        prefix_holder=await resources.prefix_holder(desired) if desired else None,
+        used_queues=await resources.used_queues(name),
+    )
+
+
+async def _apply_rows(resources: Resources, plan: Plan, owner: Owner, row: QueueSetRow | None) -> None:
+    for step in plan.steps:
+        match step.action:
+            case Action.CLAIM:
+                await resources.put_claim("QueueSet", step.target, owner)
+            case Action.CREATE | Action.UPDATE:
+                assert row is not None
+                await resources.put_queue_set(row)
+            case Action.DELETE:
+                await resources.delete_queue_set(step.target)
+            case Action.RELEASE:
+                await resources.delete_claim("QueueSet", step.target, owner)
+            case Action.DECLARE:
+                pass  # the whole topology is declared after the commit
+            case Action.DEACTIVATE:
+                raise AssertionError("a queue set is not deactivated: it is paused")
+
+
+async def _retire(admin: Admin, before: QueueSetRow, spec: QueueSetSpec) -> None:
+    """Unbind the queues that are no longer declared; they drain, and are left to be deleted by hand."""
+    kept = {queue.name for queue in topology_of(spec).queues}
+    former = topology_of(spec_of(before))
+    gone = Topology(
+        exchanges=(),
+        queues=(),
+        bindings=tuple(
+            binding
+            for binding in former.bindings
+            if binding.queue not in kept or binding.routing_key not in {queue.name for queue in spec.queues}
+        ),
+    )
+    await admin.unbind(gone)

@@ -1,0 +1,80 @@
+"""Reconciling one TaskType: observe its row and claim, plan, and apply in the same transaction.
+
+Owns no rule: `dtq.domain.plan` decides. The claim row is locked throughout, so two reconcilers take turns.
+"""
+
+from dtq.domain.manifests import TaskType
+from dtq.domain.plan import (
+    ADOPT_ANNOTATION,
+    Action,
+    ObservedTaskType,
+    Owner,
+    Plan,
+    plan_task_type,
+    plan_task_type_deletion,
+)
+from dtq.domain.rows import TaskTypeRow, task_type_row
+from dtq.reconcile.checks import refusal_of
+from dtq_db.connections import Database
+from dtq_db.resources import Resources, transaction
+
+
+async def reconcile_task_type(database: Database, manifest: TaskType, owner: Owner, *, dry_run: bool = False) -> Plan:
+    """Make Postgres hold what a TaskType declares; return what was done, or would be.
+
+    Raises:
+        Unavailable: the database does not answer; nothing was changed.
+    """
+    if refusal := refusal_of(manifest.spec):
+        return Plan(refusal=refusal)
+    desired = task_type_row(manifest)
+    adopt = manifest.metadata.annotations.get(ADOPT_ANNOTATION) == "true"
+    async with transaction(database) as resources:
+        observed = await _observe(resources, desired.type, desired.queue_set)
+        plan = plan_task_type(desired, owner, observed, adopt=adopt)
+        if not dry_run:
+            await _apply(resources, plan, owner, desired)
+    return plan
+
+
+async def release_task_type(database: Database, name: str, owner: Owner, *, dry_run: bool = False) -> Plan:
+    """Let go of a TaskType as its deletion policy says; return what was done, or would be.
+
+    Raises:
+        Unavailable: the database does not answer; nothing was changed.
+    """
+    async with transaction(database) as resources:
+        observed = await _observe(resources, name, None)
+        plan = plan_task_type_deletion(observed.row, owner, observed, name)
+        if not dry_run:
+            await _apply(resources, plan, observed.claim or owner, observed.row)
+    return plan
+
+
+async def _observe(resources: Resources, name: str, queue_set: str | None) -> ObservedTaskType:
+    claim = await resources.claim("TaskType", name)
+    referred = await resources.queue_set(queue_set) if queue_set else None
+    return ObservedTaskType(
+        claim=claim,
+        row=await resources.task_type(name),
+        queues=None if referred is None else frozenset(queue.name for queue in referred.queues),
+        in_use=queue_set is None and await resources.task_type_in_use(name),
+    )
+
+
+async def _apply(resources: Resources, plan: Plan, owner: Owner, row: TaskTypeRow | None) -> None:
+    for step in plan.steps:
+        match step.action:
+            case Action.CLAIM:
+                await resources.put_claim("TaskType", step.target, owner)
+            case Action.CREATE | Action.UPDATE:
+                assert row is not None
+                await resources.put_task_type(row)
+            case Action.DEACTIVATE:
+                await resources.deactivate_task_type(step.target)
+            case Action.DELETE:
+                await resources.delete_task_type(step.target)
+            case Action.RELEASE:
+                await resources.delete_claim("TaskType", step.target, owner)
+            case Action.DECLARE:
+                raise AssertionError("a task type has no topology")

@@ -1,0 +1,221 @@
+"""The HTTP surface: every route, its request and its answer.
+
+Owns paths, codes and headers. Must never hold a rule of its own: rules are in `requests`, `enqueue` and the SQL.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+from prometheus_client import CollectorRegistry
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from dtq.domain.errors import Rejected, Unavailable
+from dtq.domain.limits import PAYLOAD_BYTES_MAX, REDRIVE_MAX
+from dtq.runtime.metrics import UNKNOWN, ApiMetrics
+from dtq.runtime.probes import Health, health_response, metrics_response
+from dtq_api import openapi, problems, requests
+from dtq_api.catalog import CatalogCache
+from dtq_api.enqueue import enqueue
+from dtq_api.lanes import Lanes
+from dtq_db.tasks import FailedFilter, TaskFilter, TaskStore
+
+BODY_SECONDS: Final = 10.0
+"""Longest time to send a body, in seconds; a slower client is told 408."""
+EVENTS_MAX: Final = 1_000
+"""Most events shown of one task: 20 attempts write far fewer."""
+SERVICE: Final = {
+    "service": "dtq",
+    "enqueue": "POST /enqueue",
+    "task": "GET /tasks/{id}",
+    "openapi": "GET /openapi.json",
+    "health": "GET /healthz",
+    "metrics": "GET /metrics",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What the routes work with.
+
+    Attributes:
+        after_redrive: told the queue sets whose dead letter queue holds spent copies now.
+    """
+
+    catalog: CatalogCache
+    lanes: Lanes
+    tasks: TaskStore
+    metrics: ApiMetrics
+    registry: CollectorRegistry
+    health: Health
+    ready: Health
+    after_redrive: Callable[[set[str]], None]
+
+
+def build(parts: Parts) -> Starlette:
+    """Return the application."""
+    routes = _Routes(parts)
+    return Starlette(
+        routes=[
+            Route("/", routes.index, methods=["GET"]),
+            Route("/healthz", routes.healthz, methods=["GET"]),
+            Route("/readyz", routes.readyz, methods=["GET"]),
+            Route("/livez", routes.livez, methods=["GET"]),
+            Route("/metrics", routes.metrics, methods=["GET"]),
+            Route("/openapi.json", routes.openapi, methods=["GET"]),
+            Route("/enqueue", routes.enqueue, methods=["POST"]),
+            Route("/tasks", routes.list_tasks, methods=["GET"]),
+            Route("/tasks/{id}", routes.get_task, methods=["GET"]),
+            Route("/tasks/{id}/events", routes.get_events, methods=["GET"]),
+            Route("/tasks/{id}/cancel", routes.cancel, methods=["POST"]),
+            Route("/dlq/redrive", routes.redrive, methods=["POST"]),
+        ],
+        exception_handlers={
+            Rejected: problems.on_rejected,
+            Unavailable: problems.on_rejected,
+            HTTPException: problems.on_http_error,
+            Exception: problems.on_bug,
+        },
+    )
+
+
+class _Routes:
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    async def index(self, _: Request) -> Response:
+        return _json(SERVICE)
+
+    async def healthz(self, _: Request) -> Response:
+        return health_response(await self._parts.health())
+
+    async def readyz(self, _: Request) -> Response:
+        return health_response(await self._parts.ready())
+
+    async def livez(self, _: Request) -> Response:
+        return health_response({})
+
+    async def metrics(self, _: Request) -> Response:
+        return metrics_response(self._parts.registry)
+
+    async def openapi(self, _: Request) -> Response:
+        return Response(openapi.text(), media_type="application/json")
+
+    async def enqueue(self, request: Request) -> Response:
+        started = time.perf_counter()
+        type_ = queue = UNKNOWN
+        status = "error"
+        try:
+            asked = requests.parse_enqueue(await body(request), datetime.now(UTC))
+            # Only what is declared may become a label: strangers invent names without end.
+            type_ = asked.type if asked.type in self._parts.catalog.current.types else UNKNOWN
+            done = await enqueue(asked, self._parts.catalog, self._parts.lanes)
+            type_, queue, status = asked.type, done.queue, "ok"
+        finally:
+            self._parts.metrics.enqueues.labels(type_, queue, status).inc()
+            self._parts.metrics.enqueue_seconds.labels(type_, queue).observe(time.perf_counter() - started)
+        headers = {"Location": f"/tasks/{done.id}"}
+        if done.replayed:
+            headers["Idempotency-Replayed"] = "true"
+        return _json({"id": done.id, "status": done.status, "queue": done.queue}, status=201, headers=headers)
+
+    async def list_tasks(self, request: Request) -> Response:
+        page = requests.parse_page(request.query_params)
+        rows = await self._parts.tasks.page(
+            TaskFilter(after=page.cursor, status=page.status, type=page.type, queue=page.queue), page.limit
+        )
+        following = rows[-1]["id"] if len(rows) == page.limit else None
+        return _json({"tasks": [dict(row) for row in rows], "next_cursor": following})
+
+    async def get_task(self, request: Request) -> Response:
+        id_ = _id(request)
+        row = await self._parts.tasks.get(id_)
+        if row is None:
+            raise _not_found(id_)
+        shown = dict(row)
+        shown["result"] = None if row["result"] is None else msgspec.Raw(row["result"].encode())
+        return _json(shown)
+
+    async def get_events(self, request: Request) -> Response:
+        id_ = _id(request)
+        rows = await self._parts.tasks.events(id_, EVENTS_MAX)
+        if not rows and await self._parts.tasks.get(id_) is None:
+            raise _not_found(id_)
+        return _json({"events": [dict(row) for row in rows]})
+
+    async def cancel(self, request: Request) -> Response:
+        id_ = _id(request)
+        row = await self._parts.tasks.cancel(id_)
+        if row is None:
+            raise _not_found(id_)
+        if not row["requested"]:
+            raise Rejected("AlreadyFinished", f"task {id_} is {row['status']} and cannot be cancelled any more")
+        return _json({"id": row["id"], "status": row["status"]}, status=202 if row["status"] == "RUNNING" else 200)
+
+    async def redrive(self, request: Request) -> Response:
+        asked = requests.parse_redrive(await body(request))
+        ids = asked.ids
+        if ids is None:
+            chosen = FailedFilter(
+                type=asked.type, queue=asked.queue, failed_before=requests.parse_time(asked.failed_before)
+            )
+            ids = await self._parts.tasks.failed(chosen, min(asked.limit, REDRIVE_MAX))
+        if asked.dry_run:
+            still = await self._parts.tasks.still_failed(ids)
+            return _json({"dry_run": True, "matched": len(still), "redriven": 0, "ids": sorted(map(str, still))})
+        redriven = await self._parts.tasks.redrive(ids)
+        self._parts.metrics.redriven.inc(len(redriven))
+        self._parts.after_redrive(set(redriven.values()))
+        return _json(
+            {"dry_run": False, "matched": len(redriven), "redriven": len(redriven), "ids": sorted(map(str, redriven))}
+        )
+
+
+async def body(request: Request) -> bytes:
+    """Return a JSON body that is not too large, counted as it arrives.
+
+    Raises:
+        Rejected: `UnsupportedMediaType`, `PayloadTooLarge` or `RequestTimeout`.
+    """
+    media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise Rejected("UnsupportedMediaType", "send Content-Type: application/json")
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise Rejected("UnsupportedMediaType", "send the body without Content-Encoding")
+    read = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                read += chunk
+                if len(read) > PAYLOAD_BYTES_MAX:
+                    raise Rejected("PayloadTooLarge", f"the body is larger than {PAYLOAD_BYTES_MAX} bytes")
+    except TimeoutError as error:
+        raise Rejected("RequestTimeout", f"the body did not arrive within {BODY_SECONDS:g} s") from error
+    except ClientDisconnect as error:
+        raise Rejected("InvalidBody", "the client went away") from error
+    return bytes(read)
+
+
+def _json(value: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(msgspec.json.encode(value), status_code=status, media_type="application/json", headers=headers)
+
+
+def _id(request: Request) -> UUID:
+    text = request.path_params["id"]
+    id_ = requests.parse_id(text)
+    if id_ is None:
+        raise Rejected("NotFound", "not found: a task id is a UUID such as POST /enqueue returns")
+    return id_
+
+
+def _not_found(id_: UUID) -> Rejected:
+    return Rejected("NotFound", f"not found: no task {id_}; finished tasks are dropped after their type's retention")

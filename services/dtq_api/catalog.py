@@ -1,0 +1,91 @@
+"""The API's view of the catalog: read from Postgres, kept fresh, with compiled payload schemas.
+
+Owns the cache. The SQL of an enqueue checks once more that the type is active, so a stale view accepts nothing wrong.
+"""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+
+from dtq.domain.catalog import Catalog, TypePolicy
+from dtq.domain.errors import Problem, Rejected
+from dtq.domain.schemas import PayloadValidator, check_schema
+from dtq_db import catalog as rows
+from dtq_db.connections import Database
+
+REFRESH_SECONDS: Final = 1.0
+"""How often the revision is looked at, in seconds."""
+MISS_SECONDS: Final = 0.2
+"""How often at the most an unknown type makes us look at once, in seconds: strangers must not poll Postgres."""
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Compiled:
+    schema: Any
+    validator: PayloadValidator | None
+    problems: tuple[Problem, ...]
+
+
+class CatalogCache:
+    """The catalog at hand; `refresh` replaces it."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._compiled: dict[str, _Compiled] = {}
+        self._last_miss = 0.0
+        self._refreshing = asyncio.Lock()
+        self.current = Catalog()
+
+    async def refresh(self) -> bool:
+        """Read the catalog if it has changed; return False: there is never more to do at once.
+
+        Raises:
+            Unavailable: the database does not answer; the catalog at hand stays.
+        """
+        async with self._refreshing:
+            if await rows.revision(self._database) != self.current.revision:
+                self.current = await rows.load(self._database)
+                self._compiled = {name: one for name, one in self._compiled.items() if name in self.current.types}
+                _log.info("catalog read", revision=self.current.revision, types=len(self.current.types))
+        return False
+
+    async def policy(self, type_: str) -> TypePolicy:
+        """Return what a type allows.
+
+        Raises:
+            Rejected: `UnknownType`.
+            Unavailable: the type is unknown and the database does not answer.
+        """
+        policy = self.current.types.get(type_)
+        now = time.monotonic()
+        if policy is None and now - self._last_miss > MISS_SECONDS:
+            self._last_miss = now
+            await self.refresh()
+            policy = self.current.types.get(type_)
+        if policy is None:
+            raise Rejected("UnknownType", f"unknown type {type_!r}: declare it with `kubectl apply` or `dtq apply`")
+        return policy
+
+    def payload_problems(self, policy: TypePolicy, payload: Any) -> tuple[Problem, ...]:
+        """Return what is wrong with a payload of that type; a broken schema lets nothing through."""
+        if policy.payload_schema is None:
+            return ()
+        compiled = self._compiled.get(policy.type)
+        if compiled is None or compiled.schema is not policy.payload_schema:
+            compiled = _compile(policy)
+            self._compiled[policy.type] = compiled
+        if compiled.validator is None:
+            return compiled.problems
+        return compiled.validator.problems(payload)
+
+
+def _compile(policy: TypePolicy) -> _Compiled:
+    assert policy.payload_schema is not None
+    problems = check_schema(policy.payload_schema)
+    validator = None if problems else PayloadValidator(policy.payload_schema)
+    return _Compiled(policy.payload_schema, validator, problems)

@@ -1,0 +1,45 @@
+"""Confirms: noting, lazily and in bulk, which waiting tasks the broker holds.
+
+Owns the delay. Most tasks are claimed within it and need no note; a note that is lost costs one duplicate message.
+"""
+
+import asyncio
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from dtq.runtime.loops import every
+from dtq_db import tasks as store
+from dtq_db.connections import Database
+
+DELAY_SECONDS: Final = 1.0
+"""How long a confirm waits for its task to be claimed, in seconds; well below the relay's grace."""
+PENDING_MAX: Final = 50_000
+"""Most confirms kept in memory; beyond it they are forgotten, which costs duplicates only."""
+
+
+class Confirms:
+    """Collects confirms and writes those of the round before last."""
+
+    def __init__(self, database: Database) -> None:
+        self._lane = database.lane("confirm")
+        self._fresh: dict[UUID, datetime] = {}
+        self._ripe: dict[UUID, datetime] = {}
+
+    def add(self, confirmed: dict[UUID, datetime]) -> None:
+        """Remember tasks that the broker holds, with the version of the row that was published."""
+        if len(self._fresh) < PENDING_MAX:
+            self._fresh |= confirmed
+
+    async def flush(self) -> bool:
+        """Write what has waited long enough; return False."""
+        if self._ripe:
+            await store.confirm(self._lane, self._ripe)
+        self._ripe, self._fresh = self._fresh, {}
+        return False
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Flush until `stop`, then write the rest."""
+        await every(DELAY_SECONDS, self.flush, stop, name="confirms")
+        await self.flush()
+        await self.flush()

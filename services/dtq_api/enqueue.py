@@ -1,0 +1,84 @@
+"""Enqueuing: what a well-formed request needs to become a task, and what its outcome is.
+
+Owns the rules between request, catalog and store. Must never answer 2xx for a task that may not run.
+"""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from dtq.domain.catalog import Catalog, TypePolicy
+from dtq.domain.errors import Problem, Rejected
+from dtq.domain.states import TaskStatus
+from dtq_api.catalog import CatalogCache
+from dtq_api.lanes import Lanes
+from dtq_api.requests import EnqueueRequest
+from dtq_db.tasks import NewTask
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Enqueued:
+    """The task that answers a request.
+
+    Attributes:
+        replayed: it had been stored for an earlier request with the same idempotency key.
+    """
+
+    id: UUID
+    status: str
+    queue: str
+    replayed: bool
+
+
+async def enqueue(request: EnqueueRequest, catalog: CatalogCache, lanes: Lanes) -> Enqueued:
+    """Make a task of a request, durably.
+
+    Raises:
+        Rejected: the type, queue or payload is not allowed, or the idempotency key is taken.
+        Unavailable: nothing was stored that nobody knows of; the same request may pass later.
+    """
+    policy = await catalog.policy(request.type)
+    task = new_task(request, policy, catalog.current)
+    if problems := catalog.payload_problems(policy, request.payload):
+        raise Rejected("InvalidPayload", f"the payload does not satisfy the schema of {policy.type}", problems)
+    stored = await lanes.store(task)
+    if stored is None:
+        return Enqueued(id=task.id, status=TaskStatus.ENQUEUED, queue=task.queue, replayed=False)
+    if not stored.same:
+        raise Rejected(
+            "IdempotencyConflict", f"idempotency_key is taken by task {stored.id} with another type or payload"
+        )
+    return Enqueued(id=stored.id, status=stored.status, queue=stored.queue, replayed=True)
+
+
+def new_task(request: EnqueueRequest, policy: TypePolicy, catalog: Catalog) -> NewTask:
+    """Return the task that a request asks for.
+
+    Raises:
+        Rejected: `InactiveType`, `UnknownQueue` or `PayloadTooLarge`.
+    """
+    if not policy.active:
+        raise Rejected("InactiveType", f"type {policy.type!r} is not active: its TaskType refuses new tasks")
+    queue = request.queue or policy.queue
+    queue_set = catalog.queue_sets.get(policy.queue_set)
+    queues = [one.name for one in queue_set.queues] if queue_set else []
+    if queue not in queues:
+        allowed = ", ".join(queues) or f"none: queue set {policy.queue_set!r} is not declared"
+        message = f"queue {queue!r} not allowed (one of: {allowed})"
+        raise Rejected("UnknownQueue", message, (Problem(path="queue", message=message),))
+    size = len(request.payload_text.encode())
+    if size > policy.max_payload_bytes:
+        raise Rejected(
+            "PayloadTooLarge", f"the payload has {size} bytes; {policy.type} allows {policy.max_payload_bytes}"
+        )
+    return NewTask(
+        id=uuid7(),
+        type=policy.type,
+        queue_set=policy.queue_set,
+        queue=queue,
+        payload=request.payload_text,
+        max_attempts=request.max_attempts or policy.max_attempts,
+        idempotency_key=request.idempotency_key,
+        run_at=request.run_at,
+    )

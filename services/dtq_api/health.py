@@ -1,0 +1,91 @@
+"""Health: what is wrong with the API's surroundings, by part, in words.
+
+Owns readiness. Liveness has no conditions here: an outage of Postgres or RabbitMQ must not restart anybody.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from dtq.broker.inspect import ready_counts
+from dtq.broker.keeper import Keeper
+from dtq.broker.publisher import Publisher
+from dtq.domain.errors import Unavailable
+from dtq.domain.manifests import QueueSetSpec
+from dtq.domain.topology import dead_letter_queue, work_queue
+from dtq_db import catalog
+from dtq_db.connections import Database
+
+CACHE_SECONDS: Final = 1.0
+"""How long an answer is good for, in seconds: probes of many must not load the services."""
+CHECK_SECONDS: Final = 1.5
+"""Longest check of one part, in seconds."""
+
+
+class ApiHealth:
+    """Checks database and broker, at most once in CACHE_SECONDS."""
+
+    def __init__(
+        self,
+        database: Database,
+        publisher: Publisher,
+        keeper: Keeper,
+        *,
+        queue_sets: Callable[[], Mapping[str, QueueSetSpec]],
+    ) -> None:
+        self._database = database
+        self._publisher = publisher
+        self._keeper = keeper
+        self._queue_sets = queue_sets
+        self._checking = asyncio.Lock()
+        self._checked_at = float("-inf")
+        self._wrong: dict[str, str] = {}
+
+    async def everything(self) -> dict[str, str]:
+        """Return what is wrong with database and topology."""
+        async with self._checking:
+            if time.monotonic() - self._checked_at > CACHE_SECONDS:
+                database, broker = await asyncio.gather(self._database_trouble(), self._broker_trouble())
+                found = {"db": database, "rmq": broker}
+                self._wrong = {part: trouble for part, trouble in found.items() if trouble}
+                self._checked_at = time.monotonic()
+            return self._wrong
+
+    async def ready(self) -> dict[str, str]:
+        """Return what keeps requests from being answered: the database only, since most routes need no broker."""
+        return {part: trouble for part, trouble in (await self.everything()).items() if part == "db"}
+
+    async def _database_trouble(self) -> str:
+        try:
+            async with asyncio.timeout(CHECK_SECONDS):
+                await catalog.revision(self._database)
+        except TimeoutError:
+            return "down: no answer in time"
+        except Unavailable as error:
+            return f"down: {error}"
+        return ""
+
+    async def _broker_trouble(self) -> str:
+        try:
+            async with asyncio.timeout(CHECK_SECONDS):
+                await self._publisher.check()
+                names = self._queue_names()
+                counts = await ready_counts(self._publisher.link, names)
+        except TimeoutError:
+            return "down: no answer in time"
+        except Unavailable as error:
+            return f"down: {error}"
+        missing = [name for name, count in counts.items() if count is None]
+        if missing:
+            return f"queue missing: {', '.join(missing)}"
+        if self._keeper.mismatched:
+            return f"exists with other arguments: {', '.join(sorted(self._keeper.mismatched))}"
+        return ""
+
+    def _queue_names(self) -> list[str]:
+        names = []
+        for spec in self._queue_sets().values():
+            names += [work_queue(spec.namespace, queue.name) for queue in spec.queues]
+            names.append(dead_letter_queue(spec.namespace))
+        return names

@@ -1,0 +1,194 @@
+"""Enqueue lanes: requests that arrive together share one INSERT, one commit and one publish window.
+
+Owns the group commit. There is no timer: what waits when a lane is free goes together. A row that is refused by
+the broker is taken back; a row that cannot be taken back runs, and its request is answered as accepted.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from typing import Final
+from uuid import UUID
+
+import structlog
+
+from dtq.broker.publisher import Message, Publisher
+from dtq.broker.wakeups import work
+from dtq.domain.errors import Rejected, Unavailable
+from dtq.runtime.metrics import ApiMetrics
+from dtq_db import tasks as store
+from dtq_db.connections import Database, Lane
+from dtq_db.tasks import Hit, NewTask
+
+LANES: Final = 2
+"""Batches under way at once: one is stored while the other is published."""
+BATCH_MAX: Final = 200
+"""Most tasks of one batch."""
+WAITING_MAX: Final = 2_000
+"""Most requests waiting for a lane; more are told to come back: memory stays bounded."""
+REPLAY_TRIES: Final = 3
+"""How often a key is looked up and stored anew while others store and take back the same key."""
+
+_log = structlog.get_logger(__name__)
+
+
+class _Waiting:
+    """One request on its way. `hit` is the task that already holds its key."""
+
+    def __init__(self, task: NewTask) -> None:
+        self.task = task
+        self.answer: asyncio.Future[Hit | None] = asyncio.get_running_loop().create_future()
+
+    def resolve(self, hit: Hit | None) -> None:
+        if not self.answer.done():
+            self.answer.set_result(hit)
+
+    def fail(self, error: Exception) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(error)
+
+
+@contextmanager
+def _answering(batch: list[_Waiting]) -> Iterator[None]:
+    """Answer every request of the batch that is still open with what went wrong."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - a bug too must reach its request, which answers 500 and logs it
+        for one in batch:
+            one.fail(Unavailable(str(error)) if isinstance(error, Unavailable) else error)
+
+
+class Lanes:
+    """Stores and publishes tasks.
+
+    Args:
+        namespace_of: the broker prefix of a queue set, by the set's name.
+        accept_when_down: store tasks while the broker is down and leave the publishing to the relay.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        publisher: Publisher,
+        *,
+        namespace_of: Callable[[str], str],
+        accept_when_down: bool,
+        metrics: ApiMetrics,
+        confirmed: Callable[[dict[UUID, datetime]], None],
+    ) -> None:
+        self._publisher = publisher
+        self._namespace_of = namespace_of
+        self._accept_when_down = accept_when_down
+        self._metrics = metrics
+        self._confirmed = confirmed
+        self._waiting: deque[_Waiting] = deque()
+        self._free = [database.lane(f"enqueue-{number}") for number in range(LANES)]
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def store(self, task: NewTask) -> Hit | None:
+        """Store a task and see it published; return the task that already holds its key, if there is one.
+
+        Raises:
+            Unavailable: nothing of it is left behind, or what is left will be found by its idempotency key.
+            Rejected: the database cannot hold the payload, or the type was deactivated meanwhile.
+        """
+        if not self._accept_when_down:
+            await self._publisher.check()
+        if len(self._waiting) >= WAITING_MAX:
+            raise Unavailable(f"{WAITING_MAX} requests are waiting already", retry_after_seconds=1)
+        waiting = _Waiting(task)
+        self._waiting.append(waiting)
+        self._start()
+        return await waiting.answer
+
+    async def idle(self) -> None:
+        """Wait for what is under way, at the end of the process."""
+        while self._running:
+            await asyncio.wait(self._running)
+
+    def _start(self) -> None:
+        while self._free and self._waiting:
+            lane = self._free.pop()
+            batch = [self._waiting.popleft() for _ in range(min(BATCH_MAX, len(self._waiting)))]
+            running = asyncio.get_running_loop().create_task(self._run(lane, batch))
+            self._running.add(running)
+            running.add_done_callback(partial(self._ended, lane))
+
+    def _ended(self, lane: Lane, done: asyncio.Task[None]) -> None:
+        self._running.discard(done)
+        self._free.append(lane)
+        self._start()
+
+    async def _run(self, lane: Lane, batch: list[_Waiting]) -> None:
+        """Bring one batch to its end; whatever goes wrong, every request gets an answer."""
+        with _answering(batch):
+            stored = await self._insert(lane, batch)
+            self._metrics.batch.observe(len(batch))
+            await self._publish(lane, [one for one in batch if one.task.id in stored], stored)
+        for one in batch:
+            if not one.answer.done():
+                with _answering([one]):
+                    await self._replay(lane, one)
+
+    async def _insert(self, lane: Lane, batch: list[_Waiting]) -> dict[UUID, datetime]:
+        try:
+            return await store.enqueue(lane, [one.task for one in batch])
+        except Rejected as error:
+            if len(batch) == 1:
+                batch[0].fail(Rejected("InvalidPayload", f"the payload cannot be stored: {error}"))
+                return {}
+        # One row that Postgres cannot hold must not refuse its neighbours.
+        stored: dict[UUID, datetime] = {}
+        for one in batch:
+            stored |= await self._insert(lane, [one])
+        return stored
+
+    async def _replay(self, lane: Lane, one: _Waiting) -> None:
+        if one.task.idempotency_key is None:
+            one.fail(Rejected("InactiveType", f"type {one.task.type!r} is not active: its TaskType refuses new tasks"))
+            return
+        for _ in range(REPLAY_TRIES):
+            if hit := await store.replay(lane, one.task):
+                one.resolve(hit)
+                return
+            # The holder of the key was taken back just now, so the key is free again.
+            if stored := await store.enqueue(lane, [one.task]):
+                await self._publish(lane, [one], stored)
+                return
+        one.fail(Unavailable("others store and take back the same idempotency_key at this moment"))
+
+    async def _publish(self, lane: Lane, fresh: list[_Waiting], stored: dict[UUID, datetime]) -> None:
+        """Publish what was stored; take back what the broker refuses, unless the relay may see to it."""
+        due = [one for one in fresh if one.task.run_at is None or one.task.run_at <= datetime.now(UTC)]
+        for one in fresh:
+            if one not in due:
+                one.resolve(None)
+        results = await self._publisher.publish([self._message(one.task) for one in due])
+        self._confirmed(
+            {one.task.id: stored[one.task.id] for one, refused in zip(due, results, strict=True) if refused is None}
+        )
+        refused = {one.task.id: reason for one, reason in zip(due, results, strict=True) if reason is not None}
+        gone: set[UUID] = set()
+        if refused and not self._accept_when_down:
+            gone = await self._undo(lane, refused)
+        for one in due:
+            if one.task.id in gone:
+                one.fail(Unavailable(f"RabbitMQ did not take the task: {refused[one.task.id]}"))
+            else:
+                one.resolve(None)
+
+    async def _undo(self, lane: Lane, refused: dict[UUID, str]) -> set[UUID]:
+        """Take back refused tasks; if the database is gone too they stay, and the relay publishes them."""
+        try:
+            gone = await store.undo(lane, sorted(refused))
+        except Unavailable as error:
+            _log.warning("refused tasks are left to the relay", tasks=len(refused), reason=str(error))
+            return set()
+        _log.warning("tasks taken back", tasks=len(gone), reason=next(iter(refused.values())))
+        return gone
+
+    def _message(self, task: NewTask) -> Message:
+        return work(self._namespace_of(task.queue_set), task.queue, task.id, task.type)

@@ -1,0 +1,168 @@
+"""The maintenance loops: relay, reaper, pruner, topology watch. Any number of replicas may run them.
+
+Owns one bounded step of each. Must never hold a leader's role: rows are locked with SKIP LOCKED instead.
+"""
+
+import random
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+import structlog
+
+from dtq.broker.inspect import ready_counts
+from dtq.broker.publisher import Message, Publisher
+from dtq.broker.wakeups import dead_letter, work
+from dtq.domain.backoff import Backoff
+from dtq.domain.decisions import Attempt, decide
+from dtq.domain.limits import RELAY_GRACE_SECONDS, RELAY_LOST_SECONDS
+from dtq.domain.manifests import QueueSetSpec
+from dtq.domain.states import Outcome
+from dtq.domain.topology import work_queue
+from dtq.runtime.metrics import ApiMetrics
+from dtq_db import upkeep
+from dtq_db.attempts import Finish
+from dtq_db.connections import Database
+from dtq_db.tasks import confirm
+from dtq_db.upkeep import BATCH, FIRST_ID, Due, Held
+
+RELAY_SECONDS: Final = 0.5
+"""Pause of the relay, in seconds: how late a scheduled task may start."""
+REAP_SECONDS: Final = 2.0
+"""Pause of the reaper, in seconds."""
+PRUNE_SECONDS: Final = 60.0
+"""Pause of the pruner, in seconds, once a walk over the table is done."""
+WATCH_SECONDS: Final = 15.0
+"""Pause between two looks at the topology, in seconds: how long a queue deleted by hand may be gone."""
+EVENT_DAYS_AHEAD: Final = 7
+"""Daily partitions kept ready, in days: a week without a pruner costs nothing."""
+
+_log = structlog.get_logger(__name__)
+
+NamespaceOf = Callable[[str], str]
+
+
+class Relay:
+    """Publishes what is stored and due but not yet published, and the dead letters that are missing."""
+
+    def __init__(
+        self, database: Database, publisher: Publisher, *, namespace_of: NamespaceOf, metrics: ApiMetrics
+    ) -> None:
+        self._lane = database.lane("relay")
+        self._publisher = publisher
+        self._namespace_of = namespace_of
+        self._metrics = metrics
+
+    async def once(self) -> bool:
+        """Publish one batch; return whether there may be more.
+
+        Raises:
+            Unavailable: database or broker do not answer; the rows stay due.
+        """
+        await self._publisher.check()
+        due = await upkeep.relay(self._lane, hold_seconds=2 * RELAY_GRACE_SECONDS)
+        confirmed = await self._publish(due, work)
+        if confirmed:
+            await confirm(self._lane, confirmed)
+            self._metrics.relayed.inc(len(confirmed))
+        await upkeep.dead_letter(self._lane, RELAY_GRACE_SECONDS, lambda overdue: self._publish(overdue, dead_letter))
+        return len(due) == BATCH
+
+    async def _publish(self, due: list[Due], message: Callable[[str, str, UUID, str], Message]) -> dict[UUID, datetime]:
+        messages = [message(self._namespace_of(one.queue_set), one.queue, one.id, one.type) for one in due]
+        results = await self._publisher.publish(messages)
+        return {one.id: one.updated_at for one, refused in zip(due, results, strict=True) if refused is None}
+
+
+class Reaper:
+    """Takes back the tasks of workers whose lease expired."""
+
+    def __init__(self, database: Database, *, backoff: Backoff, metrics: ApiMetrics) -> None:
+        self._lane = database.lane("reaper")
+        self._backoff = backoff
+        self._metrics = metrics
+
+    async def once(self) -> bool:
+        """Take back one batch of one worker; return whether there may be more.
+
+        Raises:
+            Unavailable: the database does not answer.
+        """
+        taken, more = await upkeep.reap(self._lane, self._lost)
+        if taken:
+            self._metrics.reaped.inc(taken)
+            _log.warning("tasks taken back from a lost worker", tasks=taken)
+        return more
+
+    def _lost(self, held: Held) -> Finish:
+        ended = Attempt(
+            outcome=Outcome.LOST, attempt=held.attempt, max_attempts=held.max_attempts, crashes=held.crashes
+        )
+        decision = decide(ended, held.backoff or self._backoff, random.random())  # noqa: S311
+        return Finish(worker_id=held.worker_id, id=held.id, attempt=held.attempt, decision=decision)
+
+
+class Pruner:
+    """Drops finished tasks after their retention, old history, and workers that ended long ago."""
+
+    def __init__(self, database: Database, *, events_retention_days: int, metrics: ApiMetrics) -> None:
+        self._database = database
+        self._lane = database.lane("pruner")
+        self._keep_days = events_retention_days
+        self._metrics = metrics
+        self._after = FIRST_ID
+
+    async def once(self) -> bool:
+        """Prune one batch; return whether the walk goes on.
+
+        Raises:
+            Unavailable: the database does not answer.
+        """
+        if self._after == FIRST_ID:
+            dropped = await upkeep.rotate_events(self._database, days_ahead=EVENT_DAYS_AHEAD, keep_days=self._keep_days)
+            if dropped:
+                _log.info("history dropped", partitions=dropped)
+            await upkeep.prune_workers(self._database)
+        self._after, pruned = await upkeep.prune(self._lane, self._after)
+        self._metrics.pruned.inc(pruned)
+        return self._after != FIRST_ID
+
+
+class TopologyWatch:
+    """Declares what is missing, and finds tasks whose message the broker no longer holds."""
+
+    def __init__(
+        self,
+        database: Database,
+        publisher: Publisher,
+        *,
+        queue_sets: Callable[[], Mapping[str, QueueSetSpec]],
+        metrics: ApiMetrics,
+    ) -> None:
+        self._lane = database.lane("watch")
+        self._publisher = publisher
+        self._queue_sets = queue_sets
+        self._metrics = metrics
+
+    async def once(self) -> bool:
+        """Look once; return False.
+
+        Raises:
+            Unavailable: database or broker do not answer.
+        """
+        await self._publisher.declare()
+        for name, spec in self._queue_sets().items():
+            names = {work_queue(spec.namespace, queue.name): queue.name for queue in spec.queues}
+            for broker_name, ready in (await ready_counts(self._publisher.link, list(names))).items():
+                if ready == 0:
+                    await self.find_lost(name, names[broker_name], RELAY_LOST_SECONDS)
+        return False
+
+    async def find_lost(self, queue_set: str, queue: str, waiting_seconds: float) -> None:
+        """Have the confirmed tasks of a queue published again that the broker no longer holds."""
+        while count := await upkeep.lost(self._lane, queue_set, queue, waiting_seconds):
+            self._metrics.lost.inc(count)
+            _log.warning("tasks lost by the broker are published again", queue=queue, tasks=count)
+            if count < BATCH:
+                return

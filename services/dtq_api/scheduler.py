@@ -1,0 +1,78 @@
+"""The scheduler: enqueues what cron entries of task types ask for. Any replica may fire; a fire happens once.
+
+Owns the reading of cron expressions. The fire time is part of the idempotency key, so a second fire is a replay.
+"""
+
+from datetime import UTC, datetime, timedelta
+from typing import Final
+from zoneinfo import ZoneInfo
+
+import structlog
+from cronsim import CronSim
+from uuid_utils.compat import uuid7
+
+from dtq.runtime.metrics import ApiMetrics
+from dtq_db import upkeep
+from dtq_db.connections import Database
+from dtq_db.tasks import NewTask
+from dtq_db.upkeep import DueSchedule
+
+SCHEDULE_SECONDS: Final = 1.0
+"""Pause of the scheduler, in seconds: how late a cron entry may fire."""
+MISFIRE_SECONDS: Final = 3600.0
+"""How late a fire is still made up for, in seconds; an older one is skipped, as nobody waits for it any more."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Scheduler:
+    """Fires due cron entries."""
+
+    def __init__(self, database: Database, *, metrics: ApiMetrics) -> None:
+        self._lane = database.lane("scheduler")
+        self._metrics = metrics
+
+    async def once(self) -> bool:
+        """Fire one batch; return whether there may be more.
+
+        Raises:
+            Unavailable: the database does not answer; nothing was fired twice.
+        """
+        fired, more = await upkeep.fire(self._lane, plan_fire)
+        for type_ in fired:
+            self._metrics.fired.labels(type_).inc()
+        return more
+
+
+def plan_fire(due: DueSchedule) -> tuple[NewTask | None, datetime]:
+    """Return the task that a due entry asks for, if any, and when it is due next, in UTC.
+
+    An entry that is seen for the first time fires at its next time; missed fires become one.
+    """
+    following = next_fire(due.cron, due.timezone, due.now)
+    if due.next_fire_at is None or not due.active:
+        return None, following
+    if due.now - due.next_fire_at > timedelta(seconds=MISFIRE_SECONDS):
+        _log.warning("a fire was missed and is skipped", type=due.type, schedule=due.name)
+        return None, following
+    task = NewTask(
+        id=uuid7(),
+        type=due.type,
+        queue_set=due.queue_set,
+        queue=due.default_queue,
+        payload=due.payload,
+        max_attempts=due.default_max_attempts,
+        idempotency_key=f"schedule:{due.type}:{due.name}:{due.next_fire_at.astimezone(UTC):%Y-%m-%dT%H:%MZ}",
+    )
+    return task, following
+
+
+def next_fire(cron: str, timezone: str, after: datetime) -> datetime:
+    """Return the next time that a cron expression matches in its time zone, in UTC.
+
+    Raises:
+        cronsim.CronSimError: the expression is not one.
+        zoneinfo.ZoneInfoNotFoundError: no such time zone.
+        StopIteration: it never matches.
+    """
+    return next(CronSim(cron, after.astimezone(ZoneInfo(timezone)))).astimezone(UTC)

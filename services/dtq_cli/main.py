@@ -1,0 +1,156 @@
+"""The command `dtq`.
+
+Owns arguments, exit codes and what people read. Each process is imported only by its own sub-command, so that
+an image needs only the extra it runs.
+"""
+
+import asyncio
+import importlib
+import os
+import sys
+from collections.abc import Coroutine
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any, Final, NoReturn, TypeVar
+
+import typer
+
+from dtq.domain.errors import Rejected, Unavailable
+from dtq.runtime import logs
+from dtq.runtime.settings import Settings, load, masked, unknown_names
+
+EXIT_USAGE: Final = 2
+EXIT_NOT_FOUND: Final = 3
+EXIT_REFUSED: Final = 4
+EXIT_UNAVAILABLE: Final = 5
+
+app = typer.Typer(
+    name="dtq",
+    help="A Kubernetes-native distributed task queue. Settings come from the environment: see `dtq config --help`.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+)
+migrations_help = "Apply the database's migrations; safe to repeat and to run at the same time."
+T = TypeVar("T")
+
+
+@app.command()
+def api() -> None:
+    """Run the HTTP API and the maintenance loops until SIGTERM."""
+    _process("dtq_api.main")
+
+
+@app.command()
+def worker() -> None:
+    """Run a worker until SIGTERM, then drain."""
+    _process("dtq_worker.main")
+
+
+@app.command(help=migrations_help)
+def migrate(
+    status: Annotated[bool, typer.Option("--status", help="Only show what is applied and what is pending.")] = False,
+) -> None:
+    """Apply or show the migrations."""
+    from dtq_db import migrations  # noqa: PLC0415
+
+    dsn = settings().db_dsn.get_secret_value()
+    if status:
+        found = _run(migrations.status(dsn))
+        for name in found.applied:
+            print(f"applied  {name}")
+        for name in found.pending:
+            print(f"pending  {name}")
+        return
+    applied = _run(migrations.migrate(dsn))
+    for name in applied:
+        print(f"applied  {name}")
+    if not applied:
+        print("nothing to apply: the schema is up to date")
+
+
+@app.command()
+def config() -> None:
+    """Show the settings in force, by variable name, with secrets masked."""
+    for name, value in masked(settings()).items():
+        print(f"{name}={value}")
+
+
+@app.command()
+def apply(
+    file: Annotated[Path, typer.Option("--file", "-f", help="A YAML file, a folder of them, or - for stdin.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and change nothing.")] = False,
+) -> None:
+    """Make Postgres and RabbitMQ hold what TaskType and QueueSet manifests declare."""
+    from dtq_cli import manifests  # noqa: PLC0415
+
+    refused = _run(manifests.apply(settings(), manifests.read(file), dry_run=dry_run))
+    if refused:
+        raise typer.Exit(EXIT_REFUSED)
+
+
+@app.command()
+def delete(
+    file: Annotated[Path, typer.Option("--file", "-f", help="A YAML file, a folder of them, or - for stdin.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and change nothing.")] = False,
+) -> None:
+    """Let go of what manifests declare, as each one's deletionPolicy says."""
+    from dtq_cli import manifests  # noqa: PLC0415
+
+    refused = _run(manifests.delete(settings(), manifests.read(file), dry_run=dry_run))
+    if refused:
+        raise typer.Exit(EXIT_REFUSED)
+
+
+@app.command()
+def get(
+    kind: Annotated[str, typer.Argument(help="tasktypes (tt) or queuesets (qs).")],
+    name: Annotated[str | None, typer.Argument(help="Only this one.")] = None,
+    output: Annotated[str, typer.Option("--output", "-o", help="table, name or json.")] = "table",
+) -> None:
+    """Show the task types or queue sets that are in force."""
+    from dtq_cli import manifests  # noqa: PLC0415
+
+    if not _run(manifests.get(settings(), kind, name, output)):
+        raise typer.Exit(EXIT_NOT_FOUND)
+
+
+@app.command(name="version")
+def show_version() -> None:
+    """Show the version."""
+    print(f"dtq {version('dtq')}")
+
+
+def settings() -> Settings:
+    """Return the settings, or end with every mistake listed."""
+    for name in unknown_names(os.environ):
+        print(f"dtq: warning: {name} is set, but no setting has that name", file=sys.stderr)
+    return load(os.environ)
+
+
+def main() -> None:
+    """Run the command; errors that were raised on purpose become one message and an exit code."""
+    try:
+        app()
+    except Rejected as error:
+        _end(str(error), EXIT_USAGE)
+    except Unavailable as error:
+        _end(f"{error}\ntry again when it answers; nothing was left half-done", EXIT_UNAVAILABLE)
+
+
+def _process(module: str) -> None:
+    chosen = settings()
+    logs.configure(level=chosen.log_level, json=chosen.log_format == "json")
+    try:
+        importlib.import_module(module).main(chosen)
+    except OSError as error:
+        _end(str(error), 1)
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run(work)
+
+
+def _end(message: str, code: int) -> NoReturn:
+    print(f"dtq: {message}", file=sys.stderr)
+    raise SystemExit(code)

@@ -1,0 +1,173 @@
+"""`dtq apply`, `get` and `delete`: the operator's work, done once, without a cluster.
+
+Owns reading files and printing plans. Parser, plan and apply are the operator's own.
+"""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+from dtq.domain.errors import Rejected
+from dtq.domain.manifests import Manifest, QueueSet, TaskType
+from dtq.domain.plan import FORCE_DELETE_ANNOTATION, LOCAL_UID, Owner, Plan
+from dtq.domain.rows import QueueSetRow, TaskTypeRow
+from dtq.reconcile.parse import parse
+from dtq.reconcile.queue_sets import reconcile_queue_set, release_queue_set
+from dtq.reconcile.task_types import reconcile_task_type, release_task_type
+from dtq.runtime.settings import Settings
+from dtq_db import resources
+from dtq_db.connections import Database
+from dtq_db.resources import Kind
+
+_KINDS: Final[dict[str, Kind]] = {
+    "tasktypes": "TaskType",
+    "tasktype": "TaskType",
+    "tt": "TaskType",
+    "queuesets": "QueueSet",
+    "queueset": "QueueSet",
+    "qs": "QueueSet",
+}
+
+
+def read(path: Path) -> list[Manifest]:
+    """Return the manifests of a file, a folder or stdin, queue sets first.
+
+    Raises:
+        Rejected: a file cannot be read, or a manifest is wrong.
+    """
+    if str(path) == "-":
+        found = parse(sys.stdin.read())
+    else:
+        files = sorted([*path.glob("*.yaml"), *path.glob("*.yml")]) if path.is_dir() else [path]
+        if not files:
+            raise Rejected("InvalidManifest", f"{path} holds no *.yaml file")
+        found = [manifest for file in files for manifest in parse(_text(file))]
+    return sorted(found, key=lambda manifest: manifest.kind != "QueueSet")
+
+
+async def apply(settings: Settings, manifests: list[Manifest], *, dry_run: bool) -> int:
+    """Apply manifests and print what was done; return how many were refused.
+
+    Raises:
+        Unavailable: Postgres or RabbitMQ does not answer.
+    """
+    refused = 0
+    async with Database(settings.db_dsn.get_secret_value(), name="dtq-apply") as database:
+        for manifest in manifests:
+            owner = _owner(manifest)
+            mismatched: dict[str, str] = {}
+            if isinstance(manifest, TaskType):
+                plan = await reconcile_task_type(database, manifest, owner, dry_run=dry_run)
+            else:
+                url = _url(settings, manifest)
+                done = await reconcile_queue_set(database, url, manifest, owner, dry_run=dry_run)
+                plan, mismatched = done.plan, done.mismatched
+            refused += _show(manifest, plan, "unchanged", dry_run=dry_run)
+            for name, reason in mismatched.items():
+                print(f"  {name} exists with other arguments and is left alone: {reason}")
+            refused += bool(mismatched)
+    return refused
+
+
+async def delete(settings: Settings, manifests: list[Manifest], *, dry_run: bool) -> int:
+    """Let go of what manifests declare, task types first; return how many were refused.
+
+    Raises:
+        Unavailable: Postgres or RabbitMQ does not answer.
+    """
+    refused = 0
+    async with Database(settings.db_dsn.get_secret_value(), name="dtq-delete") as database:
+        for manifest in reversed(manifests):
+            owner, name = _owner(manifest), manifest.metadata.name
+            if isinstance(manifest, TaskType):
+                plan = await release_task_type(database, name, owner, dry_run=dry_run)
+            else:
+                force = manifest.metadata.annotations.get(FORCE_DELETE_ANNOTATION) == name
+                url = _url(settings, manifest)
+                done = await release_queue_set(database, url, name, owner, force=force, dry_run=dry_run)
+                plan = done.plan
+            refused += _show(manifest, plan, "not ours: nothing to do", dry_run=dry_run)
+    return refused
+
+
+async def get(settings: Settings, kind: str, name: str | None, output: str) -> bool:
+    """Print the objects in force; return whether there was one.
+
+    Raises:
+        Rejected: no such kind or output.
+        Unavailable: Postgres does not answer.
+    """
+    known = _KINDS.get(kind.lower())
+    if known is None or output not in ("table", "name", "json"):
+        raise Rejected("Usage", "write `dtq get tasktypes|queuesets [NAME] [-o table|name|json]`")
+    async with Database(settings.db_dsn.get_secret_value(), name="dtq-get") as database:
+        names = [name] if name else await resources.names(database, known)
+        rows: list[TaskTypeRow | QueueSetRow] = []
+        async with resources.transaction(database) as found:
+            for one in names:
+                row = await (found.task_type(one) if known == "TaskType" else found.queue_set(one))
+                if row is not None:
+                    rows.append(row)
+    if not rows:
+        print(f"no {known} {name or ''}".rstrip() + " is declared: use `dtq apply -f FILE`", file=sys.stderr)
+        return False
+    _print_rows(rows, output)
+    return True
+
+
+def _print_rows(rows: list[TaskTypeRow | QueueSetRow], output: str) -> None:
+    if output == "json":
+        print(json.dumps([asdict(row) for row in rows], indent=2))
+        return
+    table = [_columns(row) for row in rows]
+    if output == "name":
+        print("\n".join(line[0] for line in table))
+        return
+    header = (
+        ("NAME", "QUEUESET", "QUEUE", "ATTEMPTS", "TIMEOUT", "ACTIVE")
+        if isinstance(rows[0], TaskTypeRow)
+        else ("NAME", "PREFIX", "VHOST", "QUEUES", "RETRIES", "PAUSED")
+    )
+    widths = [max(len(line[at]) for line in [header, *table]) for at in range(len(header))]
+    for line in [header, *table]:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _columns(row: TaskTypeRow | QueueSetRow) -> tuple[str, ...]:
+    if isinstance(row, TaskTypeRow):
+        timeout, active = f"{row.timeout_seconds}s", "yes" if row.active else "no"
+        return (row.type, row.queue_set, row.default_queue, str(row.default_max_attempts), timeout, active)
+    queues = ",".join(queue.name for queue in row.queues)
+    retries = ",".join(f"{delay}s" for delay in row.retry_delays_seconds)
+    return (row.name, row.namespace, row.vhost, queues, retries, "yes" if row.paused else "no")
+
+
+def _show(manifest: Manifest, plan: Plan, idle: str, *, dry_run: bool) -> bool:
+    """Print what a plan did, or would do; return whether it was refused."""
+    target = f"{manifest.kind.lower()}/{manifest.metadata.name}"
+    for step in plan.steps:
+        line = f"{target}: {'would ' if dry_run else ''}{step.action} {step.target}"
+        print(line + (f" ({step.detail})" if step.detail else ""))
+    if plan.refusal:
+        print(f"{target}: refused: {plan.refusal.reason}: {plan.refusal.message}", file=sys.stderr)
+    elif not plan.steps:
+        print(f"{target}: {idle}")
+    return plan.refusal is not None
+
+
+def _owner(manifest: Manifest) -> Owner:
+    return Owner(uid=LOCAL_UID, namespace=manifest.metadata.namespace, name=manifest.metadata.name)
+
+
+def _url(settings: Settings, manifest: QueueSet) -> str:
+    chosen: Any = settings.model_copy(update={"rmq_vhost": manifest.spec.vhost})
+    return str(chosen.rmq_url)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Rejected("InvalidManifest", f"cannot read {path}: {error}") from error

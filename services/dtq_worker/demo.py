@@ -1,0 +1,12 @@
+"""The demo handler that the origin ships: it sends no mail, it says what it would have sent."""
+
+from typing import Any
+
+from dtq.handlers import Context, handler
+
+
+@handler("email.send.v1")
+async def send_email(payload: Any, context: Context) -> dict[str, Any]:
+    """Pretend to send an e-mail; `payload` is `{"to": ..., "subject": ...}`."""
+    recipient = payload.get("to") if isinstance(payload, dict) else None
+    return {"sent": True, "to": recipient, "attempt": context.attempt}

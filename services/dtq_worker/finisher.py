@@ -1,0 +1,192 @@
+"""The finisher: records the ends of attempts in batches, then sends retries and dead letters on their way.
+
+Owns the order: first the row, then the message. A message that is lost is repaired by the relay; a row that
+cannot be written is tried again until the lease ends, and then belongs to the reaper.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+import structlog
+
+from dtq.broker.publisher import Message, Publisher
+from dtq.broker.wakeups import dead_letter, retry
+from dtq.domain.decisions import Decision
+from dtq.domain.errors import Rejected, Unavailable
+from dtq.domain.limits import LEASE_SECONDS, RELAY_GRACE_SECONDS
+from dtq.domain.manifests import QueueSetSpec
+from dtq.domain.states import Outcome, TaskStatus
+from dtq.domain.topology import rung
+from dtq.runtime.loops import backoff_seconds
+from dtq.runtime.metrics import WorkerMetrics
+from dtq_db import attempts as store
+from dtq_db.attempts import Claim, Finish, Finished
+from dtq_db.connections import Lane
+from dtq_db.tasks import confirm
+
+BATCH_MAX: Final = 500
+"""Most ends recorded by one statement."""
+LINGER_SECONDS: Final = 0.005
+"""How long a busy finisher waits for more, in seconds: tiny batches waste Postgres."""
+BUSY_SECONDS: Final = 0.010
+"""A flush that follows the last one within this time, in seconds, is busy."""
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """An attempt that has ended and what was decided about it."""
+
+    worker_id: UUID
+    claim: Claim
+    decision: Decision
+
+
+class Finisher:
+    """Records ends.
+
+    Args:
+        queue_set: the spec of a queue set by its name, or None if it is not declared.
+    """
+
+    def __init__(
+        self,
+        lane: Lane,
+        publisher: Publisher,
+        *,
+        queue_set: Callable[[str], QueueSetSpec | None],
+        metrics: WorkerMetrics,
+    ) -> None:
+        self._lane = lane
+        self._publisher = publisher
+        self._queue_set = queue_set
+        self._metrics = metrics
+        self._waiting: list[Ended] = []
+        self._arrived = asyncio.Event()
+        self._following: set[asyncio.Task[None]] = set()
+        self.pending: set[UUID] = set()
+        """Tasks whose attempt has ended here and is not recorded yet."""
+
+    def add(self, ended: Ended) -> None:
+        """Hand over an attempt that has ended."""
+        self.pending.add(ended.claim.id)
+        self._waiting.append(ended)
+        self._arrived.set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Record ends until `stop`, and then what is left."""
+        stopping = asyncio.ensure_future(stop.wait())
+        flushed_at = 0.0
+        while not (stop.is_set() and not self._waiting):
+            arrived = asyncio.ensure_future(self._arrived.wait())
+            await asyncio.wait((arrived, stopping), return_when=asyncio.FIRST_COMPLETED)
+            arrived.cancel()
+            if time.monotonic() - flushed_at < BUSY_SECONDS and len(self._waiting) < BATCH_MAX:
+                await asyncio.sleep(LINGER_SECONDS)
+            batch, self._waiting = self._waiting[:BATCH_MAX], self._waiting[BATCH_MAX:]
+            if not self._waiting:
+                self._arrived.clear()
+            if batch:
+                await self._record(batch)
+                flushed_at = time.monotonic()
+        if self._following:
+            await asyncio.wait(self._following)
+
+    async def _record(self, batch: list[Ended]) -> None:
+        finished = await self._write(batch)
+        for ended in batch:
+            self.pending.discard(ended.claim.id)
+            written = finished.get(ended.claim.id)
+            outcome = ended.decision.outcome if written else Outcome.LOST
+            self._metrics.finished.labels(ended.claim.type, outcome).inc()
+            if written is None:
+                self._metrics.stale.inc()
+                _log.warning("a result is dropped: the task went to another worker", task_id=str(ended.claim.id))
+        followers = [(ended, finished[ended.claim.id]) for ended in batch if ended.claim.id in finished]
+        if any(written.status != TaskStatus.SUCCEEDED for _, written in followers):
+            task = asyncio.get_running_loop().create_task(self._follow(followers))
+            self._following.add(task)
+            task.add_done_callback(self._following.discard)
+
+    async def _write(self, batch: list[Ended]) -> dict[UUID, Finished]:
+        """Write a batch, again and again until the leases it belongs to have ended for sure."""
+        until = time.monotonic() + LEASE_SECONDS
+        failures = 0
+        while True:
+            try:
+                return await store.finish(self._lane, [self._finish(ended) for ended in batch])
+            except Unavailable as error:
+                failures += 1
+                if time.monotonic() > until:
+                    _log.error("ends of attempts are left to the reaper", tasks=len(batch), reason=str(error))
+                    return {}
+                await asyncio.sleep(min(1.0, backoff_seconds(failures)))
+            except Rejected as error:
+                if len(batch) == 1:
+                    return await self._write([_unstorable(batch[0], error)])
+                # One result that Postgres cannot hold must not lose its neighbours.
+                parts = [await self._write([ended]) for ended in batch]
+                return {id_: written for part in parts for id_, written in part.items()}
+
+    def _finish(self, ended: Ended) -> Finish:
+        grace = RELAY_GRACE_SECONDS if self._rung(ended) is not None else 0.0
+        return Finish(
+            worker_id=ended.worker_id,
+            id=ended.claim.id,
+            attempt=ended.claim.attempt,
+            decision=ended.decision,
+            grace_seconds=grace,
+        )
+
+    def _rung(self, ended: Ended) -> int | None:
+        spec = self._queue_set(ended.claim.queue_set)
+        return rung(ended.decision.rung_seconds, tuple(spec.retry.delays_seconds)) if spec else None
+
+    async def _follow(self, followers: list[tuple[Ended, Finished]]) -> None:
+        """Publish retries and dead letters; what is not confirmed is left to the relay."""
+        messages: list[Message] = []
+        kinds: list[tuple[TaskStatus, UUID, datetime]] = []
+        for ended, written in followers:
+            claim, spec = ended.claim, self._queue_set(ended.claim.queue_set)
+            step = self._rung(ended)
+            if written.status == TaskStatus.ENQUEUED:
+                self._metrics.retries.labels(claim.type).inc()
+                if spec and step is not None:
+                    delay = ended.decision.delay_seconds
+                    messages.append(
+                        retry(spec.namespace, claim.queue, claim.id, claim.type, rung=step, delay_seconds=delay)
+                    )
+                    kinds.append((TaskStatus.ENQUEUED, claim.id, written.updated_at))
+            elif written.status == TaskStatus.FAILED:
+                self._metrics.dead_letters.labels(claim.type).inc()
+                if spec and spec.dead_letter.enabled:
+                    messages.append(dead_letter(spec.namespace, claim.queue, claim.id, claim.type))
+                    kinds.append((TaskStatus.FAILED, claim.id, written.updated_at))
+        results = await self._publisher.publish(messages)
+        sent = [kind for kind, refused in zip(kinds, results, strict=True) if refused is None]
+        retried = {id_: version for status, id_, version in sent if status is TaskStatus.ENQUEUED}
+        dead = {id_: version for status, id_, version in sent if status is TaskStatus.FAILED}
+        try:
+            if retried:
+                await confirm(self._lane, retried)
+            if dead:
+                await store.dead_lettered(self._lane, dead)
+        except Unavailable as error:
+            _log.warning("confirms are lost: the relay publishes once more", reason=str(error))
+
+
+def _unstorable(ended: Ended, error: Rejected) -> Ended:
+    failed = replace(
+        ended.decision,
+        status=TaskStatus.FAILED,
+        outcome=Outcome.FAILED,
+        result=None,
+        error=f"the result cannot be stored: {error}",
+    )
+    return replace(ended, decision=failed)

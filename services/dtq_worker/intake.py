@@ -1,0 +1,201 @@
+"""The intake: takes deliveries while slots are free, claims them in batches, acknowledges, and starts handlers.
+
+Owns the slots. A message is acknowledged once its claim is committed, never before; what cannot be claimed
+because Postgres is away goes back to the buffer, unacknowledged.
+"""
+
+import asyncio
+import random
+import time
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+import structlog
+
+from dtq.broker.consumer import Consumer, Delivery
+from dtq.domain.backoff import Backoff
+from dtq.domain.decisions import decide
+from dtq.domain.envelope import decode
+from dtq.domain.errors import Stale, Unavailable
+from dtq.runtime.loops import backoff_seconds, wait
+from dtq.runtime.metrics import WorkerMetrics
+from dtq_db import attempts as store
+from dtq_db.attempts import Claim
+from dtq_db.connections import STATEMENT_SECONDS, Lane
+from dtq_worker.finisher import Ended, Finisher
+from dtq_worker.lease import Lease
+from dtq_worker.runner import CANCEL, DRAIN, FENCE, Runner
+
+TAKE_SECONDS: Final = 0.5
+"""How long one look for deliveries takes at the most, in seconds."""
+LINGER_SECONDS: Final = 0.003
+"""How long a busy intake waits for more deliveries, in seconds."""
+BUSY_SECONDS: Final = 0.010
+"""A claim that follows the last one within this time, in seconds, is busy."""
+STOP_SECONDS: Final = 5.0
+"""How long a handler may take to give up when it is told to, in seconds."""
+DOUBT_SECONDS: Final = STATEMENT_SECONDS + 2.0
+"""When an interrupted claim is settled, in seconds: after the server has ended its statement for sure."""
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """Tasks of a claim whose outcome is unknown, and when no server can still be working on it."""
+
+    worker_id: UUID
+    ids: frozenset[UUID]
+    settle_at: float
+
+
+class Intake:
+    """Claims and starts tasks.
+
+    Args:
+        concurrency: slots: handlers that may run at a time.
+        backoff: for types that declare none.
+    """
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        lane: Lane,
+        lease: Lease,
+        runner: Runner,
+        finisher: Finisher,
+        *,
+        types: list[str],
+        concurrency: int,
+        backoff: Backoff,
+        metrics: WorkerMetrics,
+    ) -> None:
+        self._consumer = consumer
+        self._lane = lane
+        self._lease = lease
+        self._runner = runner
+        self._finisher = finisher
+        self._types = types
+        self._concurrency = concurrency
+        self._backoff = backoff
+        self._metrics = metrics
+        self._running: dict[UUID, asyncio.Task[None]] = {}
+        self._slot_free = asyncio.Event()
+        self._doubts: list[Doubt] = []
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Claim and start until `stop`."""
+        failures = 0
+        claimed_at = 0.0
+        while not stop.is_set():
+            slots = self._concurrency - len(self._running)
+            if slots <= 0:
+                self._slot_free.clear()
+                await wait(self._slot_free, TAKE_SECONDS)
+                continue
+            if time.monotonic() - claimed_at < BUSY_SECONDS:
+                await asyncio.sleep(LINGER_SECONDS)
+            deliveries = await self._consumer.take(slots, TAKE_SECONDS)
+            try:
+                await self._settle_doubts()
+                if not deliveries:
+                    continue
+                await self._claim(deliveries, stop)
+                claimed_at = time.monotonic()
+                failures = 0
+            except (Unavailable, Stale) as error:
+                failures += 1
+                self._consumer.put_back(deliveries)
+                if failures == 1:
+                    _log.warning("claiming waits", reason=str(error))
+                await wait(stop, min(2.0, backoff_seconds(failures)))
+
+    def cancel(self, ids: list[UUID]) -> None:
+        """Stop the handlers of tasks that a person cancelled."""
+        for id_ in ids:
+            if (task := self._running.get(id_)) is not None:
+                task.cancel(CANCEL)
+
+    def fence(self, _: UUID) -> None:
+        """Stop every handler without recording its end: the tasks are others' now."""
+        self._metrics.leases_lost.inc()
+        for task in self._running.values():
+            task.cancel(FENCE)
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Let what runs end within the grace, then stop it unharmed."""
+        if self._running:
+            _log.info("draining", running=len(self._running), grace_seconds=grace_seconds)
+            await asyncio.wait(self._running.values(), timeout=grace_seconds)
+        for task in list(self._running.values()):
+            task.cancel(DRAIN)
+        if self._running:
+            await asyncio.wait(list(self._running.values()), timeout=STOP_SECONDS)
+
+    async def _claim(self, deliveries: list[Delivery], stop: asyncio.Event) -> None:
+        worker_id = self._lease.worker_id
+        if worker_id is None:
+            raise Stale("there is no lease")
+        ids = self._ids(deliveries)
+        try:
+            claims = await store.claim(self._lane, worker_id, sorted(ids), self._types) if ids else []
+        except Unavailable:
+            # The claims may have been committed, or may be yet: then they would run nowhere.
+            self._doubts.append(Doubt(worker_id, frozenset(ids), time.monotonic() + DOUBT_SECONDS))
+            raise
+        await self._consumer.ack(deliveries)
+        self._metrics.deliveries.labels("claimed").inc(len(claims))
+        self._metrics.deliveries.labels("dropped").inc(len(deliveries) - len(claims))
+        if stop.is_set():
+            # A task that never started burns no attempt.
+            await self._release(worker_id, {claim.id for claim in claims})
+            return
+        for claim in claims:
+            self._start(worker_id, claim)
+
+    def _ids(self, deliveries: list[Delivery]) -> set[UUID]:
+        ids: set[UUID] = set()
+        for delivery in deliveries:
+            try:
+                ids.add(decode(delivery.body).id)
+            except ValueError as error:
+                # Nobody can ever run it; its bytes may be anything, so they are counted, not shown.
+                self._metrics.deliveries.labels("undecodable").inc()
+                _log.error("a message is no envelope and is dropped", queue=delivery.queue, reason=str(error)[:200])
+        return ids
+
+    async def _settle_doubts(self) -> None:
+        """Give back what an interrupted claim may have taken and this worker never started."""
+        for doubt in list(self._doubts):
+            if time.monotonic() > doubt.settle_at:
+                unstarted = doubt.ids - self._running.keys() - self._finisher.pending
+                await store.release(self._lane, doubt.worker_id, unstarted)
+                self._doubts.remove(doubt)
+
+    async def _release(self, worker_id: UUID, ids: set[UUID]) -> None:
+        try:
+            await store.release(self._lane, worker_id, ids)
+        except Unavailable as error:
+            _log.warning("claims are left to the lease's end", tasks=len(ids), reason=str(error))
+
+    def _start(self, worker_id: UUID, claim: Claim) -> None:
+        task = asyncio.get_running_loop().create_task(self._attempt(worker_id, claim))
+        self._running[claim.id] = task
+        self._metrics.running.set(len(self._running))
+        task.add_done_callback(lambda _: self._ended(claim.id, task))
+
+    def _ended(self, id_: UUID, task: asyncio.Task[None]) -> None:
+        if self._running.get(id_) is task:
+            del self._running[id_]
+        self._metrics.running.set(len(self._running))
+        self._slot_free.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("a bug in the worker", task_id=str(id_), exc_info=error)
+
+    async def _attempt(self, worker_id: UUID, claim: Claim) -> None:
+        started = time.perf_counter()
+        ended = await self._runner.run(claim)
+        self._metrics.run_seconds.labels(claim.type).observe(time.perf_counter() - started)
+        decision = decide(ended, claim.backoff or self._backoff, random.random())  # noqa: S311
+        self._finisher.add(Ended(worker_id=worker_id, claim=claim, decision=decision))

@@ -1,0 +1,230 @@
+"""The worker process: builds its parts and runs them until a signal, then drains.
+
+Owns the order of start and end. The only place that connects things.
+"""
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Mapping
+from typing import Final
+from uuid import UUID
+
+import structlog
+import uvloop
+from prometheus_client import CollectorRegistry
+
+from dtq.broker.consumer import Consumer, Subscription
+from dtq.broker.keeper import Keeper
+from dtq.broker.publisher import Publisher
+from dtq.domain.errors import Unavailable
+from dtq.domain.limits import DELAY_SECONDS_MAX
+from dtq.domain.manifests import QueueSetSpec
+from dtq.domain.topology import work_queue
+from dtq.handlers import Handler
+from dtq.reconcile.embedded import ensure_default
+from dtq.runtime.loops import backoff_seconds, every, stop_on_signals, wait
+from dtq.runtime.metrics import BrokerMetrics, WorkerMetrics
+from dtq.runtime.probes import probe_app, serve_until, server
+from dtq.runtime.settings import Settings
+from dtq_db import catalog, upkeep
+from dtq_db.connections import Database
+from dtq_worker import registry
+from dtq_worker.finisher import Finisher
+from dtq_worker.intake import Intake
+from dtq_worker.lease import Lease
+from dtq_worker.processes import Processes
+from dtq_worker.runner import Runner
+
+CATALOG_SECONDS: Final = 2.0
+"""How often the worker looks whether queue sets have changed, in seconds."""
+LAG_SECONDS: Final = 0.5
+"""How often the event loop's lag is measured, in seconds."""
+
+_log = structlog.get_logger(__name__)
+
+
+async def run(settings: Settings) -> None:
+    """Work until SIGTERM or SIGINT, then drain.
+
+    Raises:
+        Rejected: the handlers cannot be loaded.
+    """
+    handlers = registry.load(settings.worker_handlers)
+    stop = stop_on_signals()
+    async with Database(settings.db_dsn.get_secret_value(), name="dtq-worker") as database:
+        queue_sets = await _queue_sets(database, settings, stop)
+        if queue_sets is not None:
+            await Worker(settings, database, handlers, queue_sets).run(stop)
+
+
+class Worker:
+    """The parts of the worker process and their lifetime."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        handlers: Mapping[str, Handler],
+        queue_sets: Mapping[str, QueueSetSpec],
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._queue_sets = queue_sets
+        self._revision = -1
+        self.registry = CollectorRegistry()
+        self._metrics, broker_metrics = WorkerMetrics(self.registry), BrokerMetrics(self.registry)
+        keeper = Keeper(queue_sets=lambda: self._queue_sets, on_lost=self._on_lost, metrics=broker_metrics)
+        self._watch_lane = database.lane("watch")
+        self.publisher = Publisher(
+            settings.rmq_url,
+            declare=keeper.declare,
+            metrics=broker_metrics,
+            timeout_seconds=settings.publish_timeout_seconds,
+        )
+        self.consumer = Consumer(
+            settings.rmq_url,
+            subscriptions=_subscriptions(settings, queue_sets),
+            declare=keeper.declare,
+            metrics=broker_metrics,
+        )
+        self.processes = Processes(settings.worker_handlers)
+        self.finisher = Finisher(
+            database.lane("finish"),
+            self.publisher,
+            queue_set=self._queue_set,
+            metrics=self._metrics,
+        )
+        self.lease = Lease(
+            settings.db_dsn.get_secret_value(),
+            name=f"{socket.gethostname()}:{os.getpid()}",
+            queues=settings.queues,
+            types=sorted(handlers),
+            concurrency=settings.concurrency,
+            on_cancel=self._on_cancel,
+            on_fence=self._on_fence,
+        )
+        self.intake = Intake(
+            self.consumer,
+            database.lane("claim"),
+            self.lease,
+            Runner(handlers, self.processes),
+            self.finisher,
+            types=sorted(handlers),
+            concurrency=settings.concurrency,
+            backoff=settings.backoff,
+            metrics=self._metrics,
+        )
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop`; then stop consuming, let handlers end, record them, and end the lease."""
+        stop_finishing, stop_rest = asyncio.Event(), asyncio.Event()
+        app = probe_app(self.registry, ready=self._trouble, alive=self._no_trouble)
+        serving = server(app, self._settings.worker_http_port, grace_seconds=1)
+        self.lease.start()
+        async with asyncio.TaskGroup() as parts:
+            parts.create_task(serve_until(stop_rest, serving))
+            parts.create_task(self.publisher.link.run(stop_rest))
+            parts.create_task(self.consumer.link.run(stop_rest))
+            parts.create_task(every(CATALOG_SECONDS, self._refresh, stop, name="catalog"))
+            parts.create_task(self._measure_lag(stop_rest))
+            finishing = parts.create_task(self.finisher.run(stop_finishing))
+            _log.info("worker ready", queues=self._settings.queues, concurrency=self._settings.concurrency)
+            await self.intake.run(stop)
+            await self.consumer.drain()
+            await self.intake.drain(self._settings.worker_drain_seconds)
+            stop_finishing.set()
+            await finishing
+            await self.lease.end()
+            await self.processes.close()
+            stop_rest.set()
+        _log.info("worker ended")
+
+    def _queue_set(self, name: str) -> QueueSetSpec | None:
+        return self._queue_sets.get(name)
+
+    def _on_cancel(self, ids: list[UUID]) -> None:
+        self.intake.cancel(ids)
+
+    def _on_fence(self, worker_id: UUID) -> None:
+        self.intake.fence(worker_id)
+
+    async def _trouble(self) -> dict[str, str]:
+        trouble = {}
+        if self.lease.worker_id is None:
+            trouble["db"] = "no lease: Postgres does not answer"
+        if not self.consumer.is_consuming:
+            trouble["rmq"] = "not consuming from every queue"
+        return trouble
+
+    async def _no_trouble(self) -> dict[str, str]:
+        return {}
+
+    async def _refresh(self) -> bool:
+        """Follow changes of the queue sets: declare and subscribe anew."""
+        revision = await catalog.revision(self._database)
+        if revision == self._revision:
+            return False
+        current = (await catalog.load(self._database)).queue_sets
+        if dict(current) != dict(self._queue_sets):
+            self._queue_sets = current
+            self.consumer.link.invalidate("queue sets have changed")
+            self.publisher.link.invalidate("queue sets have changed")
+        self._revision = revision
+        return False
+
+    async def _on_lost(self, queue_set: str, queue: str) -> None:
+        # What waits on a rung of the retry ladder is due later and may be lost all the same.
+        await upkeep.lost(self._watch_lane, queue_set, queue, -2.0 * DELAY_SECONDS_MAX)
+
+    async def _measure_lag(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            before = time.monotonic()
+            await wait(stop, LAG_SECONDS)
+            self._metrics.lag.set(max(0.0, time.monotonic() - before - LAG_SECONDS))
+
+
+def _subscriptions(settings: Settings, queue_sets: Mapping[str, QueueSetSpec]) -> list[Subscription]:
+    """Return the queues to consume, in the order of QUEUES: those of the set with our prefix."""
+    spec = next(one for one in queue_sets.values() if one.namespace == settings.rmq_namespace)
+    declared = {queue.name for queue in spec.queues}
+    return [
+        Subscription(queue=name, name=work_queue(spec.namespace, name), prefetch=settings.worker_prefetch)
+        for name in settings.queues
+        if name in declared
+    ]
+
+
+async def _queue_sets(database: Database, settings: Settings, stop: asyncio.Event) -> Mapping[str, QueueSetSpec] | None:
+    """Return the queue sets of our vhost, waiting for Postgres and for the queues we are to consume."""
+    failures = 0
+    while not stop.is_set():
+        try:
+            await ensure_default(database, settings)
+            found = (await catalog.load(database)).queue_sets
+            ours = {name: spec for name, spec in found.items() if spec.vhost == settings.rmq_vhost}
+            declared = [
+                queue.name
+                for spec in ours.values()
+                if spec.namespace == settings.rmq_namespace
+                for queue in spec.queues
+            ]
+            if set(settings.queues) & set(declared):
+                return ours
+            reason = f"none of QUEUES ({', '.join(settings.queues)}) is declared with prefix {settings.rmq_namespace}"
+        except Unavailable as error:
+            reason = str(error)
+        failures += 1
+        _log.warning("waiting to start", reason=reason)
+        await wait(stop, backoff_seconds(failures))
+    return None
+
+
+def main(settings: Settings) -> None:
+    """Run the process on uvloop.
+
+    Raises:
+        Rejected: the handlers cannot be loaded.
+    """
+    uvloop.run(run(settings))

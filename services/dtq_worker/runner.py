@@ -1,0 +1,165 @@
+"""Running one attempt: call the handler where it belongs, within its time, and say how it ended.
+
+Owns the mapping from what a handler does to an `Attempt`. Must never let anything escape: `SystemExit`,
+generators and results that cannot be stored are outcomes too.
+"""
+
+import asyncio
+import contextvars
+import functools
+import inspect
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from dtq.domain.decisions import Attempt
+from dtq.domain.limits import RESULT_BYTES_MAX
+from dtq.domain.states import Outcome
+from dtq.handlers import Context, Handler, Mode, PermanentError, RetryLater
+from dtq_db.attempts import Claim
+from dtq_worker.processes import ChildError, Processes
+
+CANCEL = "cancel"
+FENCE = "fence"
+DRAIN = "drain"
+
+
+class Runner:
+    """Runs attempts.
+
+    Args:
+        handlers: by type.
+        processes: where handlers of mode `process` run.
+    """
+
+    def __init__(self, handlers: Mapping[str, Handler], processes: Processes) -> None:
+        self._handlers = handlers
+        self._processes = processes
+
+    async def run(self, claim: Claim) -> Attempt:
+        """Run a claimed task once; return how it ended.
+
+        Raises:
+            asyncio.CancelledError: the worker gave the task up and its end must not be recorded.
+        """
+        ended = functools.partial(
+            Attempt, attempt=claim.attempt, max_attempts=claim.max_attempts, crashes=claim.crashes
+        )
+        handler = self._handlers[claim.type]
+        bound = asyncio.timeout(claim.timeout_seconds)
+        try:
+            async with bound:
+                value = await self._call(handler, claim)
+        except asyncio.CancelledError as error:
+            return _cancelled(error, ended)
+        except BaseException as error:  # noqa: BLE001 - a handler's SystemExit must not end the worker
+            if bound.expired():
+                return ended(outcome=Outcome.TIMED_OUT, error=f"took longer than {claim.timeout_seconds} s")
+            return _failed(error, ended)
+        return _succeeded(value, ended)
+
+    async def _call(self, handler: Handler, claim: Claim) -> Any:
+        context = context_of(claim)
+        if handler.mode is Mode.PROCESS:
+            return await self._processes.run(claim.type, claim.payload, context)
+        payload = msgspec.json.decode(claim.payload)
+        args = (payload, context) if handler.wants_context else (payload,)
+        if handler.mode is Mode.ASYNC:
+            return await handler.run(*args)
+        return await in_thread(functools.partial(handler.run, *args), name=f"dtq-{claim.type}")
+
+
+def context_of(claim: Claim) -> Context:
+    """Return what a handler may know of its task."""
+    return Context(
+        task_id=claim.id,
+        type=claim.type,
+        queue=claim.queue,
+        attempt=claim.attempt,
+        max_attempts=claim.max_attempts,
+        timeout_seconds=float(claim.timeout_seconds),
+    )
+
+
+async def in_thread(function: Callable[[], Any], *, name: str) -> Any:
+    """Run a blocking function in a thread of its own and return its value.
+
+    A thread cannot be stopped: when the wait is cancelled it runs on as a daemon, and its value is dropped.
+    A pool would lose a place for each of them.
+    """
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[Any] = loop.create_future()
+    context = contextvars.copy_context()
+
+    def settle(value: Any, error: BaseException | None) -> None:
+        if answer.done():
+            return
+        if error is None:
+            answer.set_result(value)
+        else:
+            # A future refuses StopIteration, and must not pass on SystemExit.
+            answer.set_exception(
+                error
+                if isinstance(error, Exception) and not isinstance(error, StopIteration)
+                else RuntimeError(describe(error))
+            )
+
+    def work() -> None:
+        value, error = None, None
+        try:
+            value = context.run(function)
+        except BaseException as raised:  # noqa: BLE001 - it belongs to the task, not to the thread
+            error = raised
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(settle, value, error)
+
+    threading.Thread(target=work, name=name, daemon=True).start()
+    return await answer
+
+
+def describe(error: BaseException) -> str:
+    """Return an error as a person reads it in `last_error`."""
+    text = str(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _cancelled(error: asyncio.CancelledError, ended: Callable[..., Attempt]) -> Attempt:
+    match error.args:
+        case (str(reason),) if reason == CANCEL:
+            return ended(outcome=Outcome.CANCELLED, error="cancelled while it ran")
+        case (str(reason),) if reason == DRAIN:
+            return ended(outcome=Outcome.DRAINED, error="the worker was stopped before it ended")
+        case (str(reason),) if reason == FENCE:
+            raise error
+    return ended(outcome=Outcome.FAILED, error="the handler cancelled itself")
+
+
+def _failed(error: BaseException, ended: Callable[..., Attempt]) -> Attempt:
+    match error:
+        case PermanentError():
+            return ended(outcome=Outcome.FAILED, error=describe(error), permanent=True)
+        case RetryLater():
+            return ended(outcome=Outcome.FAILED, error=str(error), delay_seconds=error.delay_seconds)
+        case ChildError():
+            wish = {"permanent": error.permanent, "delay_seconds": error.delay_seconds}
+            return ended(outcome=Outcome.FAILED, error=str(error), **wish)
+    return ended(outcome=Outcome.FAILED, error=describe(error))
+
+
+def _succeeded(value: Any, ended: Callable[..., Attempt]) -> Attempt:
+    if inspect.isgenerator(value) or inspect.isasyncgen(value) or inspect.iscoroutine(value):
+        return ended(outcome=Outcome.FAILED, permanent=True, error=f"the handler returned a {type(value).__name__}")
+    try:
+        text = msgspec.json.encode(value)
+    except Exception as error:  # noqa: BLE001 - an object's own hooks may raise anything
+        message = f"the result cannot be written as JSON: {describe(error)}"
+        return ended(outcome=Outcome.FAILED, permanent=True, error=message)
+    if len(text) > RESULT_BYTES_MAX:
+        message = f"the result has {len(text)} bytes; at most {RESULT_BYTES_MAX} are kept: store it elsewhere"
+        return ended(outcome=Outcome.FAILED, permanent=True, error=message)
+    if rb"\u0000" in text:
+        message = "the result has a NUL character, which cannot be stored"
+        return ended(outcome=Outcome.FAILED, permanent=True, error=message)
+    return ended(outcome=Outcome.SUCCEEDED, result=text.decode())

@@ -5,6 +5,7 @@ Must never do the work: each command is one call of a provider or of the builder
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -143,4 +144,5 @@ def _source(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader that has seen enough (`| head`) is no error
     sys.exit(main())

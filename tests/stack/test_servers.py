@@ -142,3 +142,12 @@ async def test_each_test_has_a_database_of_its_own(postgres_server: PostgresServ
         assert await connection.fetchval("SELECT current_user") == postgres_server.owner
     finally:
         await connection.close()
+
+
+async def test_a_cloned_database_has_the_schema_and_nothing_else(dsn: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    try:
+        assert await connection.fetchval("SELECT count(*) FROM tasks") == 0
+        assert await connection.fetchval("SELECT count(*) FROM dtq_migration") > 0
+    finally:
+        await connection.close()

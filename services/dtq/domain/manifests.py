@@ -26,6 +26,11 @@ ObjectName = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=6
 DelaySeconds = Annotated[int, Field(ge=1, le=limits.DELAY_SECONDS_MAX)]
 
 
+def _distinct(what: str, values: list[Any]) -> None:
+    if twice := sorted({value for value in values if values.count(value) > 1}):
+        raise ValueError(f"{what} names {twice[0]!r} twice: keep one")
+
+
 class _Model(BaseModel):
     """camelCase outside, snake_case inside; unknown fields are refused."""
 
@@ -337,8 +342,3 @@ class _TypeNameCheck(_Model):
 
 
 Manifest = TaskType | QueueSet
-
-
-def _distinct(what: str, values: list[Any]) -> None:
-    if twice := sorted({value for value in values if values.count(value) > 1}):
-        raise ValueError(f"{what} names {twice[0]!r} twice: keep one")

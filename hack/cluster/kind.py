@@ -20,7 +20,7 @@ CREATE_TIMEOUT_SECONDS = 600.0
 
 def usable() -> bool:
     """Whether a Docker engine runs here that has, or can pull, the node image."""
-    if not _succeeds(["docker", "info"], ASK_TIMEOUT_SECONDS):
+    if not _engine_runs():
         return False
     if _succeeds(["docker", "image", "inspect", NODE_IMAGE], ASK_TIMEOUT_SECONDS):
         return True
@@ -33,6 +33,7 @@ class Kind:
 
     def up(self, state: State) -> None:
         """Create the cluster, unless it is there."""
+        _require_engine()
         if CLUSTER not in _kind(state, ["get", "clusters"], ASK_TIMEOUT_SECONDS).split():
             with step(f"kind cluster {CLUSTER}"):
                 create = ["create", "cluster", "--image", NODE_IMAGE, "--wait", "180s", *_named(state)]
@@ -40,9 +41,11 @@ class Kind:
         _kind(state, ["export", "kubeconfig", *_named(state)], ASK_TIMEOUT_SECONDS)
 
     def down(self, state: State) -> None:
-        """Delete the cluster."""
-        with step(f"delete the kind cluster {CLUSTER}"):
-            _kind(state, ["delete", "cluster", *_named(state)], CREATE_TIMEOUT_SECONDS)
+        """Delete the cluster; without an engine that is only possible when none was created."""
+        if _engine_runs() or state.kubeconfig.exists():
+            _require_engine()
+            with step(f"delete the kind cluster {CLUSTER}"):
+                _kind(state, ["delete", "cluster", *_named(state)], CREATE_TIMEOUT_SECONDS)
         state.remove()
 
     def status(self, state: State) -> Iterator[str]:
@@ -52,6 +55,18 @@ class Kind:
     def load(self, state: State, archive: Path) -> None:
         """Load the archive into the node."""
         _kind(state, ["load", "image-archive", str(archive), "--name", CLUSTER], CREATE_TIMEOUT_SECONDS)
+
+
+def _engine_runs() -> bool:
+    return _succeeds(["docker", "info"], ASK_TIMEOUT_SECONDS)
+
+
+def _require_engine() -> None:
+    if not _engine_runs():
+        raise ClusterError(
+            "the provider kind needs a Docker engine, and none answers",
+            next_step="start it (docker info), or choose --provider native",
+        )
 
 
 def _named(state: State) -> list[str]:
@@ -67,7 +82,9 @@ def _kind(state: State, arguments: list[str], timeout_seconds: float) -> str:
             command, stdout=subprocess.PIPE, stderr=errors, text=True, timeout=timeout_seconds, check=False
         )
     if done.returncode != 0:
-        raise ClusterError(f"kind {arguments[0]} failed", log=log, next_step="take the cluster down")
+        raise ClusterError(
+            f"kind {arguments[0]} failed", log=log, next_step="read the log; `down` removes what is there"
+        )
     return done.stdout
 
 

@@ -12,11 +12,13 @@ from hack.stack import commands
 from hack.stack.errors import StackError
 from hack.stack.settings import Settings
 
-SIMPLE = {
+CHANGING = {
     "down": commands.down,
     "destroy": commands.destroy,
     "install": commands.install,
     "servers": commands.servers,
+}
+SIMPLE = {
     "ps": commands.processes,
     "logs": commands.follow_logs,
 }
@@ -32,7 +34,7 @@ def _parser() -> argparse.ArgumentParser:
         default="",
         help="where the servers come from; by default containers where they work, else packages",
     )
-    for name, action in SIMPLE.items():
+    for name, action in {**CHANGING, **SIMPLE}.items():
         verbs.add_parser(name, help=action.__doc__)
     for name, text in (("dtq", commands.run_dtq.__doc__), ("db-shell", commands.database_shell.__doc__)):
         verb = verbs.add_parser(name, help=text)
@@ -47,11 +49,15 @@ def main() -> int:
         settings = Settings.load(os.environ)
         match given.verb:
             case "up":
-                commands.up(settings, given.provider)
+                with settings.lock():
+                    commands.up(settings, given.provider)
             case "dtq":
                 commands.run_dtq(settings, given.arguments)
             case "db-shell":
                 commands.database_shell(settings, given.arguments)
+            case verb if verb in CHANGING:
+                with settings.lock():
+                    CHANGING[verb](settings)
             case verb:
                 SIMPLE[verb](settings)
     except StackError as error:

@@ -32,7 +32,9 @@ class App:
     def __init__(self, settings: Settings) -> None:
         """Know the processes; nothing is started."""
         self.settings = settings
-        self.environ = {**os.environ, **settings.environ}
+        ours = {"DTQ_STATE", *(variable for variable, _ in PORTS.values())}
+        theirs = {name: value for name, value in os.environ.items() if name not in ours}
+        self.environ = {**theirs, **settings.environ}
 
     def process(self, name: str) -> Background:
         """The background process of `dtq api` or `dtq worker`."""
@@ -88,10 +90,13 @@ class App:
 
     def parts(self) -> list[Part]:
         """What runs, for people."""
-        return [
-            Part(f"dtq {name}", self.settings.ports[name], self.process(name).identity, self._unready(name) is None)
-            for name in NAMES
-        ]
+        found = []
+        for name in NAMES:
+            identity = self.process(name).identity
+            # Somebody else's process may answer on this port.
+            healthy = identity is not None and self._unready(name) is None
+            found.append(Part(f"dtq {name}", self.settings.ports[name], identity, healthy))
+        return found
 
     def logs(self) -> list[Path]:
         """The processes' log files."""

@@ -16,6 +16,7 @@ from hack.stack.errors import StackError
 from hack.stack.waiting import wait_for
 
 KILL_SECONDS = 10.0
+MARK = "STACK_PID_FILE"
 
 
 def read_pid_file(path: Path) -> proc.Identity | None:
@@ -54,6 +55,7 @@ class Background:
         """Start the process in a session of its own, unless it runs already."""
         if self.running:
             return
+        self._end_orphans()
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.pid_file.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("a") as log:
@@ -70,7 +72,7 @@ class Background:
             pid = os.posix_spawnp(
                 self.argv[0],
                 self.argv,
-                dict(self.environ),
+                {**self.environ, MARK: str(self.pid_file)},
                 file_actions=[
                     (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                     (os.POSIX_SPAWN_DUP2, log, 1),
@@ -97,14 +99,16 @@ class Background:
             if not ended:
                 print(f"{self.name} did not stop in {self.stop_seconds:g} s: killed.", file=sys.stderr)
                 family = proc.family(identity)
-            self._finish(identity, family)
+            self._finish([identity, *family])
+        self._end_orphans()
         self.pid_file.unlink(missing_ok=True)
 
     def kill(self) -> None:
         """End the process and its family at once, as a crash would."""
         identity = self.identity
         if identity is not None:
-            self._finish(identity, proc.family(identity))
+            self._finish([identity, *proc.family(identity)])
+        self._end_orphans()
         self.pid_file.unlink(missing_ok=True)
 
     def pause(self) -> None:
@@ -121,8 +125,11 @@ class Background:
             for process in (identity, *proc.family(identity)):
                 process.send(number)
 
-    def _finish(self, leader: proc.Identity, family: list[proc.Identity]) -> None:
-        everyone = [leader, *family]
+    def _end_orphans(self) -> None:
+        # Children may outlive a leader that was killed; they are known by the mark that they inherited.
+        self._finish(proc.marked(f"{MARK}={self.pid_file}"))
+
+    def _finish(self, everyone: list[proc.Identity]) -> None:
         for process in everyone:
             process.send(signal.SIGKILL)
         if not wait_for(lambda: not proc.any_alive(everyone), timeout_seconds=KILL_SECONDS):

@@ -3,9 +3,9 @@
 It must never leave a failure half told: every one is a StackError.
 """
 
-import os
 import shutil
 import time
+from pathlib import Path
 from typing import NoReturn
 
 from hack.stack import compose, demo, packages, report
@@ -19,7 +19,7 @@ from hack.stack.rabbitmq import USER
 from hack.stack.settings import ROOT, Settings
 
 SAMPLES = "examples/"
-KEPT_IN_STATE = ("run", "log", "env", "stack.json")
+KEPT_IN_STATE = ("run", "log", "env", "stack.json", "lock")
 
 
 def up(settings: Settings, wanted: str) -> None:
@@ -80,7 +80,8 @@ def run_dtq(settings: Settings, arguments: list[str]) -> NoReturn:
     """A command of dtq on the stack's servers, in the foreground."""
     app = App(settings)
     if arguments[:1] != ["config"]:
-        _servers(settings, "")
+        with settings.lock():
+            _servers(settings, "")
     if arguments[:1] in (["api"], ["worker"]):
         app.stop(arguments[0])
     app.become(*arguments)
@@ -139,6 +140,10 @@ def _chosen(settings: Settings, wanted: str) -> Provider:
     return Compose(settings) if name == "compose" else Native(settings)
 
 
+def _short(path: Path) -> Path:
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+
+
 def _row(part: Part) -> tuple[str, ...]:
     state = "well" if part.healthy else "does not answer" if part.process else "stopped"
     return (part.name, str(part.port), str(part.process.pid) if part.process else "-", state)
@@ -162,6 +167,6 @@ Try next:
     make ps          what runs
     make logs        follow the logs
     make db-shell    look at the tables
-    set -a; . {os.path.relpath(settings.state / "env", ROOT)}; set +a; .venv/bin/dtq --help
+    set -a; . {_short(settings.state / "env")}; set +a; .venv/bin/dtq --help
     make down        stop, keep the data
 """)

@@ -19,7 +19,7 @@ POLICY_TEXT = "#!/bin/sh\n# dtq: packages may be installed, services may not be 
 NO_CLUSTER = Path("/etc/postgresql-common/createcluster.d/dtq.conf")
 NO_CLUSTER_TEXT = "create_main_cluster = false\n"
 UNITS = {"postgresql": ("postgresql",), "rabbitmq-server": ("rabbitmq-server", "epmd.socket", "epmd.service")}
-PROGRESS = re.compile(r"^(Get:\d+ .*?|Unpacking|Setting up)\s+(\S.*)$")
+PROGRESS = re.compile(r"^(?:Get:\d+ \S+ |(?=Unpacking |Setting up ))(\S.*?)(?: \.\.\.)?$")
 
 
 def missing() -> list[str]:
@@ -80,7 +80,7 @@ def _apt(arguments: list[str], log: Path) -> None:
             record.write(line)
             record.flush()
             if progress := PROGRESS.match(line):
-                report.progress(f"{progress[1].split(' ')[0].rstrip('0123456789').rstrip(':')} {progress[2]}")
+                report.progress(progress[1])
     if running.returncode:
         raise StackError(
             f"`apt-get {' '.join(arguments)}` failed.",

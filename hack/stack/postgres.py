@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-from hack.stack import ports
+from hack.stack import ports, postgres_data
 from hack.stack.account import Account
 from hack.stack.background import Background
 from hack.stack.errors import StackError
@@ -52,6 +52,11 @@ class Postgres:
         return self.home / "postgres.log"
 
     @property
+    def data(self) -> Path:
+        """The data folder."""
+        return self.home / "data"
+
+    @property
     def process(self) -> Background:
         """The server's process; SIGINT is Postgres's fast shutdown, which does not wait for clients."""
         options = {
@@ -67,7 +72,7 @@ class Postgres:
         flags = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
         return Background(
             name="Postgres",
-            argv=self._account.command(str(self._program("postgres")), "-D", str(self.home / "data"), *flags),
+            argv=self._account.command(str(self._program("postgres")), "-D", str(self.data), *flags),
             environ={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "HOME": str(self.home)},
             pid_file=self.home / "postgres.pid",
             log=self.log,
@@ -89,8 +94,18 @@ class Postgres:
         if not process.running:
             ports.require_free(self.port, name="Postgres", variable=self.port_variable)
             self._account.make_folder(self.home, mode=0o755)
-            if not (self.home / "data").exists():
-                self._initialise()
+            if self.data.exists():
+                postgres_data.clear_after_crash(self.data)
+            else:
+                postgres_data.initialise(
+                    self._account,
+                    self.data,
+                    initdb=self._program("initdb"),
+                    administrator=ADMIN,
+                    password=self.password,
+                    durable=self.durable,
+                    log=self.log,
+                )
             process.start()
         if not wait_for(lambda: self.answers() or not process.running, timeout_seconds=START_SECONDS):
             raise StackError(
@@ -166,24 +181,6 @@ class Postgres:
         if folder is None:
             raise StackError("Postgres is not installed.", fix="run `make packages`, which installs it.")
         return folder / name
-
-    def _initialise(self) -> None:
-        # Made aside and renamed, so that an interrupted attempt is never taken for a data folder.
-        partial = self.home / "data.new"
-        shutil.rmtree(partial, ignore_errors=True)
-        secret = self.home / "password"
-        self._account.write(secret, self.password + "\n")
-        command = self._account.command(
-            str(self._program("initdb")),
-            *("-D", str(partial), "-U", ADMIN, "--encoding=UTF8", "--locale=C.UTF-8"),
-            *("--auth=scram-sha-256", f"--pwfile={secret}", *([] if self.durable else ["--no-sync"])),
-        )
-        with self.log.open("a") as log:
-            done = subprocess.run(command, stdout=log, stderr=log, cwd="/", timeout=COMMAND_SECONDS, check=False)
-        secret.unlink()
-        if done.returncode:
-            raise StackError("initdb could not make the data folder of Postgres.", log=self.log)
-        partial.rename(self.home / "data")
 
     def _create_owner(self) -> None:
         # Not a superuser, as in production: a missing right shows here first.

@@ -92,6 +92,48 @@ def family(leader: Identity) -> list[Identity]:
     return list(found.values())
 
 
+def working_in(folder: Path) -> list[Identity]:
+    """The processes whose working folder this is."""
+    found = []
+    for entry in PROC.iterdir():
+        if entry.name.isdigit() and _working_folder(entry) == str(folder.resolve()):
+            stat = _stat(int(entry.name))
+            if stat is not None:
+                found.append(Identity(stat.pid, stat.started))
+    return found
+
+
+def marked(assignment: str) -> list[Identity]:
+    """The processes that were given this NAME=value in their environment."""
+    found = []
+    for entry in PROC.iterdir():
+        if entry.name.isdigit() and assignment.encode() in _environment(entry):
+            stat = _stat(int(entry.name))
+            if stat is not None:
+                found.append(Identity(stat.pid, stat.started))
+    return found
+
+
+def _environment(entry: Path) -> list[bytes]:
+    try:
+        return (entry / "environ").read_bytes().split(b"\0")
+    except OSError:
+        return []
+
+
+def _working_folder(entry: Path) -> str:
+    try:
+        return str((entry / "cwd").readlink())
+    except OSError:
+        return ""
+
+
+def is_zombie(pid: int) -> bool:
+    """Whether a process has ended and only waits to be noticed by its parent."""
+    stat = _stat(pid)
+    return stat is not None and stat.state == "Z"
+
+
 def command_line(pid: int) -> str:
     """The command of a process, for people; empty when it is gone."""
     try:

@@ -24,7 +24,7 @@ log.file = false
 """
 # The Erlang distribution listens on loopback only; idle schedulers do not spin; and once its applications are
 # closed, the node does not wait five seconds for a process of its own that never answers.
-ERLANG_FLAGS = "-kernel inet_dist_use_interface {127,0,0,1} +sbwt none +sbwtdcpu none +sbwtdio none -shutdown_time 3000"
+ERLANG_FLAGS = "-kernel inet_dist_use_interface {127,0,0,1} +sbwt none +sbwtdcpu none +sbwtdio none -shutdown_time 2000"
 
 
 def environ(home: Path, *, port: int, distribution_port: int, epmd_port: int) -> dict[str, str]:

@@ -3,12 +3,14 @@
 It must never show a password, nor write one to a file that others can read.
 """
 
+import fcntl
 import hashlib
 import json
 import os
 import secrets
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -107,6 +109,21 @@ class Settings:
             "WORKER_HTTP_PORT": f"{HOST}:{self.ports['worker']}",
             "WORKER_HANDLERS": "dtq_worker.demo",
         }
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep two commands from changing the stack at the same time."""
+        self.state.mkdir(parents=True, exist_ok=True)
+        self.state.chmod(0o755)
+        with (self.state / "lock").open("w") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise StackError(
+                    f"another command is changing this stack (it holds {stream.name}).",
+                    fix="wait until it has ended, then try again.",
+                ) from error
+            yield
 
     @property
     def log_folder(self) -> Path:

@@ -91,6 +91,22 @@ def test_stop_leaves_no_child_behind(tmp_path: Path) -> None:
     assert not proc.any_alive([identity, *children])
 
 
+@pytest.mark.parametrize("act", ["start", "stop"])
+def test_children_of_a_killed_leader_are_ended(tmp_path: Path, act: str) -> None:
+    parent = background(tmp_path, WITH_CHILD)
+    parent.start()
+    identity = parent.identity
+    assert identity is not None
+    assert wait_for(lambda: len(proc.family(identity)) == 1, timeout_seconds=10)
+    children = proc.family(identity)
+    identity.send(signal.SIGKILL)
+    assert wait_for(lambda: not parent.running, timeout_seconds=10)
+    assert proc.any_alive(children)
+    getattr(parent, act)()
+    assert not proc.any_alive(children)
+    parent.stop()
+
+
 def test_a_program_that_is_not_there_is_named(tmp_path: Path) -> None:
     missing = Background(
         name="sample",

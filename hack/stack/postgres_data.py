@@ -1,0 +1,60 @@
+"""Owns the data folder of a private Postgres: making it, and making it startable again after a crash.
+
+It must never touch the folder while its server runs.
+"""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+from hack.stack import proc
+from hack.stack.account import Account
+from hack.stack.errors import StackError
+from hack.stack.waiting import wait_for
+
+INITDB_SECONDS = 60.0
+ORPHAN_SECONDS = 5.0
+
+
+def initialise(
+    account: Account,
+    data: Path,
+    *,
+    initdb: Path,
+    administrator: str,
+    password: str,
+    durable: bool,
+    log: Path,
+) -> None:
+    """Make the folder. It is made aside and renamed: an interrupted attempt is never taken for the real one."""
+    partial = data.with_name("data.new")
+    shutil.rmtree(partial, ignore_errors=True)
+    secret = data.with_name("password")
+    account.write(secret, password + "\n")
+    command = account.command(
+        str(initdb),
+        *("-D", str(partial), "-U", administrator, "--encoding=UTF8", "--locale=C.UTF-8"),
+        *("--auth=scram-sha-256", f"--pwfile={secret}", *([] if durable else ["--no-sync"])),
+    )
+    with log.open("a") as stream:
+        done = subprocess.run(command, stdout=stream, stderr=stream, cwd="/", timeout=INITDB_SECONDS, check=False)
+    secret.unlink()
+    if done.returncode:
+        raise StackError("initdb could not make the data folder of Postgres.", log=log)
+    partial.rename(data)
+
+
+def clear_after_crash(data: Path) -> None:
+    """Remove what a killed server left and a new one would stumble over."""
+    # Its children notice the end of their parent by themselves, unless they are busy.
+    wait_for(lambda: not proc.working_in(data), timeout_seconds=ORPHAN_SECONDS)
+    orphans = proc.working_in(data)
+    for orphan in orphans:
+        orphan.send(proc.KILL)
+    wait_for(lambda: not proc.any_alive(orphans), timeout_seconds=ORPHAN_SECONDS)
+    # Postgres takes a process that ended but was not yet reaped by its parent for a running server.
+    lock = data / "postmaster.pid"
+    if lock.exists():
+        pid = lock.read_text().split("\n", 1)[0]
+        if pid.isdigit() and proc.is_zombie(int(pid)):
+            lock.unlink()

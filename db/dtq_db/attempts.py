@@ -4,7 +4,8 @@ Owns the mapping between values and the statements `task_claim`, `task_finish`, 
 Must never write without the fence (worker, attempt).
 """
 
-from collections.abc import Collection, Sequence
+import json
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -165,14 +166,14 @@ class LeaseStore:
             query("worker_register"), worker_id, name, list(queues), list(types), concurrency, LEASE_SECONDS
         )
 
-    async def renew(self, worker_id: UUID) -> list[UUID]:
-        """Extend the lease; return the running tasks that are to be cancelled.
+    async def renew(self, worker_id: UUID, running: Mapping[str, int]) -> list[UUID]:
+        """Extend the lease and say what runs, by `queue set/queue`; return the tasks that are to be cancelled.
 
         Raises:
             Stale: the lease has expired and never comes back.
             Unavailable: the database does not answer.
         """
-        (row,) = await self._fetch(query("worker_renew"), worker_id, LEASE_SECONDS)
+        (row,) = await self._fetch(query("worker_renew"), worker_id, LEASE_SECONDS, json.dumps(running))
         if not row["renewed"]:
             raise Stale(f"the lease of worker {worker_id} expired")
         return list(row["cancel_ids"])

@@ -41,6 +41,16 @@ async def load(database: Database) -> Catalog:
     )
 
 
+async def running_counts(database: Database) -> dict[str, tuple[int, int]]:
+    """Return handlers running now and the slots of one worker, by `queue set/queue`, at most one renewal old.
+
+    Raises:
+        Unavailable: the database does not answer.
+    """
+    rows = await database.fetch(query("worker_running_counts"))
+    return {row["key"]: (row["running"], row["concurrency"]) for row in rows}
+
+
 def _policy(row: asyncpg.Record) -> TypePolicy:
     schema = row["payload_schema"]
     return TypePolicy(

@@ -78,7 +78,7 @@ def _translate(node: Mapping[str, Any], defs: Mapping[str, Any], path: str) -> d
         opaque = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
         return opaque | {key: node[key] for key in ("description",) if key in node}
     out: dict[str, Any] = {"type": node["type"]}
-    out |= {key: node[key] for key in _COPIED if key in node and node[key] is not None}
+    out |= {key: _without_nulls(node[key]) for key in _COPIED if key in node and node[key] is not None}
     if node["type"] == "integer":
         out["format"] = "int32"
     if node["type"] == "object":
@@ -104,6 +104,10 @@ def _resolved(node: Mapping[str, Any], defs: Mapping[str, Any]) -> dict[str, Any
     if ref := merged.pop("$ref", None):
         merged = dict(_resolved(defs[ref.rsplit("/", 1)[1]], defs)) | merged
     return merged
+
+
+def _without_nulls(value: Any) -> Any:
+    return {key: one for key, one in value.items() if one is not None} if isinstance(value, dict) else value
 
 
 def _list_type(path: str) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from dtq_api import openapi, problems, requests
 from dtq_api.catalog import CatalogCache
 from dtq_api.enqueue import enqueue
 from dtq_api.lanes import Lanes
+from dtq_api.scaling import ScalingHints
 from dtq_db.tasks import FailedFilter, TaskFilter, TaskStore
 
 BODY_SECONDS: Final = 10.0
@@ -54,6 +55,7 @@ class Parts:
     catalog: CatalogCache
     lanes: Lanes
     tasks: TaskStore
+    scaling: ScalingHints
     metrics: ApiMetrics
     registry: CollectorRegistry
     health: Health
@@ -77,6 +79,7 @@ def build(parts: Parts) -> Starlette:
             Route("/tasks/{id}", routes.get_task, methods=["GET"]),
             Route("/tasks/{id}/events", routes.get_events, methods=["GET"]),
             Route("/tasks/{id}/cancel", routes.cancel, methods=["POST"]),
+            Route("/queues/{queue}/scaling", routes.scaling, methods=["GET"]),
             Route("/dlq/redrive", routes.redrive, methods=["POST"]),
         ],
         exception_handlers={
@@ -160,6 +163,10 @@ class _Routes:
         if not row["requested"]:
             raise Rejected("AlreadyFinished", f"task {id_} is {row['status']} and cannot be cancelled any more")
         return _json({"id": row["id"], "status": row["status"]}, status=202 if row["status"] == "RUNNING" else 200)
+
+    async def scaling(self, request: Request) -> Response:
+        queue_set = request.query_params.get("queue_set", "default")
+        return _json(await self._parts.scaling.hint(queue_set, request.path_params["queue"]))
 
     async def redrive(self, request: Request) -> Response:
         asked = requests.parse_redrive(await body(request))

@@ -28,6 +28,7 @@ from dtq_api.catalog import REFRESH_SECONDS, CatalogCache
 from dtq_api.confirms import Confirms
 from dtq_api.health import ApiHealth
 from dtq_api.lanes import Lanes
+from dtq_api.scaling import ScalingHints
 from dtq_api.scheduler import SCHEDULE_SECONDS, Scheduler
 from dtq_db.connections import Database
 from dtq_db.tasks import TaskStore
@@ -83,6 +84,7 @@ class Api:
                 catalog=self.catalog,
                 lanes=self.lanes,
                 tasks=self.tasks,
+                scaling=ScalingHints(database, self.publisher, queue_sets=self.queue_sets),
                 metrics=metrics,
                 registry=self.registry,
                 health=self.health.everything,

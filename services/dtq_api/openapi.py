@@ -114,6 +114,17 @@ _SCHEMAS: Final = {
             "ids": {"type": "array", "items": _UUID},
         }
     ),
+    "ScalingHint": _object(
+        {
+            "queue_set": _STRING,
+            "queue": _STRING,
+            "backlog": _COUNT,
+            "ready": _COUNT,
+            "running": _COUNT,
+            "desiredReplicas": _COUNT,
+            "asOf": _TIME,
+        }
+    ),
     "Health": _object({"status": {"type": "string", "enum": ["ok", "degraded"]}}),
     "Problem": _object(
         {
@@ -244,6 +255,16 @@ _PATHS: Final = {
                 "409": _problem("It is finished already."),
             }
             | _UNAVAILABLE,
+        }
+    },
+    "/queues/{queue}/scaling": {
+        "get": {
+            "summary": "How many workers a queue wants; 503, never 0, when unknown.",
+            "parameters": [
+                {"name": "queue", "in": "path", "required": True, "schema": _STRING},
+                _query("queue_set", _STRING | {"default": "default"}),
+            ],
+            "responses": {"200": _answer("The hint.", "ScalingHint"), "404": _problem("No such queue.")} | _UNAVAILABLE,
         }
     },
     "/dlq/redrive": {

@@ -7,6 +7,7 @@ because Postgres is away goes back to the buffer, unacknowledged.
 import asyncio
 import random
 import time
+from collections import Counter
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -55,6 +56,7 @@ class Intake:
 
     Args:
         concurrency: slots: handlers that may run at a time.
+        running: counts handlers by `queue set/queue`, for the lease to report.
         backoff: for types that declare none.
     """
 
@@ -68,6 +70,7 @@ class Intake:
         *,
         types: list[str],
         concurrency: int,
+        running: Counter[str],
         backoff: Backoff,
         metrics: WorkerMetrics,
     ) -> None:
@@ -78,6 +81,7 @@ class Intake:
         self._finisher = finisher
         self._types = types
         self._concurrency = concurrency
+        self._running_by_queue = running
         self._backoff = backoff
         self._metrics = metrics
         self._running: dict[UUID, asyncio.Task[None]] = {}
@@ -182,10 +186,13 @@ class Intake:
     def _start(self, worker_id: UUID, claim: Claim) -> None:
         task = asyncio.get_running_loop().create_task(self._attempt(worker_id, claim))
         self._running[claim.id] = task
+        queue = f"{claim.queue_set}/{claim.queue}"
+        self._running_by_queue[queue] += 1
         self._metrics.running.set(len(self._running))
-        task.add_done_callback(lambda _: self._ended(claim.id, task))
+        task.add_done_callback(lambda _: self._ended(claim.id, queue, task))
 
-    def _ended(self, id_: UUID, task: asyncio.Task[None]) -> None:
+    def _ended(self, id_: UUID, queue: str, task: asyncio.Task[None]) -> None:
+        self._running_by_queue[queue] -= 1
         if self._running.get(id_) is task:
             del self._running[id_]
         self._metrics.running.set(len(self._running))

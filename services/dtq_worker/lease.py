@@ -7,7 +7,7 @@ is fenced before anybody else may take its tasks. An expired lease never comes b
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 from uuid import UUID, uuid4
 
@@ -29,6 +29,7 @@ class Lease:
     """One worker's succession of leases.
 
     Args:
+        running: handlers running now by `queue set/queue`; changed by the event loop, read here.
         on_cancel: called in the event loop with running tasks that are to be cancelled.
         on_fence: called in the event loop when the lease can no longer be relied on.
     """
@@ -41,6 +42,7 @@ class Lease:
         queues: Sequence[str],
         types: Sequence[str],
         concurrency: int,
+        running: Mapping[str, int],
         on_cancel: Callable[[list[UUID]], None],
         on_fence: Callable[[UUID], None],
     ) -> None:
@@ -49,6 +51,7 @@ class Lease:
         self._queues = queues
         self._types = types
         self._concurrency = concurrency
+        self._running = running
         self._on_cancel = on_cancel
         self._on_fence = on_fence
         self._id: UUID | None = None
@@ -110,7 +113,7 @@ class Lease:
             asked_at = time.monotonic()
             try:
                 async with asyncio.timeout(max(0.1, self._valid_until - asked_at)):
-                    cancelled = await store.renew(worker_id)
+                    cancelled = await store.renew(worker_id, dict(self._running))
             except Stale:
                 break
             except (Unavailable, TimeoutError) as error:

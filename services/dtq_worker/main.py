@@ -7,6 +7,7 @@ import asyncio
 import os
 import socket
 import time
+from collections import Counter
 from collections.abc import Mapping
 from typing import Final
 from uuid import UUID
@@ -96,12 +97,14 @@ class Worker:
             queue_set=self._queue_set,
             metrics=self._metrics,
         )
+        running: Counter[str] = Counter()
         self.lease = Lease(
             settings.db_dsn.get_secret_value(),
             name=f"{socket.gethostname()}:{os.getpid()}",
             queues=settings.queues,
             types=sorted(handlers),
             concurrency=settings.concurrency,
+            running=running,
             on_cancel=self._on_cancel,
             on_fence=self._on_fence,
         )
@@ -113,6 +116,7 @@ class Worker:
             self.finisher,
             types=sorted(handlers),
             concurrency=settings.concurrency,
+            running=running,
             backoff=settings.backoff,
             metrics=self._metrics,
         )

@@ -197,11 +197,12 @@ CREATE FUNCTION dtq_register(
     VALUES (p_id, p_name, p_queues, p_types, p_concurrency, now() + make_interval(secs => p_lease_seconds));
 $$;
 
-CREATE FUNCTION dtq_renew(p_id uuid, p_lease_seconds double precision)
+CREATE FUNCTION dtq_renew(p_id uuid, p_lease_seconds double precision, p_running jsonb DEFAULT '{}')
 RETURNS TABLE (renewed boolean, cancel_ids uuid[]) LANGUAGE sql AS $$
--- Extend a lease that has not expired; an expired one never comes back. The answer carries cancel requests.
+-- Extend a lease that has not expired; an expired one never comes back. It says what runs, and the answer
+-- carries cancel requests.
     WITH renewal AS (
-        UPDATE workers SET lease_expires_at = now() + make_interval(secs => p_lease_seconds)
+        UPDATE workers SET lease_expires_at = now() + make_interval(secs => p_lease_seconds), running = p_running
         WHERE id = p_id AND lease_expires_at > now()
         RETURNING id
     )

@@ -67,6 +67,9 @@ class Owner:
 
 
 LOCAL_UID: Final = "local"
+"""Owner of what `dtq apply` declared."""
+EMBEDDED_UID: Final = "embedded"
+"""Owner of the queue set that a process made from its environment: any manifest may take it over."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,7 +212,7 @@ def plan_queue_set_deletion(
 
 
 def _claim_refusal(name: str, owner: Owner, claim: Owner | None) -> Refusal | None:
-    if claim is None:
+    if claim is None or claim.uid == EMBEDDED_UID:
         return None
     if not owner.is_same_object(claim):
         # The holder is named only to its neighbours: other namespaces' objects are not ours to tell of.
@@ -263,6 +266,8 @@ def _changed_arguments(before: QueueRow | None, queue: QueueRow) -> list[str]:
 def _adoption_refusal(name: str, claim: Owner | None, row: Any, desired: Any, *, adopt: bool) -> Refusal | None:
     if claim is not None or row is None or row == desired or adopt:
         return None
+    if isinstance(row, TaskTypeRow) and not row.active:
+        return None  # let go of by an earlier object: it accepts nothing, so nothing changes under anyone
     message = (
         f"{name} exists, nobody claims it, and it differs in {differences(row, desired)}: "
         f'make the manifest equal, or set the annotation {ADOPT_ANNOTATION}: "true"'

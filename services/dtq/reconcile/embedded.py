@@ -1,11 +1,12 @@
 """The embedded default: the queue set that the environment names, for a start without any manifest.
 
-Owns its shape. It claims nothing, so a QueueSet manifest of the same name takes it over.
+Owns its shape. Its claim is one that any QueueSet manifest of the same name takes over.
 """
 
 import structlog
 
 from dtq.domain.manifests import QueueSet
+from dtq.domain.plan import EMBEDDED_UID, Owner
 from dtq.domain.rows import queue_set_row
 from dtq.runtime.settings import Settings
 from dtq_db.connections import Database
@@ -42,5 +43,6 @@ async def ensure_default(database: Database, settings: Settings) -> None:
     row = queue_set_row(default_queue_set(settings))
     async with transaction(database) as resources:
         if await resources.queue_set(row.name) is None and await resources.prefix_holder(row) is None:
+            await resources.put_claim("QueueSet", row.name, Owner(uid=EMBEDDED_UID, namespace="", name=row.name))
             await resources.put_queue_set(row)
             _log.info("no queue set is declared: using the one of the environment", namespace=row.namespace)

@@ -116,6 +116,10 @@ class Settings(BaseModel):
     worker_http_port: Address = Field(default=("0.0.0.0", 8081), alias="WORKER_HTTP_PORT")  # noqa: S104
     worker_drain_seconds: Seconds = Field(default=30.0, alias="WORKER_DRAIN")
     events_retention_days: int = Field(default=30, alias="EVENTS_RETENTION_DAYS", ge=1, le=3650)
+    watch_namespaces: Csv = Field(default=(), alias="DTQ_WATCH_NAMESPACES")
+    resync_seconds: Seconds = Field(default=60.0, alias="DTQ_RESYNC_SECONDS")
+    delete_give_up_seconds: Seconds = Field(default=900.0, alias="DTQ_DELETE_GIVE_UP")
+    operator_http_port: Address = Field(default=("0.0.0.0", 8082), alias="DTQ_OPERATOR_HTTP_PORT")  # noqa: S104
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = Field(
         default="info", alias="DTQ_LOG_LEVEL"
     )

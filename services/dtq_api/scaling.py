@@ -1,0 +1,55 @@
+"""Scaling hints over HTTP, as KEDA's `metrics-api` trigger reads them.
+
+Owns the lookup. Unknown is an error (503), never 0: a scaler would take the last worker away.
+"""
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from dtq.broker.inspect import ready_counts
+from dtq.broker.publisher import Publisher
+from dtq.domain.errors import Rejected, Unavailable
+from dtq.domain.manifests import QueueSetSpec
+from dtq.domain.scaling import Load, desired_replicas
+from dtq.domain.topology import work_queue
+from dtq_db import catalog
+from dtq_db.connections import Database
+
+
+class ScalingHints:
+    """Answers how many workers a queue wants now."""
+
+    def __init__(
+        self, database: Database, publisher: Publisher, *, queue_sets: Callable[[], Mapping[str, QueueSetSpec]]
+    ) -> None:
+        self._database = database
+        self._publisher = publisher
+        self._queue_sets = queue_sets
+
+    async def hint(self, queue_set: str, queue: str) -> dict[str, Any]:
+        """Return backlog and desired replicas of a queue.
+
+        Raises:
+            Rejected: `NotFound`: no such queue set or queue.
+            Unavailable: the backlog is unknown.
+        """
+        spec = self._queue_sets().get(queue_set)
+        declared = next((one for one in spec.queues if one.name == queue), None) if spec else None
+        if spec is None or declared is None:
+            raise Rejected("NotFound", f"not found: queue {queue!r} of queue set {queue_set!r} is not declared")
+        name = work_queue(spec.namespace, queue)
+        ready = (await ready_counts(self._publisher.link, [name]))[name]
+        if ready is None:
+            raise Unavailable(f"queue {name} is missing in RabbitMQ, so its backlog is unknown")
+        running, concurrency = (await catalog.running_counts(self._database)).get(f"{queue_set}/{queue}", (0, 0))
+        load = Load(ready=ready, running=running, concurrency=concurrency)
+        return {
+            "queue_set": queue_set,
+            "queue": queue,
+            "backlog": load.backlog,
+            "ready": ready,
+            "running": running,
+            "desiredReplicas": desired_replicas(load, declared.scaling),
+            "asOf": datetime.now(UTC),
+        }

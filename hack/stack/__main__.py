@@ -46,7 +46,7 @@ def main() -> int:
     """Run one command; the exit code is 1 for a failure that was told."""
     given = _parser().parse_args()
     try:
-        settings = Settings.load(os.environ)
+        settings = Settings.load(os.environ, forgiving=given.verb == "destroy")
         match given.verb:
             case "up":
                 with settings.lock():
@@ -62,6 +62,14 @@ def main() -> int:
                 SIMPLE[verb](settings)
     except StackError as error:
         print(f"\n{error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"\nThe system refused: {error}.", file=sys.stderr)
+        print(
+            "Fix: free the disk or the rights that it names (was the stack started as another user?); "
+            "`make destroy` starts over.",
+            file=sys.stderr,
+        )
         return 1
     except subprocess.TimeoutExpired as error:
         print(f"\n`{' '.join(map(str, error.cmd))}` did not end in {error.timeout:g} s.", file=sys.stderr)

@@ -39,12 +39,7 @@ def up(settings: Settings, wanted: str) -> None:
 
 def down(settings: Settings) -> None:
     """Stop every process; the data stays."""
-    saved = _saved(settings)
-    App(saved).stop()
-    provider = _known(saved)
-    if any(part.process or part.healthy for part in provider.parts()):
-        with report.step("Stopping Postgres and RabbitMQ"):
-            provider.stop()
+    _stop(_saved(settings))
     report.say("Nothing runs any more. The data is kept: `make up` goes on with it, `make destroy` deletes it.")
 
 
@@ -114,10 +109,18 @@ def _servers(settings: Settings, wanted: str) -> Provider:
     provider = _chosen(settings, wanted)
     if saved.ports != settings.ports or settings.provider not in ("", provider.name):
         report.say("==> The stack moves to other ports or another provider")
-        down(settings)
+        _stop(saved)
     settings.save(provider.name)
     provider.start()
     return provider
+
+
+def _stop(saved: Settings) -> None:
+    App(saved).stop()
+    provider = _known(saved)
+    if any(part.process or part.healthy for part in provider.parts()):
+        with report.step("Stopping Postgres and RabbitMQ"):
+            provider.stop()
 
 
 def _saved(settings: Settings) -> Settings:

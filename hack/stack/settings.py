@@ -47,11 +47,20 @@ class Settings:
     provider: str = ""
 
     @classmethod
-    def load(cls, environ: Mapping[str, str]) -> "Settings":
-        """What is remembered, with ports that the environment names put over it."""
+    def load(cls, environ: Mapping[str, str], *, forgiving: bool = False) -> "Settings":
+        """What is remembered, with ports that the environment names put over it.
+
+        Forgiving, a damaged memory counts as none: enough to delete what there is.
+        """
         state = Path(environ.get("DTQ_STATE") or ROOT / ".dtq").absolute()
         home = _servers_home(state)
-        saved = _read(home / "stack.json")
+        try:
+            saved = _read(home / "stack.json")
+        except StackError:
+            if not forgiving:
+                raise
+            (home / "stack.json").unlink()
+            saved = {}
         ports = {name: default for name, (_, default) in PORTS.items()} | saved.get("ports", {})
         ports |= {
             name: _port(variable, environ[variable]) for name, (variable, _) in PORTS.items() if environ.get(variable)

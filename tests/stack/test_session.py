@@ -3,26 +3,13 @@
 import os
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
-
-import pytest
 
 from hack.stack import ports
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "tests" / "stack" / "session_sample.py"
-
-
-@pytest.fixture
-def open_folder() -> Iterator[Path]:
-    """Unlike tmp_path, a folder that the servers' own users can reach."""
-    with tempfile.TemporaryDirectory(prefix="dtq-session-") as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        yield folder
 
 
 def run_session(folder: Path, *arguments: str) -> tuple[int, list[list[str]]]:
@@ -44,8 +31,8 @@ def run_session(folder: Path, *arguments: str) -> tuple[int, list[list[str]]]:
     return done.returncode, [line.split() for line in record.read_text().splitlines()]
 
 
-def test_all_processes_share_one_server_which_ends_with_the_session(open_folder: Path) -> None:
-    code, rows = run_session(open_folder, "-n", "2")
+def test_all_processes_share_one_server_which_ends_with_the_session(services_folder: Path) -> None:
+    code, rows = run_session(services_folder, "-n", "2")
     assert code == 1, "the sample's failure is reported"
     assert sorted(row[0] for row in rows) == ["0", "1", "2", "3"]
     assert {row[1] for row in rows} == {"gw0", "gw1"}
@@ -55,7 +42,7 @@ def test_all_processes_share_one_server_which_ends_with_the_session(open_folder:
     assert ports.is_free(port)
 
 
-def test_no_server_is_started_that_no_test_asks_for(open_folder: Path) -> None:
-    code, rows = run_session(open_folder, "-k", "needs_nothing", "--log-cli-level=CRITICAL")
+def test_no_server_is_started_that_no_test_asks_for(services_folder: Path) -> None:
+    code, rows = run_session(services_folder, "-k", "needs_nothing", "--log-cli-level=CRITICAL")
     assert code == 0
     assert rows == []

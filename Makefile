@@ -8,6 +8,8 @@ VENV := .venv/.dtq-bootstrap
 STACK := $(PYTHON) -m hack.stack
 # Where Postgres and RabbitMQ come from: native or compose; empty means the best that works here.
 PROVIDER :=
+# What needs a cluster, or what one is made of; `make test` leaves it to `make test-cluster`.
+CLUSTER_SUITES := tests/cluster/test_control_plane.py
 # Given to pytest, for example: make test ARGS='-k backoff'
 ARGS :=
 # Ports and the state folder can be set too: make up DTQ_API_PORT=9090 DTQ_STATE=/var/tmp/dtq
@@ -52,7 +54,7 @@ db-shell: $(VENV) ## psql on the stack's database
 	@$(STACK) db-shell
 
 ##@ Development
-.PHONY: lint types test fmt verify clean
+.PHONY: lint types test test-cluster fmt verify clean
 lint: $(VENV) ## Style, format and layers
 	$(PYTHON) -m ruff check
 	$(PYTHON) -m ruff format --check
@@ -60,7 +62,9 @@ lint: $(VENV) ## Style, format and layers
 types: $(VENV) ## Strict types
 	$(PYTHON) -m mypy
 test: $(VENV) packages ## Every suite that needs no cluster, on real servers
-	$(PYTHON) -m pytest -n 2 $(ARGS)
+	$(PYTHON) -m pytest -n 2 $(CLUSTER_SUITES:%=--ignore=%) $(ARGS)
+test-cluster: $(VENV) packages ## The suites that build or need a cluster (Go; minutes when nothing is cached)
+	$(PYTHON) -m pytest $(CLUSTER_SUITES) $(ARGS)
 fmt: $(VENV) ## Format, and mend what can be mended
 	$(PYTHON) -m ruff check --fix-only
 	$(PYTHON) -m ruff format

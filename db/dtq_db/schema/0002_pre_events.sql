@@ -28,6 +28,9 @@ BEGIN
     IF to_regclass(partition) IS NOT NULL THEN
         RETURN false;
     END IF;
+    -- Attaching locks the default partition anyway. Locked before the move, no event can come in between, which
+    -- would make every creation fail as long as tasks are moving.
+    LOCK TABLE task_events_default IN ACCESS EXCLUSIVE MODE;
     EXECUTE format('CREATE TABLE %I (LIKE task_events INCLUDING DEFAULTS INCLUDING CONSTRAINTS)', partition);
     EXECUTE format(
         'WITH moved AS (DELETE FROM task_events_default WHERE at >= %L AND at < %L RETURNING *)

@@ -22,16 +22,20 @@ $$;
 
 CREATE FUNCTION dtq_replay(p_key text, p_type text, p_payload text)
 RETURNS TABLE (id uuid, status text, queue text, same boolean) LANGUAGE sql AS $$
--- Answer an idempotent hit, and pin the row: whoever stored it may no longer undo it.
+-- Answer an idempotent hit, and pin the row: whoever stored it may no longer undo it. A conflict locks its row too:
+-- a row that is being taken back at this moment is no answer, whatever the snapshot still shows.
     WITH pinned AS (
         UPDATE tasks t SET replays = t.replays + 1
         WHERE t.idempotency_key = p_key AND t.type = p_type AND t.payload = p_payload::jsonb
         RETURNING t.id, t.status, t.queue
+    ), other AS (
+        SELECT t.id, t.status, t.queue FROM tasks t
+        WHERE t.idempotency_key = p_key AND NOT (t.type = p_type AND t.payload = p_payload::jsonb)
+        FOR KEY SHARE
     )
     SELECT p.id, p.status, p.queue, true FROM pinned p
     UNION ALL
-    SELECT t.id, t.status, t.queue, false FROM tasks t
-    WHERE t.idempotency_key = p_key AND NOT EXISTS (SELECT 1 FROM pinned);
+    SELECT o.id, o.status, o.queue, false FROM other o;
 $$;
 
 CREATE FUNCTION dtq_undo(p_ids uuid[]) RETURNS TABLE (id uuid) LANGUAGE sql AS $$
@@ -101,10 +105,12 @@ RETURNS TABLE (
 ) LANGUAGE plpgsql AS $$
 -- Win the right to run. What is due but not for this worker now (too early, paused, no handler) goes back to the
 -- relay, since its message is about to be acknowledged. Anything else that is missing from the answer is a
--- duplicate, cancelled or finished. The worker row is locked against the reaper, not against renewals.
+-- duplicate, cancelled or finished. The worker row is locked against the reaper, not against renewals; a worker
+-- that was reaped while this transaction was under way must not win what no reaper would ever take back.
 #variable_conflict use_column
 BEGIN
-    PERFORM 1 FROM workers w WHERE w.id = p_worker_id AND w.lease_expires_at > now() FOR KEY SHARE;
+    PERFORM 1 FROM workers w
+    WHERE w.id = p_worker_id AND w.lease_expires_at > clock_timestamp() AND w.reaped_at IS NULL FOR KEY SHARE;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'lease of worker % is gone', p_worker_id USING ERRCODE = 'DTQ01';
     END IF;
@@ -199,11 +205,11 @@ $$;
 
 CREATE FUNCTION dtq_renew(p_id uuid, p_lease_seconds double precision, p_running jsonb DEFAULT '{}')
 RETURNS TABLE (renewed boolean, cancel_ids uuid[]) LANGUAGE sql AS $$
--- Extend a lease that has not expired; an expired one never comes back. It says what runs, and the answer
--- carries cancel requests.
+-- Extend a lease that has not expired; an expired one never comes back, not even for a renewal that has waited
+-- for the reaper: hence the clock instead of now(). It says what runs, and the answer carries cancel requests.
     WITH renewal AS (
         UPDATE workers SET lease_expires_at = now() + make_interval(secs => p_lease_seconds), running = p_running
-        WHERE id = p_id AND lease_expires_at > now()
+        WHERE id = p_id AND lease_expires_at > clock_timestamp() AND reaped_at IS NULL
         RETURNING id
     )
     SELECT EXISTS (SELECT 1 FROM renewal),
@@ -216,22 +222,25 @@ CREATE FUNCTION dtq_expire(p_id uuid) RETURNS void LANGUAGE sql AS $$
     UPDATE workers SET lease_expires_at = now() WHERE id = p_id AND lease_expires_at > now();
 $$;
 
-CREATE FUNCTION dtq_cancel(p_id uuid) RETURNS TABLE (id uuid, status text, requested boolean) LANGUAGE sql AS $$
--- Cancel what waits; ask the worker to stop what runs. A terminal task is left alone.
-    WITH waiting AS (
-        UPDATE tasks t SET status = 'CANCELLED', needs_publish = NULL, publish_at = NULL,
-            last_error = 'cancelled before it ran', updated_at = now()
-        WHERE t.id = p_id AND t.status = 'ENQUEUED'
-        RETURNING t.id, t.status
-    ), running AS (
-        UPDATE tasks t SET cancel_requested_at = coalesce(t.cancel_requested_at, now())
-        WHERE t.id = p_id AND t.status = 'RUNNING'
-        RETURNING t.id, t.status
-    )
-    SELECT w.id, w.status, true FROM waiting w
-    UNION ALL SELECT r.id, r.status, true FROM running r
-    UNION ALL SELECT t.id, t.status, false FROM tasks t
-        WHERE t.id = p_id AND NOT EXISTS (SELECT 1 FROM waiting) AND NOT EXISTS (SELECT 1 FROM running);
+CREATE FUNCTION dtq_cancel(p_id uuid) RETURNS TABLE (id uuid, status text, requested boolean) LANGUAGE plpgsql AS $$
+-- Cancel what waits; ask the worker to stop what runs. A terminal task is left alone. One UPDATE decides by the row
+-- as it is once it is locked: between two of them a task that is claimed at this moment would slip through.
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    UPDATE tasks t SET
+        status = CASE t.status WHEN 'ENQUEUED' THEN 'CANCELLED' ELSE t.status END,
+        needs_publish = NULL,
+        publish_at = NULL,
+        last_error = CASE t.status WHEN 'ENQUEUED' THEN 'cancelled before it ran' ELSE t.last_error END,
+        updated_at = CASE t.status WHEN 'ENQUEUED' THEN now() ELSE t.updated_at END,
+        cancel_requested_at = CASE t.status WHEN 'RUNNING' THEN coalesce(t.cancel_requested_at, now()) END
+    WHERE t.id = p_id AND t.status IN ('ENQUEUED', 'RUNNING')
+    RETURNING t.id, t.status, true;
+    IF NOT FOUND THEN
+        RETURN QUERY SELECT t.id, t.status, false FROM tasks t WHERE t.id = p_id;
+    END IF;
+END;
 $$;
 
 CREATE FUNCTION dtq_redrive(p_ids uuid[]) RETURNS TABLE (id uuid, queue_set text) LANGUAGE sql AS $$

@@ -48,14 +48,8 @@ class Resources:
 
     async def task_type(self, name: str) -> TaskTypeRow | None:
         """Return a task type's row, or None."""
-        row = await self._connection.fetchrow(query("task_type_get"), name)
-        if row is None:
-            return None
-        columns: dict[str, Any] = dict(row)
-        for name_ in ("payload_schema", "backoff"):
-            columns[name_] = None if row[name_] is None else json.loads(row[name_])
-        columns["schedules"] = tuple(ScheduleRow(**one) for one in json.loads(row["schedules"]))
-        return TaskTypeRow(**columns)
+        rows = await self._connection.fetch(query("task_type_get"), [name])
+        return _task_type(rows[0]) if rows else None
 
     async def task_type_in_use(self, name: str) -> bool:
         """Return whether any task refers to the type."""
@@ -159,3 +153,41 @@ async def names(database: Database, kind: Kind) -> list[str]:
     """Return the names of every row of a kind."""
     statement = "task_type_names" if kind == "TaskType" else "queue_set_names"
     return [row[0] for row in await database.fetch(query(statement))]
+
+
+async def task_types(database: Database) -> dict[str, TaskTypeRow]:
+    """Return every task type's row, by name.
+
+    Raises:
+        Unavailable: the database does not answer.
+    """
+    return {row["type"]: _task_type(row) for row in await database.fetch(query("task_type_get"), None)}
+
+
+async def claims(database: Database) -> list[tuple[Kind, str, Owner]]:
+    """Return every claim: kind, name and owner.
+
+    Raises:
+        Unavailable: the database does not answer.
+    """
+    return [
+        (
+            row["kind"],
+            row["key"],
+            Owner(
+                uid=row["owner_uid"],
+                namespace=row["owner_namespace"],
+                name=row["owner_name"],
+                generation=row["generation"],
+            ),
+        )
+        for row in await database.fetch(query("resource_claim_list"))
+    ]
+
+
+def _task_type(row: asyncpg.Record) -> TaskTypeRow:
+    columns: dict[str, Any] = dict(row)
+    for name in ("payload_schema", "backoff"):
+        columns[name] = None if row[name] is None else json.loads(row[name])
+    columns["schedules"] = tuple(ScheduleRow(**one) for one in json.loads(row["schedules"]))
+    return TaskTypeRow(**columns)

@@ -47,6 +47,12 @@ def worker() -> None:
     _process("dtq_worker.main")
 
 
+@app.command()
+def operator() -> None:
+    """Run the Kubernetes operator until SIGTERM."""
+    _process("dtq_operator.main")
+
+
 @app.command(help=migrations_help)
 def migrate(
     status: Annotated[bool, typer.Option("--status", help="Only show what is applied and what is pending.")] = False,

@@ -5,7 +5,7 @@ messages unless its caller has said so.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 
 import aiormq
@@ -29,9 +29,17 @@ class Admin:
         Raises:
             Unavailable: the broker does not answer.
         """
+        return await self.counts([queue.name for queue in topology.queues])
+
+    async def counts(self, queues: Sequence[str]) -> dict[str, int | None]:
+        """Return how many messages each of these queues has; None where one is missing.
+
+        Raises:
+            Unavailable: the broker does not answer.
+        """
         with _translated():
             channels = Channels(self._connection)
-            counts = {queue.name: await message_count(channels, queue.name) for queue in topology.queues}
+            counts = {queue: await message_count(channels, queue) for queue in queues}
             await channels.close()
             return counts
 

@@ -67,7 +67,7 @@ class Owner:
 
 
 LOCAL_UID: Final = "local"
-"""Owner of what `dtq apply` declared."""
+"""Owner of what `dtq apply` declared: an object of a cluster may take it over, never the other way round."""
 EMBEDDED_UID: Final = "embedded"
 """Owner of the queue set that a process made from its environment: any manifest may take it over."""
 
@@ -212,16 +212,14 @@ def plan_queue_set_deletion(
 
 
 def _claim_refusal(name: str, owner: Owner, claim: Owner | None) -> Refusal | None:
-    if claim is None or claim.uid == EMBEDDED_UID:
+    if claim is None or claim.uid == EMBEDDED_UID or (claim.uid == LOCAL_UID and owner.uid != LOCAL_UID):
         return None
     if not owner.is_same_object(claim):
         # The holder is named only to its neighbours: other namespaces' objects are not ours to tell of.
         holder = (
             f"{claim.namespace}/{claim.name}" if claim.namespace == owner.namespace else "another namespace's object"
         )
-        if claim.uid == LOCAL_UID:
-            holder = "a manifest applied without a cluster (`dtq delete` it there)"
-        elif owner.uid == LOCAL_UID:
+        if owner.uid == LOCAL_UID:
             holder = "an object in a cluster (use kubectl)"
         message = f"the name {name} is claimed by {holder}: choose another name"
         return Refusal(reason=Reason.NAME_CONFLICT, message=message)

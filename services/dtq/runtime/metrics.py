@@ -119,3 +119,56 @@ class WorkerMetrics:
             "How late the event loop woke up last; async handlers that block raise it.",
             registry=registry,
         )
+
+
+class OperatorMetrics:
+    """What the operator counts."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.reconciles = Counter(
+            "dq_operator_reconcile_total",
+            "Reconciles by kind and result (ok|refused|waiting|conflict|gone).",
+            ["kind", "result"],
+            registry=registry,
+        )
+        self.reconcile_seconds = Histogram(
+            "dq_operator_reconcile_seconds",
+            "How long one reconcile took.",
+            ["kind"],
+            buckets=_LATENCY,
+            registry=registry,
+        )
+        self.depth = Gauge("dq_operator_workqueue_depth", "Keys that are due or under way.", registry=registry)
+        self.oldest = Gauge(
+            "dq_operator_workqueue_oldest_seconds", "How long the oldest due key has waited.", registry=registry
+        )
+        self.objects = Gauge(
+            "dq_operator_objects", "Objects by kind and whether they are ready.", ["kind", "ready"], registry=registry
+        )
+        self.drift = Counter(
+            "dq_operator_drift_repairs_total", "Objects that had changed behind our back.", ["kind"], registry=registry
+        )
+        self.backend_up = Gauge("dq_operator_backend_up", "1 while a backend answers.", ["backend"], registry=registry)
+        self.last_sweep = Gauge(
+            "dq_operator_last_sweep_timestamp_seconds", "When a sweep last came to its end.", registry=registry
+        )
+        self.orphans = Gauge(
+            "dq_operator_orphans", "Claims whose object is gone and that were not let go of yet.", registry=registry
+        )
+        self.requests = Counter(
+            "dq_operator_api_requests_total",
+            "Requests to the Kubernetes API besides kopf's watches.",
+            registry=registry,
+        )
+        self.status_writes = Counter(
+            "dq_operator_status_writes_total", "Statuses written, by kind.", ["kind"], registry=registry
+        )
+        self.desired_replicas = Gauge(
+            "dq_queue_desired_replicas", "Workers that a queue wants.", ["queue_set", "queue"], registry=registry
+        )
+        self.backlog = Gauge(
+            "dq_queue_messages",
+            "Messages of a queue by state (ready|running).",
+            ["queue_set", "queue", "state"],
+            registry=registry,
+        )

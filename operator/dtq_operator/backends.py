@@ -1,0 +1,197 @@
+"""The backends of a reconcile: Postgres and RabbitMQ, each behind its breaker.
+
+Owns what an effect's outcome means for the conditions. A backend that is down is met once; its objects are
+parked and come back with it.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from dtq.broker.admin import connected
+from dtq.domain.errors import Rejected, Unavailable
+from dtq.domain.manifests import QueueSet, TaskType
+from dtq.domain.plan import Action, Owner, Plan, Reason, Refusal
+from dtq.domain.topology import work_queue
+from dtq.reconcile.queue_sets import Reconciled, reconcile_queue_set, release_queue_set
+from dtq.reconcile.task_types import reconcile_task_type, release_task_type
+from dtq.runtime.settings import Settings
+from dtq_db import catalog
+from dtq_db.connections import Database
+from dtq_db.resources import transaction
+from dtq_operator import conditions
+from dtq_operator.breaker import Breaker
+from dtq_operator.conditions import USER_ERRORS, Condition
+from dtq_operator.store import Key
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effect:
+    """What came of applying an object.
+
+    Attributes:
+        status: further fields of the status; None removes one.
+        repaired: what had to be written or declared, for people; empty if nothing.
+        warning: reason and message of an event to record.
+        waits: something else must change first.
+    """
+
+    conditions: list[Condition]
+    status: dict[str, Any] = field(default_factory=dict)
+    result: str = "ok"
+    repaired: str = ""
+    refused_as: Reason | None = None
+    warning: tuple[str, str] | None = None
+    waits: bool = False
+
+
+class Backends:
+    """Applies objects to Postgres and RabbitMQ.
+
+    Args:
+        requeue: called with each key that waited for a backend, once it is back.
+        desired: desired replicas by queue of a queue set, by the set's name; empty while unknown.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        *,
+        requeue: Callable[[Key], None],
+        desired: Callable[[str], dict[str, int]],
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._desired = desired
+        self.postgres: Breaker[Key] = Breaker("postgres", lambda: catalog.revision(database), requeue)
+        self.rabbitmq: Breaker[Key] = Breaker("rabbitmq", self._probe_broker, requeue)
+
+    async def apply_task_type(self, key: Key, manifest: TaskType, owner: Owner) -> Effect:
+        """Make Postgres hold a TaskType."""
+        if self.postgres.is_open:
+            return self._down(key, self.postgres, "Synced", "DatabaseUnavailable", self.postgres.reason)
+        try:
+            plan = await reconcile_task_type(self._database, manifest, owner)
+        except Unavailable as error:
+            return self._down(key, self.postgres, "Synced", "DatabaseUnavailable", str(error))
+        if plan.refusal:
+            return _refused(plan.refusal, "Synced")
+        schema = manifest.spec.payload_schema
+        digest = schema and hashlib.sha256(json.dumps(schema, sort_keys=True).encode()).hexdigest()[:12]
+        return Effect(
+            conditions=conditions.serving(active=manifest.spec.active),
+            status={"schemaHash": digest},
+            repaired=_written(plan),
+        )
+
+    async def apply_queue_set(self, key: Key, manifest: QueueSet, owner: Owner) -> Effect:
+        """Make Postgres and RabbitMQ hold a QueueSet."""
+        for breaker, reason in ((self.postgres, "DatabaseUnavailable"), (self.rabbitmq, "BrokerUnreachable")):
+            if breaker.is_open:
+                return self._down(key, breaker, "TopologyDeclared", reason, breaker.reason)
+        try:
+            done = await reconcile_queue_set(self._database, self._url(manifest.spec.vhost), manifest, owner)
+        except Rejected as error:
+            found = conditions.broker_trouble("AccessRefused", str(error), stalled=True)
+            return Effect(conditions=found, result="refused", waits=True)
+        except Unavailable as error:
+            is_database = "Postgres" in str(error)
+            breaker = self.postgres if is_database else self.rabbitmq
+            reason = "DatabaseUnavailable" if is_database else "BrokerUnreachable"
+            return self._down(key, breaker, "TopologyDeclared", reason, str(error))
+        if done.plan.refusal:
+            return _refused(done.plan.refusal, "TopologyDeclared")
+        return self._queue_set_effect(key, manifest, done)
+
+    async def release(self, key: Key, owner: Owner, *, force: bool) -> Refusal | None:
+        """Let go of an object as its policy says; return why that must wait, or None.
+
+        Raises:
+            Unavailable: a backend that its policy needs does not answer.
+        """
+        if key.kind == "TaskType":
+            return (await release_task_type(self._database, key.name, owner)).refusal
+        async with transaction(self._database) as resources:
+            row = await resources.queue_set(key.name)
+        vhost = row.vhost if row else self._settings.rmq_vhost
+        done = await release_queue_set(self._database, self._url(vhost), key.name, owner, force=force)
+        return done.plan.refusal
+
+    async def is_claimed_by_another(self, key: Key, owner: Owner) -> bool:
+        """Return whether the name is somebody else's; while Postgres is down, assume so and do nothing."""
+        try:
+            async with transaction(self._database) as resources:
+                claim = await resources.claim("TaskType" if key.kind == "TaskType" else "QueueSet", key.name)
+        except Unavailable:
+            return True
+        return claim is not None and not owner.is_same_object(claim)
+
+    def _queue_set_effect(self, key: Key, manifest: QueueSet, done: Reconciled) -> Effect:
+        spec = manifest.spec
+        if done.mismatched:
+            message = "; ".join(f"{name} exists with other arguments" for name in sorted(done.mismatched))
+            found = conditions.broker_trouble(
+                "ArgumentMismatch", f"{message}: delete it once it is empty, or declare a new name", stalled=True
+            )
+        else:
+            found = conditions.declared(queues=len(spec.queues), paused=spec.paused)
+        desired = self._desired(key.name)
+        found.append(_scaling(manifest, desired))
+        queues = []
+        for queue in spec.queues:
+            name = work_queue(spec.namespace, queue.name)
+            state = {"name": queue.name, "queueName": name}
+            state["state"] = "Mismatch" if name in done.mismatched else "Declared"
+            known = {"desiredReplicas": desired[queue.name]} if queue.name in desired else {}
+            queues.append(state | known)
+        return Effect(
+            conditions=found,
+            status={"queueCount": len(queues), "queues": queues},
+            result="refused" if done.mismatched else "ok",
+            repaired=_written(done.plan),
+        )
+
+    def _down(self, key: Key, breaker: Breaker[Key], effect: str, reason: str, message: str) -> Effect:
+        breaker.trip(key, message)
+        # The driver's words differ from try to try, and each would be one more write.
+        text = f"{breaker.name} does not answer; everything is looked at again once it does"
+        return Effect(conditions=conditions.unavailable(effect, reason, text), result="waiting", warning=(reason, text))
+
+    async def _probe_broker(self) -> None:
+        async with connected(self._settings.rmq_url):
+            pass
+
+    def _url(self, vhost: str) -> str:
+        return self._settings.model_copy(update={"rmq_vhost": vhost}).rmq_url
+
+
+def _refused(refusal: Refusal, effect: str) -> Effect:
+    return Effect(
+        conditions=conditions.refused(refusal, effect),
+        result="refused",
+        refused_as=refusal.reason,
+        warning=(str(refusal.reason), refusal.message),
+        # A claim may be let go of, a queue set may come: only an edit ends the others, and it is an event.
+        waits=refusal.reason not in USER_ERRORS or refusal.reason is Reason.NAME_CONFLICT,
+    )
+
+
+def _written(plan: Plan) -> str:
+    acts = [step for step in plan.steps if step.action is not Action.CLAIM]
+    return "; ".join(
+        f"{step.action} {step.target} {f'({step.detail})' if step.detail else ''}".strip() for step in acts
+    )
+
+
+def _scaling(manifest: QueueSet, desired: dict[str, int]) -> Condition:
+    modes = {queue.scaling.mode for queue in manifest.spec.queues}
+    if modes == {"Disabled"}:
+        return Condition(type="ScalingActive", status="Unknown", reason="Disabled", message="scaling.mode is Disabled")
+    if not desired:
+        message = "the backlog is unknown: replicas stay as they are"
+        return Condition(type="ScalingActive", status="False", reason="StatsUnavailable", message=message)
+    reason = "OperatorScaling" if "Operator" in modes else "Published"
+    return Condition(type="ScalingActive", status="True", reason=reason, message="desiredReplicas are published")

@@ -1,0 +1,71 @@
+"""The breaker: one per backend, so that an outage is met once and not once per object.
+
+Owns who waits for which backend. Must never make the process unhealthy: an outage is not our bug.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final, Generic, TypeVar
+
+import structlog
+
+from dtq.domain.errors import Unavailable
+from dtq.runtime.loops import backoff_seconds, wait
+
+K = TypeVar("K")
+PROBE_SECONDS: Final = 1.0
+"""Pause before the first probe of a backend that is down, in seconds; later ones come more slowly."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Breaker(Generic[K]):
+    """Parks keys while a backend is down.
+
+    Args:
+        name: of the backend, for logs and metrics.
+        probe: raises Unavailable while it is down.
+        release: called with each parked key once it is back.
+    """
+
+    def __init__(self, name: str, probe: Callable[[], Awaitable[object]], release: Callable[[K], None]) -> None:
+        self.name = name
+        self._probe = probe
+        self._release = release
+        self._parked: set[K] = set()
+        self._tripped = asyncio.Event()
+        self.reason = ""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the backend is down."""
+        return self._tripped.is_set()
+
+    def trip(self, key: K, reason: str) -> None:
+        """Park a key: the backend did not answer it."""
+        if not self.is_open:
+            _log.warning("backend is down", backend=self.name, reason=reason)
+        self.reason = reason
+        self._parked.add(key)
+        self._tripped.set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Probe an open breaker until the backend is back, then release what was parked."""
+        failures = 0
+        while not stop.is_set():
+            if not self.is_open:
+                failures = 0
+                await wait(self._tripped, PROBE_SECONDS)
+                continue
+            await wait(stop, backoff_seconds(failures + 1, PROBE_SECONDS))
+            try:
+                await self._probe()
+            except Unavailable as error:
+                self.reason = str(error)
+                failures += 1
+                continue
+            parked, self._parked = self._parked, set()
+            self._tripped.clear()
+            _log.info("backend is back", backend=self.name, parked=len(parked))
+            for key in parked:
+                self._release(key)

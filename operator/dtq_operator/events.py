@@ -1,0 +1,69 @@
+"""Kubernetes Events: what `kubectl describe` tells, each thing once.
+
+Owns deduplication. An event that cannot be recorded is only a line of the log.
+"""
+
+import hashlib
+import time
+from collections import OrderedDict
+from datetime import UTC, datetime
+from typing import Final
+
+import structlog
+
+from dtq.domain.errors import Unavailable
+from dtq_operator.conditions import MESSAGE_CHARS_MAX
+from dtq_operator.kube import Conflict, Kube, Object
+
+REPEAT_SECONDS: Final = 600.0
+"""How long the same event of the same object is not repeated, in seconds."""
+REMEMBERED_MAX: Final = 10_000
+"""Most events remembered; the oldest are forgotten."""
+COMPONENT: Final = "dtq-operator"
+
+_log = structlog.get_logger(__name__)
+
+
+class Events:
+    """Records events."""
+
+    def __init__(self, kube: Kube) -> None:
+        self._kube = kube
+        self._recorded: OrderedDict[str, float] = OrderedDict()
+
+    async def record(self, kind: str, obj: Object, reason: str, message: str, *, warning: bool = False) -> None:
+        """Record that something happened to an object, unless it was said just now."""
+        meta = obj["metadata"]
+        digest = hashlib.sha256(f"{meta['uid']}/{reason}/{message}".encode()).hexdigest()[:16]
+        now = time.monotonic()
+        if now - self._recorded.get(digest, float("-inf")) < REPEAT_SECONDS:
+            return
+        self._recorded[digest] = now
+        self._recorded.move_to_end(digest)
+        while len(self._recorded) > REMEMBERED_MAX:
+            self._recorded.popitem(last=False)
+        at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        event = {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"generateName": f"{meta['name']}.", "namespace": meta["namespace"]},
+            "involvedObject": {
+                "apiVersion": obj.get("apiVersion"),
+                "kind": kind,
+                "name": meta["name"],
+                "namespace": meta["namespace"],
+                "uid": meta["uid"],
+            },
+            "reason": reason,
+            "message": message[:MESSAGE_CHARS_MAX],
+            "type": "Warning" if warning else "Normal",
+            "firstTimestamp": at,
+            "lastTimestamp": at,
+            "count": 1,
+            "source": {"component": COMPONENT},
+            "reportingComponent": COMPONENT,
+        }
+        try:
+            await self._kube.create_event(meta["namespace"], event)
+        except (Conflict, Unavailable) as error:
+            _log.warning("an event was not recorded", reason=reason, error=str(error))

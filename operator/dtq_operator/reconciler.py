@@ -1,0 +1,221 @@
+"""Reconciling one object: the single function behind every event, sweep and retry.
+
+Owns the order: deletion first, then finalizer, effect, status. It never asks what has changed, and it never
+holds a rule: `dtq.domain.plan` decides, `dtq.reconcile` acts, `conditions` says what came of it.
+"""
+
+import time
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import structlog
+from pydantic import ValidationError
+
+from dtq.domain.errors import Unavailable
+from dtq.domain.manifests import QueueSet, TaskType
+from dtq.domain.plan import FORCE_DELETE_ANNOTATION, Owner, Reason
+from dtq.runtime.metrics import OperatorMetrics
+from dtq_operator import conditions
+from dtq_operator.backends import Backends
+from dtq_operator.conditions import Condition
+from dtq_operator.events import Events
+from dtq_operator.kube import Conflict, Kube, Object
+from dtq_operator.store import Key, Store
+
+FINALIZER: Final = "dtq.dev/operator"
+WAIT_SECONDS: Final = 15.0
+"""When an object that waits for another one is looked at again, in seconds."""
+_NEEDS_FINALIZER: Final = frozenset({"Delete", "DeleteIfEmpty"})
+
+_log = structlog.get_logger(__name__)
+
+
+class Reconciler:
+    """Makes the world agree with one object at a time.
+
+    Args:
+        give_up_seconds: how long a deletion waits for a backend that is down.
+    """
+
+    def __init__(
+        self,
+        kube: Kube,
+        store: Store,
+        backends: Backends,
+        events: Events,
+        *,
+        give_up_seconds: float,
+        metrics: OperatorMetrics,
+    ) -> None:
+        self._kube = kube
+        self._store = store
+        self._backends = backends
+        self._events = events
+        self._give_up_seconds = give_up_seconds
+        self._metrics = metrics
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Reconcile one object; return the seconds after which it wants to be looked at again, or None."""
+        started = time.perf_counter()
+        result, again = "ok", None
+        try:
+            obj = self._store.get(key)
+            if obj is None:
+                result, again = await self._gone(key)
+            elif obj["metadata"].get("deletionTimestamp"):
+                result, again = await self._deleting(key, obj)
+            else:
+                result, again = await self._present(key, obj)
+        except Conflict:
+            # Somebody changed or re-created it: the watch tells of it, and this makes sure that we look.
+            result, again = "conflict", await self._reread(key)
+        except Unavailable as error:
+            result, again = "waiting", float(error.retry_after_seconds)
+            _log.warning("reconcile waits", key=str(key), reason=str(error))
+        finally:
+            self._metrics.reconciles.labels(key.kind, result).inc()
+            self._metrics.reconcile_seconds.labels(key.kind).observe(time.perf_counter() - started)
+        return again
+
+    async def _present(self, key: Key, obj: Object) -> tuple[str, float | None]:
+        try:
+            manifest = parse(key.kind, obj)
+        except ValidationError as error:
+            found = [invalid(error)]
+            await self._write_status(key, obj, found, {})
+            return "refused", None
+        if not await self._finalizer_fits(key, obj, manifest):
+            return "ok", 0.0
+        if isinstance(manifest, TaskType):
+            effect = await self._backends.apply_task_type(key, manifest, owner_of(obj))
+        else:
+            effect = await self._backends.apply_queue_set(key, manifest, owner_of(obj))
+        if effect.refused_as is Reason.STALE_GENERATION:
+            return "conflict", await self._reread(key)
+        if effect.repaired and self._was_settled(obj):
+            self._metrics.drift.labels(key.kind).inc()
+            await self._events.record(key.kind, obj, "DriftRepaired", effect.repaired, warning=True)
+        if effect.warning:
+            await self._events.record(key.kind, obj, effect.warning[0], effect.warning[1], warning=True)
+        await self._write_status(key, obj, effect.conditions, effect.status)
+        return effect.result, WAIT_SECONDS if effect.waits else None
+
+    async def _finalizer_fits(self, key: Key, obj: Object, manifest: TaskType | QueueSet) -> bool:
+        """Have our finalizer there exactly while a deletion must touch a backend; return whether it was so."""
+        wanted = manifest.spec.deletion_policy in _NEEDS_FINALIZER
+        present: list[str] = list(obj["metadata"].get("finalizers", []))
+        if wanted == (FINALIZER in present):
+            return True
+        if wanted and await self._backends.is_claimed_by_another(key, owner_of(obj)):
+            return True  # a loser gets a condition and nothing else
+        others = [one for one in present if one != FINALIZER]
+        patched = await self._kube.patch_finalizers(
+            key.kind, obj["metadata"], [*others, FINALIZER] if wanted else others
+        )
+        self._store.put(key, patched)
+        return False
+
+    async def _deleting(self, key: Key, obj: Object) -> tuple[str, float | None]:
+        """Let go of an object that is being deleted, then of its finalizer. Nothing is created any more."""
+        if FINALIZER not in obj["metadata"].get("finalizers", []):
+            return "gone", None  # it is only waiting for others; its DELETED event comes
+        force = (obj["metadata"].get("annotations") or {}).get(FORCE_DELETE_ANNOTATION) == key.name
+        try:
+            refusal = await self._backends.release(key, owner_of(obj), force=force)
+        except Unavailable as error:
+            if not self._is_given_up(obj):
+                await self._deletion_waits(key, obj, "BackendUnavailable", str(error))
+                return "waiting", WAIT_SECONDS
+            message = f"deleted after {self._give_up_seconds:g} s without its backend: rows or queues may be left"
+            await self._events.record(key.kind, obj, "ExternalResourcesOrphaned", message, warning=True)
+            refusal = None
+        if refusal is not None:
+            await self._deletion_waits(key, obj, str(refusal.reason), refusal.message)
+            return "waiting", WAIT_SECONDS
+        others = [one for one in obj["metadata"]["finalizers"] if one != FINALIZER]
+        await self._kube.patch_finalizers(key.kind, obj["metadata"], others)
+        return "gone", None
+
+    async def _deletion_waits(self, key: Key, obj: Object, reason: str, message: str) -> None:
+        found = [Condition(type="Ready", status="False", reason=reason, message=message),
+                 Condition(type="Reconciling", status="True", reason="Terminating", message=message)]  # fmt: skip
+        await self._write_status(key, obj, found, {})
+        await self._events.record(key.kind, obj, reason, message, warning=True)
+
+    async def _gone(self, key: Key) -> tuple[str, float | None]:
+        """Let go of an object that is gone: its policy needed no finalizer, or somebody removed it by force."""
+        last = self._store.gone.get(key)
+        if last is None:
+            return "gone", None
+        try:
+            refusal = await self._backends.release(key, owner_of(last), force=False)
+        except Unavailable:
+            return "waiting", WAIT_SECONDS
+        if refusal is not None:
+            _log.warning("let go of later, by the sweep", key=str(key), reason=refusal.message)
+        self._store.gone.pop(key, None)
+        return "gone", None
+
+    async def _write_status(self, key: Key, obj: Object, found: list[Condition], status: dict[str, Any]) -> None:
+        """Write the status if it differs from what is there."""
+        generation = obj["metadata"].get("generation", 0)
+        former = obj.get("status") or {}
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        wanted = {
+            "observedGeneration": generation,
+            "conditions": conditions.merged(found, former.get("conditions") or [], generation, now),
+            **status,
+        }
+        stale = former.keys() - wanted.keys()
+        if not stale and all(former.get(name) == value for name, value in wanted.items() if value is not None):
+            return
+        patched = await self._kube.patch_status(key.kind, obj["metadata"], wanted | dict.fromkeys(stale))
+        self._metrics.status_writes.labels(key.kind).inc()
+        self._store.put(key, patched)
+
+    async def _reread(self, key: Key) -> float | None:
+        known = self._store.get(key)
+        fresh = await self._kube.get(key.kind, key.namespace, key.name)
+        if fresh is None:
+            if known is not None:
+                self._store.remove(key, known)
+        else:
+            self._store.put(key, fresh)
+        return 0.5
+
+    def _is_given_up(self, obj: Object) -> bool:
+        since = datetime.fromisoformat(obj["metadata"]["deletionTimestamp"])
+        return (datetime.now(UTC) - since).total_seconds() > self._give_up_seconds
+
+    @staticmethod
+    def _was_settled(obj: Object) -> bool:
+        """Whether this generation had been applied before: then a difference is drift, not a change."""
+        status = obj.get("status") or {}
+        ready = [one for one in status.get("conditions") or [] if one.get("type") == "Ready"]
+        settled = any(one.get("status") == "True" for one in ready)
+        return settled and status.get("observedGeneration") == obj["metadata"].get("generation")
+
+
+def parse(kind: str, obj: Object) -> TaskType | QueueSet:
+    """Return the manifest that an object holds.
+
+    Raises:
+        ValidationError: it is not what the CRD of today allows.
+    """
+    document = {name: obj[name] for name in ("apiVersion", "kind", "metadata", "spec") if name in obj}
+    document["kind"] = kind
+    document.setdefault("apiVersion", "dtq.dev/v1alpha1")
+    return TaskType.model_validate(document) if kind == "TaskType" else QueueSet.model_validate(document)
+
+
+def owner_of(obj: Object) -> Owner:
+    """Return an object's identity as a claim holds it."""
+    meta = obj["metadata"]
+    return Owner(uid=meta["uid"], namespace=meta["namespace"], name=meta["name"], generation=meta.get("generation", 0))
+
+
+def invalid(error: ValidationError) -> Condition:
+    """Return the condition of an object that the models refuse."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(map(str, first["loc"]))
+    return Condition(type="Ready", status="False", reason="InvalidSpec", message=f"{where}: {first['msg']}")

@@ -1,0 +1,66 @@
+"""The store: every TaskType and QueueSet as the watch last told of it.
+
+Owns the copies that reconciling starts from. Must never be changed but by what the API server said.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from dtq_operator.kube import Object
+
+
+class Key(NamedTuple):
+    """Which object."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}/{self.namespace}/{self.name}"
+
+
+def key_of(kind: str, obj: Object) -> Key:
+    """Return an object's key."""
+    return Key(kind, obj["metadata"]["namespace"], obj["metadata"]["name"])
+
+
+class Store:
+    """Objects by key, and the last word of those that are gone and not yet let go of."""
+
+    def __init__(self) -> None:
+        self._objects: dict[Key, Object] = {}
+        self.gone: dict[Key, Object] = {}
+
+    def put(self, key: Key, obj: Object) -> None:
+        """Take over what the API server said, unless we know better already."""
+        known = self._objects.get(key)
+        same = known is not None and known["metadata"]["uid"] == obj["metadata"]["uid"]
+        if same and known is not None and version(known) > version(obj):
+            return
+        self._objects[key] = obj
+        self.gone.pop(key, None)
+
+    def remove(self, key: Key, obj: Object) -> None:
+        """Note that an object is gone, unless another one has its name by now."""
+        known = self._objects.get(key)
+        if known is None or known["metadata"]["uid"] == obj["metadata"]["uid"]:
+            self._objects.pop(key, None)
+            self.gone[key] = obj
+
+    def get(self, key: Key) -> Object | None:
+        """Return an object, or None."""
+        return self._objects.get(key)
+
+    def of_kind(self, kind: str) -> Iterator[tuple[Key, Object]]:
+        """Return every object of a kind."""
+        return iter([(key, obj) for key, obj in self._objects.items() if key.kind == kind])
+
+    def __len__(self) -> int:
+        return len(self._objects)
+
+
+def version(obj: Object) -> int:
+    """Return an object's resourceVersion as a number; since 1.35 the API promises that it can be compared."""
+    text = str(obj["metadata"].get("resourceVersion", "0"))
+    return int(text) if text.isdigit() else 0

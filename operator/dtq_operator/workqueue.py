@@ -1,0 +1,104 @@
+"""The work queue: keys to reconcile, each at most once at a time, with a back-off of its own.
+
+Owns coalescing: a hundred events of one object are one reconcile. Must never know what a key means.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Final, Generic, TypeVar
+
+import structlog
+
+from dtq.runtime.loops import wait
+
+BACKOFF_FIRST_SECONDS: Final = 0.5
+BACKOFF_SECONDS_MAX: Final = 300.0
+"""Longest pause of a key that fails again and again, in seconds."""
+
+K = TypeVar("K", bound=Hashable)
+_log = structlog.get_logger(__name__)
+
+
+class WorkQueue(Generic[K]):
+    """Calls `work` for each key that was added.
+
+    Args:
+        work: reconciles a key; returns the seconds after which it wants to be called again, or None.
+            An exception means: again, later and later.
+        concurrency: keys under way at once.
+    """
+
+    def __init__(self, work: Callable[[K], Awaitable[float | None]], *, concurrency: int) -> None:
+        self._work = work
+        self._concurrency = concurrency
+        self._due: dict[K, float] = {}
+        self._busy: set[K] = set()
+        self._again: set[K] = set()
+        self._failures: dict[K, int] = {}
+        self._changed = asyncio.Event()
+
+    @property
+    def depth(self) -> int:
+        """Keys that are due or under way."""
+        now = time.monotonic()
+        return len(self._busy) + sum(due <= now for due in self._due.values())
+
+    @property
+    def oldest_seconds(self) -> float:
+        """How long the key that is due the longest has waited, in seconds."""
+        return max(0.0, time.monotonic() - min(self._due.values(), default=time.monotonic()))
+
+    def add(self, key: K, *, after_seconds: float = 0.0) -> None:
+        """Have a key reconciled, no later than asked before."""
+        if key in self._busy and not after_seconds:
+            self._again.add(key)
+            return
+        due = time.monotonic() + after_seconds
+        self._due[key] = min(due, self._due.get(key, due))
+        self._changed.set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Reconcile until `stop`."""
+        async with asyncio.TaskGroup() as workers:
+            for _ in range(self._concurrency):
+                workers.create_task(self._serve(stop))
+            await stop.wait()
+            self._changed.set()
+
+    async def _serve(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            key = self._next()
+            if key is None:
+                self._changed.clear()
+                soonest = min(self._due.values(), default=time.monotonic() + 1.0) - time.monotonic()
+                await wait(self._changed, max(0.01, min(1.0, soonest)))
+                continue
+            await self._one(key)
+
+    def _next(self) -> K | None:
+        now = time.monotonic()
+        ready = [key for key, due in self._due.items() if due <= now and key not in self._busy]
+        if not ready:
+            return None
+        key = min(ready, key=self._due.__getitem__)
+        del self._due[key]
+        self._busy.add(key)
+        return key
+
+    async def _one(self, key: K) -> None:
+        again_after: float | None = None
+        try:
+            again_after = await self._work(key)
+            self._failures.pop(key, None)
+        except Exception as error:  # noqa: BLE001 - one object's bug must not stop the others
+            failures = self._failures[key] = self._failures.get(key, 0) + 1
+            again_after = min(BACKOFF_SECONDS_MAX, BACKOFF_FIRST_SECONDS * 2.0 ** min(failures - 1, 12))
+            _log.error("reconcile failed", key=str(key), again_after=again_after, exc_info=error)
+        finally:
+            self._busy.discard(key)
+        if key in self._again:
+            self._again.discard(key)
+            again_after = 0.0
+        if again_after is not None:
+            self.add(key, after_seconds=again_after)

@@ -15,6 +15,7 @@ from hack.stack.waiting import wait_for
 
 WATCH_SECONDS = 24 * 3600.0
 POLL_SECONDS = 0.5
+LINGER_SECONDS = 30.0
 PID_FILE = "guard.pid"
 
 
@@ -52,7 +53,16 @@ def main(arguments: list[str]) -> None:
         timeout_seconds=WATCH_SECONDS,
         poll_seconds=POLL_SECONDS,
     )
-    sweep(folder)
+    if owner.alive:
+        return
+    # The owner's own helpers may not have noticed yet, and start things anew.
+    wait_for(lambda: _swept_for_good(folder), timeout_seconds=LINGER_SECONDS, poll_seconds=POLL_SECONDS)
+
+
+def _swept_for_good(folder: Path) -> bool:
+    if folder.exists():
+        sweep(folder)
+    return False
 
 
 if __name__ == "__main__":

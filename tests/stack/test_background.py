@@ -134,6 +134,9 @@ def test_the_guard_ends_what_a_killed_owner_left(tmp_path: Path) -> None:
         watching = watcher.identity
         assert watching is not None
         owner.send_signal(signal.SIGKILL)
-    assert wait_for(lambda: not watching.alive, timeout_seconds=20)
+    assert wait_for(lambda: not folder.exists(), timeout_seconds=20)
     assert not left.alive
-    assert not folder.exists()
+    # A helper of the owner that did not notice its end makes something anew.
+    folder.mkdir()
+    assert wait_for(lambda: not folder.exists(), timeout_seconds=20)
+    watching.send(signal.SIGKILL)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hack.stack import guard, packages, ports, proc
+from hack.stack.background import read_pid_file
 from hack.stack.errors import StackError
 from hack.stack.management import Management
 from hack.stack.postgres import ADMIN, OWNER, Postgres
@@ -112,19 +113,26 @@ class Services:
     def _start_any(self, make: Callable[[], Server]) -> Server:
         """Start a server, on other ports when somebody was quicker."""
         self._require_packages()
-        pid, started = (self.folder / "owner").read_text().split()
-        guard.watch(self.folder, proc.Identity(int(pid), int(started))).start()
+        guard.watch(self.folder, self._owner()).start()
         for _ in range(START_TRIES - 1):
             server = make()
             try:
                 server.start()
             except StackError:
                 server.destroy()
+                self._owner()
             else:
                 return server
         server = make()
         server.start()
         return server
+
+    def _owner(self) -> proc.Identity:
+        """The session's main process: without it there is nobody to start a server for."""
+        owner = read_pid_file(self.folder / "owner")
+        if owner is None:
+            raise StackError("the test session is over.")
+        return owner
 
     @staticmethod
     def _require_packages() -> None:

@@ -86,7 +86,9 @@ RETURNS integer LANGUAGE sql AS $$
 -- The broker no longer holds messages for this queue: publish its confirmed, unclaimed tasks again when due.
     WITH lost AS (
         SELECT t.id FROM tasks t
-        WHERE t.needs_publish = false AND t.publish_at <= now() - make_interval(secs => p_waiting_seconds)
+        -- IS NOT NULL says nothing new, but without it the planner does not see that tasks_waiting will do.
+        WHERE t.needs_publish = false AND t.needs_publish IS NOT NULL
+            AND t.publish_at <= now() - make_interval(secs => p_waiting_seconds)
             AND t.queue_set = p_queue_set AND t.queue = p_queue
         ORDER BY t.publish_at LIMIT p_limit
         FOR UPDATE SKIP LOCKED
@@ -146,6 +148,7 @@ CREATE FUNCTION dtq_finish(
 -- Record the end of attempts. (worker_id, attempts) is the fence: a row that is missing from the answer was lost
 -- to another worker, and its result is void. A retry beyond the budget becomes FAILED whatever was asked, and
 -- CANCELLED if that was asked meanwhile; an attempt cut short by a shutdown gives the task one more instead.
+-- IS NOT DISTINCT FROM keeps the planner off tasks_worker: it holds every task that the worker ever ran.
     WITH asked AS (
         SELECT a.*,
             CASE
@@ -158,7 +161,7 @@ CREATE FUNCTION dtq_finish(
             p_graces_seconds, p_crashed, p_drained)
             AS a (worker_id, id, attempts, status, result, error, delay_seconds, grace_seconds, crashed, drained)
             ON a.id = t.id
-        WHERE t.worker_id = a.worker_id AND t.attempts = a.attempts AND t.status = 'RUNNING'
+        WHERE t.worker_id IS NOT DISTINCT FROM a.worker_id AND t.attempts = a.attempts AND t.status = 'RUNNING'
         ORDER BY t.id FOR UPDATE OF t
     )
     UPDATE tasks t SET
@@ -176,7 +179,8 @@ CREATE FUNCTION dtq_finish(
         cancel_requested_at = NULL,
         updated_at = now()
     FROM asked a
-    WHERE t.id = a.id AND t.worker_id = a.worker_id AND t.attempts = a.attempts AND t.status = 'RUNNING'
+    WHERE t.id = a.id AND t.worker_id IS NOT DISTINCT FROM a.worker_id AND t.attempts = a.attempts
+        AND t.status = 'RUNNING'
     RETURNING t.id, t.status, t.updated_at;
 $$;
 
@@ -185,7 +189,7 @@ CREATE FUNCTION dtq_release(p_worker_id uuid, p_ids uuid[]) RETURNS TABLE (id uu
 -- The worker alone is the fence: only it knows what it never started, and its id is never used again.
     WITH picked AS (
         SELECT t.id FROM tasks t
-        WHERE t.id = ANY (p_ids) AND t.worker_id = p_worker_id AND t.status = 'RUNNING'
+        WHERE t.id = ANY (p_ids) AND t.worker_id IS NOT DISTINCT FROM p_worker_id AND t.status = 'RUNNING'
         ORDER BY t.id FOR UPDATE
     )
     UPDATE tasks t SET attempts = t.attempts - 1, updated_at = now(),

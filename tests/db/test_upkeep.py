@@ -1,0 +1,227 @@
+"""Upkeep: what the loops take in one step, alone or next to another replica."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import datetime, timedelta
+from uuid import UUID, uuid4
+
+import pytest_asyncio
+
+from dtq.domain.backoff import Backoff
+from dtq.domain.decisions import CRASHES_MAX, Attempt, decide
+from dtq.domain.states import Outcome, TaskStatus
+from dtq_db import upkeep
+from dtq_db.attempts import Finish
+from dtq_db.connections import Database, Lane
+from dtq_db.tasks import NewTask
+from dtq_db.upkeep import FIRST_ID, Due, DueSchedule, Held
+from tests.db.world import TYPE, World, blocked, ending
+
+MakeWorld = Callable[[], Awaitable[World]]
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def database(dsn: str) -> AsyncIterator[Database]:
+    async with Database(dsn, name="test") as database:
+        yield database
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def lane(database: Database) -> Lane:
+    return database.lane("test")
+
+
+def lost(held: Held) -> Finish:
+    ended = Attempt(outcome=Outcome.LOST, attempt=held.attempt, max_attempts=held.max_attempts, crashes=held.crashes)
+    decision = decide(ended, held.backoff or Backoff(), 0.0)
+    return Finish(worker_id=held.worker_id, id=held.id, attempt=held.attempt, decision=decision)
+
+
+async def test_a_reap_takes_back_what_a_lost_worker_ran(world: World, lane: Lane) -> None:
+    worker, id_ = await world.running()
+    _, healthy = await world.running()
+    assert await upkeep.reap(lane, lost) == (0, False)
+    await world.expire(worker)
+    assert await upkeep.reap(lane, lost) == (1, True)
+    assert await upkeep.reap(lane, lost) == (0, False)
+    row = await world.row(id_)
+    assert (row["status"], row["crashes"], row["last_error"]) == ("ENQUEUED", 1, "worker lost")
+    assert (await world.row(healthy))["status"] == "RUNNING"
+    assert await world.finish(ending(worker, id_, 1, TaskStatus.SUCCEEDED)) == {}
+
+
+async def test_a_task_that_takes_its_workers_down_fails_for_good(world: World, lane: Lane) -> None:
+    id_ = await world.one(max_attempts=20)
+    for _ in range(CRASHES_MAX):
+        worker = await world.worker()
+        await world.sql.execute("UPDATE tasks SET run_at = now() WHERE id = $1", id_)
+        assert await world.claim(worker, id_)
+        await world.expire(worker)
+        await upkeep.reap(lane, lost)
+    row = await world.row(id_)
+    assert (row["status"], row["crashes"]) == ("FAILED", CRASHES_MAX)
+
+
+async def test_a_reap_works_through_a_worker_with_more_than_one_batch(world: World, lane: Lane) -> None:
+    ids, worker = await world.enqueue(upkeep.BATCH + 5), await world.worker()
+    await world.claim(worker, *ids)
+    await world.expire(worker)
+    assert await upkeep.reap(lane, lost) == (upkeep.BATCH, True)
+    assert await upkeep.reap(lane, lost) == (5, True)
+    assert await upkeep.reap(lane, lost) == (0, False)
+
+
+async def test_two_reapers_take_each_task_back_once(world: World, database: Database) -> None:
+    for _ in range(6):
+        worker, _ = await world.running()
+        await world.expire(worker)
+    lanes = [database.lane("a"), database.lane("b")]
+
+    async def reaper(one: Lane) -> int:
+        total = 0
+        while (step := await upkeep.reap(one, lost))[1]:
+            total += step[0]
+        return total
+
+    assert sum(await asyncio.gather(*map(reaper, lanes))) == 6
+    assert await world.sql.fetchval("SELECT count(*) FROM task_events WHERE event = 'RETRY'") == 6
+
+
+async def test_two_relays_never_pick_the_same_task(world: World, another: MakeWorld) -> None:
+    ids = await world.enqueue(60)
+    worlds = [await another() for _ in range(3)]
+    picked = await asyncio.gather(*(one.relay(limit=25) for one in worlds))
+    flat = [id_ for part in picked for id_ in part]
+    assert len(flat) == len(set(flat))
+    assert set(flat) <= set(ids)
+
+
+async def test_a_relay_passes_over_a_row_that_is_locked(world: World, another: MakeWorld) -> None:
+    held, free = await world.enqueue(2)
+    other = await another()
+    async with other.sql.transaction():
+        await other.sql.execute("SELECT 1 FROM tasks WHERE id = $1 FOR UPDATE", held)
+        assert await world.relay() == [free]
+
+
+async def test_a_missing_dead_letter_is_published_once(world: World, lane: Lane) -> None:
+    id_ = await world.failed()
+    sent: list[UUID] = []
+
+    async def publish(due: list[Due]) -> dict[UUID, datetime]:
+        sent.extend(one.id for one in due)
+        return {one.id: one.updated_at for one in due}
+
+    assert await upkeep.dead_letter(lane, 60, publish) == 0
+    assert await upkeep.dead_letter(lane, -1, publish) == 1
+    assert await upkeep.dead_letter(lane, -1, publish) == 0
+    assert sent == [id_]
+    assert (await world.events(id_))[-1] == "DLQ"
+
+
+async def test_a_dead_letter_that_the_broker_refused_stays_due(world: World, lane: Lane) -> None:
+    id_ = await world.failed()
+
+    async def refused(_: list[Due]) -> dict[UUID, datetime]:
+        return {}
+
+    assert await upkeep.dead_letter(lane, -1, refused) == 0
+    assert (await world.row(id_))["dead_lettered_at"] is None
+
+
+async def test_the_pruner_walks_the_table_and_drops_only_what_is_over(world: World, lane: Lane) -> None:
+    ids = sorted(await world.enqueue(upkeep.BATCH + 10))
+    worker = await world.worker()
+    await world.claim(worker, *ids)
+    over, young = ids[::2], ids[1::2]
+    await world.finish(*(ending(worker, id_, 1, TaskStatus.SUCCEEDED) for id_ in over + young[:3]))
+    await world.sql.execute("UPDATE tasks SET updated_at = now() - interval '8 days' WHERE id = ANY ($1)", over)
+    after, dropped = await upkeep.prune(lane, FIRST_ID)
+    assert after == ids[upkeep.BATCH - 1]
+    rest, more = await upkeep.prune(lane, after)
+    assert (rest, dropped + more) == (FIRST_ID, len(over))
+    assert await world.sql.fetchval("SELECT count(*) FROM tasks") == len(young)
+
+
+async def test_failed_tasks_are_kept_as_long_as_their_own_retention_says(world: World, lane: Lane) -> None:
+    failed = await world.failed()
+    cancelled = await world.one()
+    await world.cancel(cancelled)
+    await world.sql.execute("UPDATE tasks SET updated_at = now() - interval '8 days'")
+    assert await upkeep.prune(lane, FIRST_ID) == (FIRST_ID, 1)
+    assert (await world.row(failed))["status"] == "FAILED"
+
+
+async def test_an_empty_table_is_pruned_in_peace(world: World, lane: Lane) -> None:
+    assert await world.sql.fetchval("SELECT count(*) FROM tasks") == 0
+    assert await upkeep.prune(lane, FIRST_ID) == (FIRST_ID, 0)
+
+
+async def test_workers_that_ended_long_ago_are_forgotten(world: World, lane: Lane, database: Database) -> None:
+    old, young = await world.worker(), await world.worker()
+    await world.expire(old)
+    await upkeep.reap(lane, lost)
+    await world.sql.execute("UPDATE workers SET reaped_at = now() - interval '2 days' WHERE id = $1", old)
+    await upkeep.prune_workers(database)
+    assert [row["id"] for row in await world.sql.fetch("SELECT id FROM workers")] == [young]
+
+
+def fire(due: DueSchedule) -> tuple[NewTask | None, datetime]:
+    following = due.now + timedelta(hours=1)
+    if due.next_fire_at is None:
+        return None, following
+    task = NewTask(
+        id=uuid4(),
+        type=due.type,
+        queue_set=due.queue_set,
+        queue=due.default_queue,
+        payload=due.payload,
+        max_attempts=due.default_max_attempts,
+        idempotency_key=f"schedule:{due.name}:{due.next_fire_at}",
+    )
+    return task, following
+
+
+async def schedule(world: World, name: str, *, due: bool) -> None:
+    await world.sql.execute(
+        "INSERT INTO schedule (type, name, cron, timezone, payload, next_fire_at)"
+        " VALUES ($1, $2, '* * * * *', 'UTC', '{}', CASE WHEN $3 THEN now() END)",
+        TYPE,
+        name,
+        due,
+    )
+
+
+async def test_a_new_entry_is_planned_before_it_fires(world: World, lane: Lane) -> None:
+    await schedule(world, "hourly", due=False)
+    assert await upkeep.fire(lane, fire) == ([], False)
+    assert await upkeep.fire(lane, fire) == ([], False)
+    assert await world.sql.fetchval("SELECT next_fire_at > now() FROM schedule")
+
+
+async def test_two_schedulers_fire_a_due_entry_once(world: World, database: Database) -> None:
+    await schedule(world, "hourly", due=True)
+    lanes = [database.lane("a"), database.lane("b"), database.lane("c")]
+    fired = await asyncio.gather(*(upkeep.fire(one, fire) for one in lanes))
+    assert sorted(len(types) for types, _ in fired) == [0, 0, 1]
+    assert await world.sql.fetchval("SELECT count(*) FROM tasks") == 1
+
+
+async def test_a_scheduled_task_is_published_by_the_next_relay(world: World, lane: Lane) -> None:
+    await schedule(world, "hourly", due=True)
+    await upkeep.fire(lane, fire)
+    assert len(await world.relay()) == 1
+
+
+async def test_a_claim_waits_for_a_reaper_and_then_finds_its_lease_gone(
+    world: World, another: MakeWorld, database: Database
+) -> None:
+    id_, worker = await world.one(), await world.worker()
+    other = await another()
+    async with database.lane("holder").transaction() as holder:
+        await holder.fetch("SELECT id FROM workers WHERE id = $1 FOR UPDATE", worker)
+        claiming = asyncio.ensure_future(other.claim(worker, id_))
+        await blocked(world, other)
+        await holder.execute("UPDATE workers SET lease_expires_at = now(), reaped_at = now() WHERE id = $1", worker)
+    assert isinstance((await asyncio.gather(claiming, return_exceptions=True))[0], Exception)
+    assert (await world.row(id_))["status"] == "ENQUEUED"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final, assert_never
 
 from dtq.domain.backoff import Backoff
-from dtq.domain.limits import ERROR_CHARS_MAX
+from dtq.domain.limits import DELAY_SECONDS_MAX, ERROR_CHARS_MAX
 from dtq.domain.states import Outcome, TaskStatus
 
 CRASHES_MAX: Final = 3
@@ -22,7 +22,7 @@ class Attempt:
         attempt: its number, from 1; with the worker it is the fence.
         crashes: how many earlier attempts ended with the loss of their worker.
         permanent: the handler said that another attempt is useless.
-        delay_seconds: the delay that the handler asked for instead of the back-off's, in seconds.
+        delay_seconds: the delay that the handler asked for instead of the back-off's, in seconds; capped like it.
     """
 
     outcome: Outcome
@@ -97,7 +97,9 @@ def _retry_or_fail(
         status=TaskStatus.ENQUEUED,
         outcome=ended.outcome,
         error=text,
-        delay_seconds=backoff.jittered_seconds(ended.attempt, chance) if asked is None else asked,
+        delay_seconds=backoff.jittered_seconds(ended.attempt, chance)
+        if asked is None
+        else min(asked, float(DELAY_SECONDS_MAX)),
         rung_seconds=backoff.rung_seconds(ended.attempt) if asked is None else None,
         crashed=crashed,
     )

@@ -86,12 +86,10 @@ def handler(type_: str, *, process: bool = False) -> Callable[[Callable[..., Any
     """
 
     def decorate(function: Callable[..., Any]) -> Handler:
-        positional = [
-            parameter
-            for parameter in inspect.signature(function).parameters.values()
-            if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-        ]
-        if len(positional) not in (1, 2):
+        parameters = inspect.signature(function).parameters.values()
+        positional = [one for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+        unmet = [one for one in parameters if one.kind is one.KEYWORD_ONLY and one.default is one.empty]
+        if len(positional) not in (1, 2) or unmet:
             raise TypeError(f"handler of {type_}: {function.__qualname__} must take (payload) or (payload, context)")
         is_async = inspect.iscoroutinefunction(function)
         if is_async and process:

@@ -3,10 +3,12 @@
 Owns all variable names. No other module reads the environment.
 """
 
+import re
 from collections.abc import Mapping
 from enum import StrEnum
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from pydantic import (
@@ -17,7 +19,8 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
-    model_validator,
+    ValidationInfo,
+    field_validator,
 )
 
 from dtq.domain.backoff import Backoff, Strategy
@@ -46,19 +49,45 @@ def _address(value: object) -> object:
     if not isinstance(value, str):
         return value
     host, _, port = value.rpartition(":")
+    if "/" in host:
+        # Kubernetes sets such a value for a Service of that name: enableServiceLinks: false keeps it out.
+        raise ValueError("is a URL: write a port, such as 8080, or an address and a port")
     return (host.strip("[]") or "0.0.0.0", port)  # noqa: S104 - a container listens on all of its interfaces
 
 
+def _host(value: str) -> str:
+    """A name or an address, without scheme, port or brackets."""
+    bare = value[1:-1] if value.startswith("[") and value.endswith("]") else value
+    if ":" in bare:
+        try:
+            ip_address(bare)
+        except ValueError as error:
+            raise ValueError("must be a name or an address alone: the port is RMQ_PORT") from error
+    elif not re.fullmatch(r"[\w.-]+", bare):
+        raise ValueError("must be a name or an address alone, without scheme, user or path")
+    return bare
+
+
 def _dsn(value: SecretStr) -> SecretStr:
-    parts = urlsplit(value.get_secret_value())
-    if parts.scheme not in ("postgres", "postgresql"):
-        raise ValueError("must begin with postgres:// or postgresql://; percent-encode @ : / # % in the password")
+    encode = "percent-encode @ : / # ? % in the password"
     try:
+        parts = urlsplit(value.get_secret_value())
         _ = parts.port
-    except ValueError as error:
-        raise ValueError("has no valid port; percent-encode @ : / # % in the password") from error
+    except ValueError:
+        # The reason may show the password.
+        raise ValueError(f"has no valid host and port; {encode}") from None
+    if parts.scheme not in ("postgres", "postgresql"):
+        raise ValueError(f"must begin with postgres:// or postgresql://; {encode}")
     if not parts.hostname and "host=" not in parts.query:
-        raise ValueError("names no host; percent-encode @ : / # % in the password")
+        raise ValueError(f"names no host; {encode}")
+    if "@" in parts.path + parts.query + parts.fragment and "@" not in parts.netloc:
+        raise ValueError(f"has an @ behind its host; {encode}")
+    return value
+
+
+def _distinct(value: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(value)) != len(value):
+        raise ValueError("names a queue twice: keep one")
     return value
 
 
@@ -79,6 +108,7 @@ QueueNames = Annotated[
     tuple[Annotated[str, Field(pattern=QUEUE_PATTERN)], ...],
     BeforeValidator(_csv),
     Field(min_length=1, max_length=QUEUES_MAX),
+    AfterValidator(_distinct),
 ]
 
 
@@ -90,7 +120,7 @@ class Settings(BaseModel):
     db_dsn: Annotated[SecretStr, AfterValidator(_dsn)] = Field(alias="DB_DSN")
     rmq_user: str = Field(alias="RMQ_USER", min_length=1)
     rmq_pass: SecretStr = Field(alias="RMQ_PASS")
-    rmq_host: str = Field(alias="RMQ_HOST", min_length=1)
+    rmq_host: Annotated[str, Field(min_length=1), AfterValidator(_host)] = Field(alias="RMQ_HOST")
     rmq_port: Port = Field(default=5672, alias="RMQ_PORT")
     rmq_vhost: str = Field(default="/", alias="RMQ_VHOST", min_length=1)
     rmq_tls: Annotated[str, Field(pattern="^(off|on)$")] = Field(default="off", alias="RMQ_TLS")
@@ -108,7 +138,7 @@ class Settings(BaseModel):
     backoff_fixed: Seconds = Field(default=Backoff().delay_seconds, alias="BACKOFF_FIXED")
     backoff_base: Seconds = Field(default=Backoff().base_seconds, alias="BACKOFF_BASE")
     backoff_factor: float = Field(default=Backoff().factor, alias="BACKOFF_FACTOR", ge=1, le=100)
-    backoff_max: Seconds = Field(default=Backoff().max_seconds, alias="BACKOFF_MAX")
+    backoff_max: Seconds = Field(default=Backoff().max_seconds, alias="BACKOFF_MAX", validate_default=True)
     backoff_jitter: float = Field(default=0.0, alias="BACKOFF_JITTER", ge=0, le=1)
     worker_prefetch: int = Field(default=32, alias="WORKER_PREFETCH", ge=1, le=PREFETCH_MAX)
     worker_concurrency: int | None = Field(default=None, alias="WORKER_CONCURRENCY", ge=1, le=PREFETCH_MAX)
@@ -125,13 +155,12 @@ class Settings(BaseModel):
     )
     log_format: Annotated[str, Field(pattern="^(json|console)$")] = Field(default="json", alias="DTQ_LOG_FORMAT")
 
-    @model_validator(mode="after")
-    def _values_fit_each_other(self) -> Self:
-        if self.backoff_max < self.backoff_base:
-            raise ValueError("BACKOFF_MAX is below BACKOFF_BASE: raise it")
-        if len(set(self.queues)) != len(self.queues):
-            raise ValueError("QUEUES names a queue twice: keep one")
-        return self
+    @field_validator("backoff_max")
+    @classmethod
+    def _maximum_is_above_the_base(cls, value: float, info: ValidationInfo) -> float:
+        if value < info.data.get("backoff_base", 0.0):
+            raise ValueError("is below BACKOFF_BASE: raise it")
+        return value
 
     @property
     def concurrency(self) -> int:
@@ -173,9 +202,11 @@ def load(environ: Mapping[str, str]) -> Settings:
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
+        told = {problem.path.removesuffix(_FILE_SUFFIX) for problem in problems}
         problems += [
-            Problem(path=str(part["loc"][0]) if part["loc"] else "settings", message=_text(part))
+            Problem(path=str(part["loc"][0]), message=_text(part))
             for part in error.errors(include_input=False, include_url=False)
+            if part["loc"][0] not in told
         ]
     if problems or settings is None:
         listing = "\n".join(f"  {problem.path}: {problem.message}" for problem in problems)

@@ -204,9 +204,9 @@ def load(environ: Mapping[str, str]) -> Settings:
     except ValidationError as error:
         told = {problem.path.removesuffix(_FILE_SUFFIX) for problem in problems}
         problems += [
-            Problem(path=str(part["loc"][0]), message=_text(part))
+            Problem(path=name, message=_text(part))
             for part in error.errors(include_input=False, include_url=False)
-            if part["loc"][0] not in told
+            if (name := _variable(part["loc"][0])) not in told
         ]
     if problems or settings is None:
         listing = "\n".join(f"  {problem.path}: {problem.message}" for problem in problems)
@@ -275,6 +275,12 @@ def _with_files(environ: Mapping[str, str]) -> tuple[dict[str, str], list[Proble
         elif name in environ:
             values[name] = environ[name].strip()
     return values, problems
+
+
+def _variable(name: object) -> str:
+    """The variable of a field: pydantic names a default that does not fit by its field."""
+    field = Settings.model_fields.get(str(name))
+    return str(field.alias if field else name)
 
 
 def _text(part: Any) -> str:

@@ -9,7 +9,7 @@ STACK := $(PYTHON) -m hack.stack
 # Where Postgres and RabbitMQ come from: native or compose; empty means the best that works here.
 PROVIDER :=
 # What needs a cluster, or what one is made of; `make test` leaves it to `make test-cluster`.
-CLUSTER_SUITES := tests/cluster/test_control_plane.py
+CLUSTER_SUITES := tests/cluster/test_control_plane.py tests/operator
 # Given to pytest, for example: make test ARGS='-k backoff'
 ARGS :=
 # Ports and the state folder can be set too: make up DTQ_API_PORT=9090 DTQ_STATE=/var/tmp/dtq

@@ -64,7 +64,7 @@ class Kube:
         while True:
             query = {"limit": str(PAGE)} | ({"continue": token} if token else {})
             page = await self._request("GET", _path(kind, namespace), query=query, accept=_METADATA_ONLY)
-            found += [item["metadata"] for item in page.get("items", [])]
+            found += [item["metadata"] for item in page.get("items") or []]  # an empty list is null here
             token = page.get("metadata", {}).get("continue", "")
             if not token:
                 return found

@@ -23,15 +23,15 @@ from dtq_operator.backends import Backends
 from dtq_operator.crd import GROUP, VERSION
 from dtq_operator.events import COMPONENT, Events
 from dtq_operator.kube import PLURALS, Kube, login
+from dtq_operator.pace import Pace
 from dtq_operator.reconciler import Reconciler
-from dtq_operator.scaling import SCALING_SECONDS, Scaler
+from dtq_operator.scaling import Scaler
 from dtq_operator.store import Key, Store, key_of
 from dtq_operator.sweep import Sweep
 from dtq_operator.workqueue import WorkQueue
 
 CONCURRENCY: Final = 6
 """Objects reconciled at once: fewer than the pool's connections, so that a sweep finds one free."""
-MEASURE_SECONDS: Final = 2.0
 STALE_SWEEPS: Final = 5
 """Sweeps that may be missing before the process counts as stuck."""
 
@@ -53,9 +53,15 @@ class Operator:
     """The parts of the operator process and their lifetime."""
 
     def __init__(
-        self, settings: Settings, kopf_settings: kopf.OperatorSettings, database: Database, kube: Kube
+        self,
+        settings: Settings,
+        kopf_settings: kopf.OperatorSettings,
+        database: Database,
+        kube: Kube,
+        pace: Pace | None = None,
     ) -> None:
         self._settings = settings
+        self._pace = pace or Pace()
         self._kopf_settings = kopf_settings
         self._kube = kube
         self.registry = CollectorRegistry()
@@ -71,10 +77,17 @@ class Operator:
             self.backends,
             events,
             give_up_seconds=settings.delete_give_up_seconds,
+            wait_seconds=self._pace.wait_seconds,
             metrics=self.metrics,
         )
         self.sweep = Sweep(
-            kube, self.store, database, self.queue, namespaces=settings.watch_namespaces, metrics=self.metrics
+            kube,
+            self.store,
+            database,
+            self.queue,
+            namespaces=settings.watch_namespaces,
+            orphan_seconds=self._pace.orphan_seconds,
+            metrics=self.metrics,
         )
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -87,8 +100,8 @@ class Operator:
             parts.create_task(self.backends.postgres.run(stop))
             parts.create_task(self.backends.rabbitmq.run(stop))
             parts.create_task(every(self._settings.resync_seconds, self.sweep.once, stop, name="sweep"))
-            parts.create_task(every(SCALING_SECONDS, self.scaler.once, stop, name="scaling"))
-            parts.create_task(every(MEASURE_SECONDS, self._measure, stop, name="metrics"))
+            parts.create_task(every(self._pace.scaling_seconds, self.scaler.once, stop, name="scaling"))
+            parts.create_task(every(self._pace.measure_seconds, self._measure, stop, name="metrics"))
             _log.info("operator watches", namespaces=self._settings.watch_namespaces or "all")
             await self._watch(stop)
             stop.set()

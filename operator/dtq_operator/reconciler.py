@@ -23,8 +23,6 @@ from dtq_operator.kube import Conflict, Kube, Object
 from dtq_operator.store import Key, Store
 
 FINALIZER: Final = "dtq.dev/operator"
-WAIT_SECONDS: Final = 15.0
-"""When an object that waits for another one is looked at again, in seconds."""
 _NEEDS_FINALIZER: Final = frozenset({"Delete", "DeleteIfEmpty"})
 
 _log = structlog.get_logger(__name__)
@@ -35,6 +33,7 @@ class Reconciler:
 
     Args:
         give_up_seconds: how long a deletion waits for a backend that is down.
+        wait_seconds: when an object that waits for another one is looked at again.
     """
 
     def __init__(
@@ -45,6 +44,7 @@ class Reconciler:
         events: Events,
         *,
         give_up_seconds: float,
+        wait_seconds: float,
         metrics: OperatorMetrics,
     ) -> None:
         self._kube = kube
@@ -52,6 +52,7 @@ class Reconciler:
         self._backends = backends
         self._events = events
         self._give_up_seconds = give_up_seconds
+        self._wait_seconds = wait_seconds
         self._metrics = metrics
 
     async def reconcile(self, key: Key) -> float | None:
@@ -98,7 +99,7 @@ class Reconciler:
         if effect.warning:
             await self._events.record(key.kind, obj, effect.warning[0], effect.warning[1], warning=True)
         await self._write_status(key, obj, effect.conditions, effect.status)
-        return effect.result, WAIT_SECONDS if effect.waits else None
+        return effect.result, self._wait_seconds if effect.waits else None
 
     async def _finalizer_fits(self, key: Key, obj: Object, manifest: TaskType | QueueSet) -> bool:
         """Have our finalizer there exactly while a deletion must touch a backend; return whether it was so."""
@@ -125,13 +126,13 @@ class Reconciler:
         except Unavailable as error:
             if not self._is_given_up(obj):
                 await self._deletion_waits(key, obj, "BackendUnavailable", str(error))
-                return "waiting", WAIT_SECONDS
+                return "waiting", self._wait_seconds
             message = f"deleted after {self._give_up_seconds:g} s without its backend: rows or queues may be left"
             await self._events.record(key.kind, obj, "ExternalResourcesOrphaned", message, warning=True)
             refusal = None
         if refusal is not None:
             await self._deletion_waits(key, obj, str(refusal.reason), refusal.message)
-            return "waiting", WAIT_SECONDS
+            return "waiting", self._wait_seconds
         others = [one for one in obj["metadata"]["finalizers"] if one != FINALIZER]
         await self._kube.patch_finalizers(key.kind, obj["metadata"], others)
         return "gone", None
@@ -150,7 +151,7 @@ class Reconciler:
         try:
             refusal = await self._backends.release(key, owner_of(last), force=False)
         except Unavailable:
-            return "waiting", WAIT_SECONDS
+            return "waiting", self._wait_seconds
         if refusal is not None:
             _log.warning("let go of later, by the sweep", key=str(key), reason=refusal.message)
         self._store.gone.pop(key, None)

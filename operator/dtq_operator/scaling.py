@@ -5,7 +5,6 @@ Owns cooldown and the executor `Operator`. Unknown means: leave everything as it
 
 import time
 from collections.abc import Callable
-from typing import Final
 
 import structlog
 
@@ -22,9 +21,6 @@ from dtq_operator.events import Events
 from dtq_operator.kube import Conflict, Kube, Object
 from dtq_operator.reconciler import parse
 from dtq_operator.store import Key, Store
-
-SCALING_SECONDS: Final = 10.0
-"""Pause between two looks at the backlogs, in seconds."""
 
 _log = structlog.get_logger(__name__)
 

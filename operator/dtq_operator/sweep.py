@@ -20,8 +20,6 @@ from dtq_operator.reconciler import parse
 from dtq_operator.store import Key, Store, version
 from dtq_operator.workqueue import WorkQueue
 
-ORPHAN_SECONDS: Final = 60.0
-"""How long an object must be missing, in two sweeps at least, before its claim is let go of, in seconds."""
 ORPHANS_MIN: Final = 5
 ORPHANS_SHARE: Final = 0.2
 """At most ORPHANS_MIN or this share of all claims, whichever is more, may be orphans; else none is let go of."""
@@ -34,6 +32,7 @@ class Sweep:
 
     Args:
         namespaces: those that are watched; empty means all.
+        orphan_seconds: how long an object must be missing, in two sweeps at least, before its claim is let go of.
     """
 
     def __init__(
@@ -44,6 +43,7 @@ class Sweep:
         queue: WorkQueue[Key],
         *,
         namespaces: tuple[str, ...],
+        orphan_seconds: float,
         metrics: OperatorMetrics,
     ) -> None:
         self._kube = kube
@@ -52,6 +52,7 @@ class Sweep:
         self._queue = queue
         self._namespaces: tuple[str | None, ...] = namespaces or (None,)
         self._metrics = metrics
+        self._orphan_seconds = orphan_seconds
         self._missing_since: dict[Key, float] = {}
         self.ended_at = time.monotonic()
         """When a sweep last came to its end: the liveness of the operator."""
@@ -130,7 +131,7 @@ class Sweep:
             )  # fmt: skip
             return
         for key in missing:
-            if now - self._missing_since[key] < ORPHAN_SECONDS:
+            if now - self._missing_since[key] < self._orphan_seconds:
                 continue
             if await self._kube.get(key.kind, key.namespace, key.name) is not None:
                 continue

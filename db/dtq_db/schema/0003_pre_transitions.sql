@@ -186,13 +186,15 @@ $$;
 
 CREATE FUNCTION dtq_release(p_worker_id uuid, p_ids uuid[]) RETURNS TABLE (id uuid) LANGUAGE sql AS $$
 -- Give back claims whose handler never started: the attempt is not counted, and the relay publishes at once.
--- The worker alone is the fence: only it knows what it never started, and its id is never used again.
+-- A task that was cancelled meanwhile ends here, its attempt counted. The worker alone is the fence: only it knows
+-- what it never started, and its id is never used again.
     WITH picked AS (
         SELECT t.id FROM tasks t
         WHERE t.id = ANY (p_ids) AND t.worker_id IS NOT DISTINCT FROM p_worker_id AND t.status = 'RUNNING'
         ORDER BY t.id FOR UPDATE
     )
-    UPDATE tasks t SET attempts = t.attempts - 1, updated_at = now(),
+    UPDATE tasks t SET updated_at = now(),
+        attempts = CASE WHEN t.cancel_requested_at IS NULL THEN t.attempts - 1 ELSE t.attempts END,
         status = CASE WHEN t.cancel_requested_at IS NULL THEN 'ENQUEUED' ELSE 'CANCELLED' END,
         needs_publish = CASE WHEN t.cancel_requested_at IS NULL THEN true END,
         publish_at = CASE WHEN t.cancel_requested_at IS NULL THEN now() END
@@ -218,7 +220,8 @@ RETURNS TABLE (renewed boolean, cancel_ids uuid[]) LANGUAGE sql AS $$
     )
     SELECT EXISTS (SELECT 1 FROM renewal),
         coalesce((SELECT array_agg(t.id) FROM tasks t
-            WHERE t.worker_id = p_id AND t.cancel_requested_at IS NOT NULL AND t.status = 'RUNNING'), '{}');
+            WHERE t.worker_id = p_id AND t.cancel_requested_at IS NOT NULL AND t.status = 'RUNNING'
+                AND EXISTS (SELECT 1 FROM renewal)), '{}');
 $$;
 
 CREATE FUNCTION dtq_expire(p_id uuid) RETURNS void LANGUAGE sql AS $$

@@ -1,0 +1,5 @@
+"""`python -m dtq_cli` is the command `dtq`."""
+
+from dtq_cli.main import main
+
+main()

@@ -1,0 +1,68 @@
+"""Owns the operator in this process: started, stopped, and looked into."""
+
+import asyncio
+from types import TracebackType
+from typing import Any, Self
+
+import kopf
+
+from dtq.runtime.settings import Settings
+from dtq_db.connections import Database
+from dtq_operator.kube import Kube
+from dtq_operator.main import Operator, configure
+from dtq_operator.pace import Pace
+
+QUICK = Pace(scaling_seconds=0.3, wait_seconds=0.5, orphan_seconds=0.5, measure_seconds=0.2)
+STOP_SECONDS = 30.0
+
+
+class Running:
+    """An operator that runs until the end of the block."""
+
+    def __init__(self, settings: Settings, *, pace: Pace = QUICK, kopf_settings: kopf.OperatorSettings | None = None) -> None:
+        self._database = Database(settings.db_dsn.get_secret_value(), name="dtq-operator-test")
+        kopf_settings = kopf_settings or configure()
+        kopf_settings.watching.reconnect_backoff = 0.1
+        self._kube = Kube(kopf_settings)
+        self.operator = Operator(settings, kopf_settings, self._database, self._kube, pace)
+        self._stop = asyncio.Event()
+        self.task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        await self._database.__aenter__()
+        await self._kube.__aenter__()
+        self.task = asyncio.create_task(self.operator.run(self._stop))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        assert self.task is not None
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                await self.task
+        finally:
+            await self._kube.__aexit__(kind, error, trace)
+            await self._database.__aexit__(kind, error, trace)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it ended by itself, which it never should."""
+        assert self.task is not None
+        return self.task.done()
+
+    def metric(self, name: str, **labels: Any) -> float:
+        """A metric's value; 0 while nobody has counted."""
+        return self.operator.registry.get_sample_value(name, labels) or 0.0
+
+    async def sweep(self) -> None:
+        """Sweep now, and wait until what it found is done."""
+        await self.operator.sweep.once()
+        await self.idle()
+
+    async def idle(self) -> None:
+        """Wait until nothing is due."""
+        async with asyncio.timeout(STOP_SECONDS):
+            while self.operator.queue.depth:
+                await asyncio.sleep(0.02)

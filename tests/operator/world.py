@@ -1,0 +1,262 @@
+"""Owns what the operator's tests share: one namespace, one database, one virtual host, and verbs for people.
+
+It must never assert what a test is about; its waits are bounded.
+"""
+
+import asyncio
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+import asyncpg
+
+from dtq.runtime.settings import Settings, load
+from hack.cluster import kubectl
+from hack.stack.errors import StackError
+from hack.stack.management import Management
+from tests.support.addresses import BrokerVhost
+from tests.support.kube_api import KubeApi, Object, eventually
+
+GROUP_PATH: Final = "/apis/dtq.dev/v1alpha1"
+PLURALS: Final = {"TaskType": "tasktypes", "QueueSet": "queuesets"}
+TYPE: Final = "email.send.v1"
+READY_SECONDS: Final = 20.0
+
+
+@dataclass(slots=True, kw_only=True)
+class World:
+    """A namespace of a real API server beside a database and a virtual host of its own."""
+
+    kube: KubeApi
+    kubeconfig: Path
+    namespace: str
+    dsn: str
+    broker: BrokerVhost
+    other_namespaces: list[str] = field(default_factory=list)
+
+    # What people declare.
+
+    def task_type(self, name: str = TYPE, *, annotations: Mapping[str, str] | None = None, **spec: Any) -> Object:
+        """A TaskType."""
+        return self._object("TaskType", name, annotations, spec)
+
+    def queue_set(self, name: str = "default", *, annotations: Mapping[str, str] | None = None, **spec: Any) -> Object:
+        """A QueueSet with one queue, a ladder of one rung, in the test's virtual host."""
+        small = {
+            "namespace": "tasks",
+            "vhost": self.broker.vhost,
+            "queues": [{"name": "default"}],
+            "retry": {"delaysSeconds": [5]},
+        }
+        return self._object("QueueSet", name, annotations, small | spec)
+
+    def _object(self, kind: str, name: str, annotations: Mapping[str, str] | None, spec: Object) -> Object:
+        metadata: Object = {"name": name, "namespace": self.namespace}
+        if annotations:
+            metadata["annotations"] = dict(annotations)
+        return {"apiVersion": "dtq.dev/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec}
+
+    async def create(self, *objects: Object) -> None:
+        """Create objects, in this order."""
+        for obj in objects:
+            await self.kube.call("POST", self.path(obj["kind"], namespace=obj["metadata"]["namespace"]), obj)
+
+    async def create_ready(self, *objects: Object) -> None:
+        """Create objects, each once the one before is ready."""
+        for obj in objects:
+            await self.create(obj)
+            await self.until(obj, "Ready", "True")
+
+    async def patch(self, obj: Object, change: Object) -> Object:
+        """Merge a change into an object."""
+        changed: Object = await self.kube.call("PATCH", self.path_of(obj), change)
+        return changed
+
+    async def delete(self, obj: Object) -> None:
+        """Ask for an object's deletion."""
+        await self.kube.call("DELETE", self.path_of(obj))
+
+    async def get(self, obj: Object) -> Object | None:
+        """An object as it is now, or None."""
+        return await self.kube.find(self.path_of(obj))
+
+    def path(self, kind: str, name: str = "", *, namespace: str = "") -> str:
+        """Where objects of a kind are."""
+        return f"{GROUP_PATH}/namespaces/{namespace or self.namespace}/{PLURALS[kind]}" + (f"/{name}" if name else "")
+
+    def path_of(self, obj: Object) -> str:
+        """Where an object is."""
+        meta = obj["metadata"]
+        return self.path(obj["kind"], meta["name"], namespace=meta["namespace"])
+
+    async def kubectl(self, *arguments: str, manifest: object = None) -> str:
+        """What kubectl prints, in the test's namespace."""
+        return await asyncio.to_thread(
+            kubectl.run, self.kubeconfig, "--namespace", self.namespace, *arguments, manifest=manifest
+        )
+
+    async def another_namespace(self) -> str:
+        """A further namespace."""
+        name = f"other-{secrets.token_hex(4)}"
+        await self.kube.call("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+        self.other_namespaces.append(name)
+        return name
+
+    def moved(self, obj: Object, namespace: str) -> Object:
+        """The same object in another namespace."""
+        return obj | {"metadata": obj["metadata"] | {"namespace": namespace}}
+
+    # What the operator answers.
+
+    async def conditions(self, obj: Object) -> dict[str, tuple[str, str]]:
+        """Status and reason of each condition."""
+        found = await self.get(obj) or {}
+        return {
+            one["type"]: (one["status"], one["reason"]) for one in found.get("status", {}).get("conditions", [])
+        }
+
+    async def until(
+        self, obj: Object, type_: str, status: str, reason: str | None = None, *, seconds: float = READY_SECONDS
+    ) -> Object:
+        """The object, once a condition of its present generation says so."""
+        last: Any = None
+
+        async def said() -> Object | None:
+            nonlocal last
+            found = await self.get(obj)
+            last = (found or {}).get("status")
+            if found is None:
+                return None
+            for one in found.get("status", {}).get("conditions", []):
+                fits = one["type"] == type_ and one["status"] == status and reason in (None, one["reason"])
+                if fits and one.get("observedGeneration") == found["metadata"]["generation"]:
+                    return found
+            return None
+
+        what = f"{obj['kind']} {obj['metadata']['name']}: {type_}={status}/{reason or '*'}"
+        try:
+            found: Object = await eventually(what, said, seconds=seconds)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; status: {json.dumps(last)}") from None
+        return found
+
+    async def until_gone(self, obj: Object, *, seconds: float = READY_SECONDS) -> None:
+        """Wait until an object is gone."""
+
+        async def gone() -> bool:
+            return await self.get(obj) is None
+
+        await eventually(f"{obj['metadata']['name']} is gone", gone, seconds=seconds)
+
+    async def events(self, obj: Object) -> list[tuple[str, str, str]]:
+        """Type, reason and message of each event about an object."""
+        meta = obj["metadata"]
+        query = {"fieldSelector": f"involvedObject.name={meta['name']},involvedObject.kind={obj['kind']}"}
+        found = await self.kube.call("GET", f"/api/v1/namespaces/{meta['namespace']}/events", query=query)
+        return [(one["type"], one["reason"], one["message"]) for one in found["items"]]
+
+    async def until_event(self, obj: Object, reason: str, *, seconds: float = READY_SECONDS) -> str:
+        """The message of an event, once it is recorded."""
+
+        async def recorded() -> str | None:
+            return next((message for _, why, message in await self.events(obj) if why == reason), None)
+
+        message: str = await eventually(f"event {reason}", recorded, seconds=seconds)
+        return message
+
+    # What Postgres holds.
+
+    async def sql(self, statement: str, *arguments: Any) -> list[asyncpg.Record]:
+        """Run a statement."""
+        connection = await asyncpg.connect(self.dsn)
+        try:
+            rows: list[asyncpg.Record] = await connection.fetch(statement, *arguments)
+        finally:
+            await connection.close()
+        return rows
+
+    async def row(self, name: str = TYPE) -> asyncpg.Record | None:
+        """A task type's row, or None."""
+        rows = await self.sql("SELECT * FROM task_type WHERE type = $1", name)
+        return rows[0] if rows else None
+
+    async def claims(self) -> dict[tuple[str, str], str]:
+        """The owner's namespace, by kind and name."""
+        rows = await self.sql("SELECT kind, key, owner_namespace FROM resource_claim")
+        return {(row["kind"], row["key"]): row["owner_namespace"] for row in rows}
+
+    async def add_task(self, type_: str = TYPE, *, queue_set: str = "default", queue: str = "default") -> None:
+        """Store a task that nobody will run."""
+        await self.sql(
+            "INSERT INTO tasks (type, payload, queue_set, queue, max_attempts, needs_publish)"
+            " VALUES ($1, '{}', $2, $3, 5, false)",
+            type_,
+            queue_set,
+            queue,
+        )
+
+    # What RabbitMQ holds.
+
+    async def broker_call(self, method: str, path: str, body: Any = None) -> Any:
+        """One call of the management interface; `{vhost}` in the path is the test's."""
+        vhost = quote(self.broker.vhost, safe="")
+        return await asyncio.to_thread(self.management.call, method, path.format(vhost=vhost), body)
+
+    @property
+    def management(self) -> Management:
+        """The broker's management interface."""
+        return self.broker.management
+
+    async def queues(self) -> dict[str, Object]:
+        """Every queue of the virtual host, by name."""
+        return {queue["name"]: queue for queue in await self.broker_call("GET", "/api/queues/{vhost}")}
+
+    async def bindings(self) -> set[tuple[str, str, str]]:
+        """Every binding to a named exchange: exchange, queue, routing key."""
+        found = await self.broker_call("GET", "/api/bindings/{vhost}")
+        return {(one["source"], one["destination"], one["routing_key"]) for one in found if one["source"]}
+
+    async def exchanges(self) -> set[str]:
+        """Every exchange that somebody declared."""
+        found = await self.broker_call("GET", "/api/exchanges/{vhost}")
+        return {one["name"] for one in found if one["name"] and not one["name"].startswith("amq.")}
+
+    async def publish(self, queue: str, count: int = 1) -> None:
+        """Put messages into a queue."""
+        body = {"properties": {"delivery_mode": 2}, "routing_key": queue, "payload": "{}", "payload_encoding": "string"}
+        for _ in range(count):
+            await self.broker_call("POST", "/api/exchanges/{vhost}/amq.default/publish", body)
+
+    async def rebuild_vhost(self) -> None:
+        """Delete the virtual host with all that is in it, and make it anew."""
+        await asyncio.to_thread(self.management.delete_vhost, self.broker.vhost)
+        await asyncio.to_thread(self.management.create_vhost, self.broker.vhost)
+
+    # What the processes are told.
+
+    def environ(self, **more: str) -> dict[str, str]:
+        """The environment of a process of dtq."""
+        return {
+            "DB_DSN": self.dsn,
+            "RMQ_USER": self.broker.user,
+            "RMQ_PASS": self.broker.password,
+            "RMQ_HOST": self.broker.host,
+            "RMQ_PORT": str(self.broker.port),
+            "RMQ_VHOST": self.broker.vhost,
+            "DTQ_WATCH_NAMESPACES": ",".join([self.namespace, *self.other_namespaces]),
+            "DTQ_OPERATOR_HTTP_PORT": "127.0.0.1:0",
+            "DTQ_RESYNC_SECONDS": "1s",
+        } | more
+
+    def settings(self, **more: str) -> Settings:
+        """The same, as settings."""
+        return load(self.environ(**more))
+
+
+def is_missing(error: StackError) -> bool:
+    """Whether the management interface answered that there is no such thing."""
+    return ": 404 " in str(error)

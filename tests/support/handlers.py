@@ -1,0 +1,38 @@
+"""Sample handlers: each run is written down, fsync'd, before and after its work."""
+
+import asyncio
+import json
+import os
+from typing import Any
+
+from dtq import Context, handler
+
+
+def note(event: str, context: Context) -> None:
+    """Append one line that survives the death of this process."""
+    line = json.dumps({"event": event, "id": str(context.task_id), "attempt": context.attempt, "pid": os.getpid()})
+    descriptor = os.open(os.environ["HANDLER_LOG"], os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+    try:
+        os.write(descriptor, line.encode() + b"\n")
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@handler("sample.note.v1")
+async def take_note(payload: Any, context: Context) -> dict[str, int]:
+    """Run for `seconds`, or as long as the first attempt is told to by `first_seconds`."""
+    note("start", context)
+    seconds = payload.get("first_seconds", 0) if context.attempt == 1 else payload.get("seconds", 0)
+    if payload.get("fail_first") and context.attempt == 1:
+        raise RuntimeError("as asked")
+    await asyncio.sleep(seconds)
+    note("end", context)
+    return {"attempt": context.attempt}
+
+
+@handler("sample.fail.v1")
+def fail(_: Any, context: Context) -> None:
+    """Fail, always."""
+    note("start", context)
+    raise RuntimeError("as asked")

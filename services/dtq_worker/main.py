@@ -40,6 +40,8 @@ from dtq_worker.runner import Runner
 
 CATALOG_SECONDS: Final = 2.0
 """How often the worker looks whether queue sets have changed, in seconds."""
+CHECK_SECONDS: Final = 5.0
+"""How often the broker is asked whether it still knows our consumers, in seconds."""
 LAG_SECONDS: Final = 0.5
 """How often the event loop's lag is measured, in seconds."""
 
@@ -132,6 +134,7 @@ class Worker:
             parts.create_task(self.publisher.link.run(stop_rest))
             parts.create_task(self.consumer.link.run(stop_rest))
             parts.create_task(every(CATALOG_SECONDS, self._refresh, stop, name="catalog"))
+            parts.create_task(every(CHECK_SECONDS, self.consumer.check, stop, name="consumers"))
             parts.create_task(self._measure_lag(stop_rest))
             finishing = parts.create_task(self.finisher.run(stop_finishing))
             _log.info("worker ready", queues=self._settings.queues, concurrency=self._settings.concurrency)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Final, TypeVar
 from uuid import UUID
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -32,13 +32,14 @@ from dtq_db.upkeep import Held
 from tests.db.world import TYPE, World
 
 WORKERS: Final = 3
-EXAMPLES: Final = 60
+EXAMPLES: Final = 300
 STEPS: Final = 40
 BACKOFF: Final = Backoff(delays_seconds=(5.0, 30.0))
 RUNS: Final = settings(
     max_examples=EXAMPLES,
     stateful_step_count=STEPS,
     deadline=None,
+    phases=[Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
 T = TypeVar("T")

@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import kopf
 
+from dtq.runtime.loops import wait
 from dtq.runtime.settings import Settings
 from dtq_db.connections import Database
 from dtq_operator.kube import Kube
@@ -19,7 +20,9 @@ STOP_SECONDS = 30.0
 class Running:
     """An operator that runs until the end of the block."""
 
-    def __init__(self, settings: Settings, *, pace: Pace = QUICK, kopf_settings: kopf.OperatorSettings | None = None) -> None:
+    def __init__(
+        self, settings: Settings, *, pace: Pace = QUICK, kopf_settings: kopf.OperatorSettings | None = None
+    ) -> None:
         self._database = Database(settings.db_dsn.get_secret_value(), name="dtq-operator-test")
         kopf_settings = kopf_settings or configure()
         kopf_settings.watching.reconnect_backoff = 0.1
@@ -65,4 +68,4 @@ class Running:
         """Wait until nothing is due."""
         async with asyncio.timeout(STOP_SECONDS):
             while self.operator.queue.depth:
-                await asyncio.sleep(0.02)
+                await wait(asyncio.Event(), 0.02)

@@ -115,9 +115,7 @@ class World:
     async def conditions(self, obj: Object) -> dict[str, tuple[str, str]]:
         """Status and reason of each condition."""
         found = await self.get(obj) or {}
-        return {
-            one["type"]: (one["status"], one["reason"]) for one in found.get("status", {}).get("conditions", [])
-        }
+        return {one["type"]: (one["status"], one["reason"]) for one in found.get("status", {}).get("conditions", [])}
 
     async def until(
         self, obj: Object, type_: str, status: str, reason: str | None = None, *, seconds: float = READY_SECONDS

@@ -13,7 +13,9 @@ from typing import Final
 import structlog
 from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
 
+from dtq.broker.declare import Channels, consumer_count
 from dtq.broker.link import BROKER_ERRORS, Link
+from dtq.domain.errors import Unavailable
 from dtq.domain.fairness import take_weighted
 from dtq.runtime.metrics import BrokerMetrics
 
@@ -102,6 +104,24 @@ class Consumer:
                 await channel.basic_ack(tag, multiple=True, wait=False)
             except BROKER_ERRORS as error:
                 _log.debug("an acknowledgement was lost", reason=str(error))
+
+    async def check(self) -> bool:
+        """Rebuild the link if the broker knows no consumer of a queue that we think we consume; return False.
+
+        A server-sent cancel does not reach us for every kind of deletion: the broker is asked.
+        """
+        if not self.is_consuming or self._draining:
+            return False
+        try:
+            channels = Channels(self.link.connection())
+            for subscription in self._subscriptions:
+                if not await consumer_count(channels, subscription.name):
+                    self.link.invalidate(f"the broker knows no consumer of {subscription.name}")
+                    break
+            await channels.close()
+        except (*BROKER_ERRORS, Unavailable) as error:
+            _log.debug("consumers could not be checked", reason=str(error))
+        return False
 
     async def drain(self) -> None:
         """Stop consuming and give every buffered delivery back to the broker."""

@@ -91,3 +91,12 @@ async def message_count(channels: Channels, queue: str) -> int | None:
     except aiormq.exceptions.ChannelNotFoundEntity:
         return None
     return int(answer.message_count or 0)
+
+
+async def consumer_count(channels: Channels, queue: str) -> int:
+    """Return how many consumers a queue has; 0 if it is not there."""
+    try:
+        answer = await (await channels.get()).queue_declare(queue, passive=True)
+    except aiormq.exceptions.ChannelNotFoundEntity:
+        return 0
+    return int(answer.consumer_count or 0)

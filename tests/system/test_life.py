@@ -93,15 +93,6 @@ async def test_a_retry_of_an_hour_does_not_delay_one_of_a_second(declared: Syste
     assert (await has_status(api, slow, "ENQUEUED"))["attempts"] == 1
 
 
-async def test_a_queue_deleted_by_hand_comes_back_without_a_restart(declared: System, broker_vhost: Any) -> None:
-    api, worker = declared.api(), declared.worker()
-    await api.ready()
-    await worker.ready()
-    await has_status(api, await enqueue(api), "SUCCEEDED")
-    broker_vhost.management.call("DELETE", f"/api/queues/{broker_vhost.vhost}/tasks.default")
-    await has_status(api, await enqueue(api), "SUCCEEDED", seconds=60)
-
-
 async def test_without_a_broker_nothing_is_accepted_and_nothing_is_left(declared: System, dsn: str) -> None:
     api = declared.api(RMQ_PORT="1")
     await api.ready()

@@ -32,14 +32,14 @@ from dtq_db.upkeep import Held
 from tests.db.world import TYPE, World
 
 WORKERS: Final = 3
-EXAMPLES: Final = 300
+EXAMPLES: Final = 100
 STEPS: Final = 40
 BACKOFF: Final = Backoff(delays_seconds=(5.0, 30.0))
 RUNS: Final = settings(
     max_examples=EXAMPLES,
     stateful_step_count=STEPS,
     deadline=None,
-    phases=[Phase.generate],
+    phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
     suppress_health_check=list(HealthCheck),
 )
 T = TypeVar("T")
@@ -401,5 +401,6 @@ def life(dsn: str) -> Iterator[type[Life]]:
     loop.close()
 
 
+@pytest.mark.timeout(600)  # what fails is shrunk, which takes longer than the whole test
 def test_no_order_of_events_loses_doubles_or_strands_a_task(life: type[Life]) -> None:
     run_state_machine_as_test(life, settings=RUNS)

@@ -33,7 +33,7 @@ ps: $(VENV) ## What runs: ports, pids, health
 	@$(STACK) ps
 logs: $(VENV) ## Follow all logs
 	@$(STACK) logs
-packages: $(VENV) ## Install the packages of Postgres and RabbitMQ, start nothing
+packages: $(VENV) ## Install the packages of Postgres, RabbitMQ and what the tests need; start nothing
 	@$(STACK) install
 
 ##@ Parts of it

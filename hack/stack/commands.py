@@ -62,8 +62,8 @@ def destroy(settings: Settings) -> None:
 
 
 def install(settings: Settings) -> None:
-    """Install the servers' packages; nothing is started."""
-    packages.ensure(settings.log_folder / "apt.log")
+    """Install the packages of the servers and of the tests; nothing is started."""
+    packages.ensure(settings.log_folder / "apt.log", for_tests=True)
 
 
 def servers(settings: Settings) -> None:

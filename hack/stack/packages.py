@@ -19,6 +19,7 @@ POLICY_TEXT = "#!/bin/sh\n# dtq: packages may be installed, services may not be 
 NO_CLUSTER = Path("/etc/postgresql-common/createcluster.d/dtq.conf")
 NO_CLUSTER_TEXT = "create_main_cluster = false\n"
 UNITS = {"postgresql": ("postgresql",), "rabbitmq-server": ("rabbitmq-server", "epmd.socket", "epmd.service")}
+FOR_TESTS = ("faketime",)  # clocks that are wrong
 PROGRESS = re.compile(r"^(?:Get:\d+ \S+ |(?=Unpacking |Setting up ))(\S.*?)(?: \.\.\.)?$")
 
 
@@ -28,9 +29,14 @@ def missing() -> list[str]:
     return [name for name, path in found.items() if path is None]
 
 
-def ensure(log: Path) -> None:
+def missing_for_tests() -> list[str]:
+    """The packages that the tests need besides and that are still to be installed."""
+    return [name for name in FOR_TESTS if shutil.which(name) is None]
+
+
+def ensure(log: Path, *, for_tests: bool = False) -> None:
     """Install what is missing, showing progress; nothing is started."""
-    names = missing()
+    names = missing() + (missing_for_tests() if for_tests else [])
     if not names:
         return
     if shutil.which("apt-get") is None:
@@ -46,8 +52,8 @@ def ensure(log: Path) -> None:
         guards.enter_context(_guard(NO_CLUSTER, NO_CLUSTER_TEXT, mode=0o644))
         _apt(["update"], log)
         _apt(["install", "-y", "--no-install-recommends", *names], log)
-        _disable([unit for name in names for unit in UNITS[name]])
-    left = missing()
+        _disable([unit for name in names for unit in UNITS.get(name, ())])
+    left = missing() + (missing_for_tests() if for_tests else [])
     if left:
         raise StackError(f"apt-get ended well, but {', '.join(left)} cannot be found.", log=log)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import asyncpg
 
-from tests.system.conftest import Process, System, call, eventually
+from tests.support.system import Process, System, call, eventually
 
 
 async def enqueue(api: Process, type_: str = "sample.note.v1", **payload: Any) -> str:

@@ -60,10 +60,13 @@ def translated() -> Iterator[None]:
     """
     try:
         yield
-    except asyncpg.DataError as error:
+    except (asyncpg.DataError, asyncpg.ProgramLimitExceededError) as error:
         raise Rejected("NotStorable", f"Postgres cannot hold a value: {type(error).__name__}") from error
     except _UNAVAILABLE as error:
         raise Unavailable(f"Postgres does not answer: {type(error).__name__}: {error}") from error
+    except asyncpg.PostgresError as error:
+        error.detail = None  # it may show a whole row, and with it a payload
+        raise
 
 
 async def connect(dsn: str, *, name: str) -> "asyncpg.Connection[asyncpg.Record]":

@@ -77,7 +77,11 @@ async def enqueue(lane: Lane, tasks: Sequence[NewTask]) -> dict[UUID, datetime]:
         Unavailable: the outcome is unknown.
         Rejected: `NotStorable`: a payload cannot be stored.
     """
-    rows = await lane.fetch(query("task_enqueue"), *_columns(tasks), RELAY_GRACE_SECONDS)
+    try:
+        rows = await lane.fetch(query("task_enqueue"), *_columns(tasks), RELAY_GRACE_SECONDS)
+    except asyncpg.ForeignKeyViolationError:
+        # A type was deleted after the statement had begun; a new one no longer sees it and leaves its tasks out.
+        rows = await lane.fetch(query("task_enqueue"), *_columns(tasks), RELAY_GRACE_SECONDS)
     return {row["id"]: row["updated_at"] for row in rows}
 
 

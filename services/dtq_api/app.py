@@ -20,7 +20,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from dtq.domain.errors import Rejected, Unavailable
-from dtq.domain.limits import PAYLOAD_BYTES_MAX, REDRIVE_MAX
+from dtq.domain.limits import PAYLOAD_BYTES_MAX
 from dtq.runtime.metrics import UNKNOWN, ApiMetrics
 from dtq.runtime.probes import Health, health_response, metrics_response
 from dtq_api import openapi, problems, requests
@@ -175,7 +175,7 @@ class _Routes:
             chosen = FailedFilter(
                 type=asked.type, queue=asked.queue, failed_before=requests.parse_time(asked.failed_before)
             )
-            ids = await self._parts.tasks.failed(chosen, min(asked.limit, REDRIVE_MAX))
+            ids = await self._parts.tasks.failed(chosen, asked.limit or requests.REDRIVE_DEFAULT)
         if asked.dry_run:
             still = await self._parts.tasks.still_failed(ids)
             return _json({"dry_run": True, "matched": len(still), "redriven": 0, "ids": sorted(map(str, still))})

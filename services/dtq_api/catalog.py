@@ -11,7 +11,7 @@ from typing import Any, Final
 import structlog
 
 from dtq.domain.catalog import Catalog, TypePolicy
-from dtq.domain.errors import Problem, Rejected
+from dtq.domain.errors import Problem, Rejected, Unavailable
 from dtq.domain.schemas import PayloadValidator, check_schema
 from dtq_db import catalog as rows
 from dtq_db.connections import Database
@@ -37,7 +37,9 @@ class CatalogCache:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._compiled: dict[str, _Compiled] = {}
-        self._last_miss = 0.0
+        self._looked_at = float("-inf")
+        self._trouble: Unavailable | None = None
+        self._looking = asyncio.Lock()
         self._refreshing = asyncio.Lock()
         self.current = Catalog()
 
@@ -62,14 +64,25 @@ class CatalogCache:
             Unavailable: the type is unknown and the database does not answer.
         """
         policy = self.current.types.get(type_)
-        now = time.monotonic()
-        if policy is None and now - self._last_miss > MISS_SECONDS:
-            self._last_miss = now
-            await self.refresh()
+        if policy is None:
+            await self._look()
             policy = self.current.types.get(type_)
         if policy is None:
             raise Rejected("UnknownType", f"unknown type {type_!r}: declare it with `kubectl apply` or `dtq apply`")
         return policy
+
+    async def _look(self) -> None:
+        """Look at once, together with everybody who misses something now; a look just made is good for all."""
+        async with self._looking:
+            if time.monotonic() - self._looked_at > MISS_SECONDS:
+                try:
+                    await self.refresh()
+                    self._trouble = None
+                except Unavailable as error:
+                    self._trouble = error
+                self._looked_at = time.monotonic()
+            if self._trouble is not None:
+                raise Unavailable(str(self._trouble)) from self._trouble
 
     def payload_problems(self, policy: TypePolicy, payload: Any) -> tuple[Problem, ...]:
         """Return what is wrong with a payload of that type; a broken schema lets nothing through."""

@@ -4,6 +4,7 @@ Owns the rules between request, catalog and store. Must never answer 2xx for a t
 """
 
 from dataclasses import dataclass
+from typing import Final
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
@@ -15,6 +16,9 @@ from dtq_api.catalog import CatalogCache
 from dtq_api.lanes import Lanes
 from dtq_api.requests import EnqueueRequest
 from dtq_db.tasks import NewTask
+
+QUEUE_SHOWN: Final = 64
+"""How much of an unknown queue's name is shown, in characters: twice the longest that can be declared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +69,7 @@ def new_task(request: EnqueueRequest, policy: TypePolicy, catalog: Catalog) -> N
     queues = [one.name for one in queue_set.queues] if queue_set else []
     if queue not in queues:
         allowed = ", ".join(queues) or f"none: queue set {policy.queue_set!r} is not declared"
-        message = f"queue {queue!r} not allowed (one of: {allowed})"
+        message = f"queue {queue[:QUEUE_SHOWN]!r} not allowed (one of: {allowed})"
         raise Rejected("UnknownQueue", message, (Problem(path="queue", message=message),))
     size = len(request.payload_text.encode())
     if size > policy.max_payload_bytes:

@@ -1,6 +1,6 @@
 """The OpenAPI document: what the API promises, for people and for schemathesis.
 
-Owns the document. A test compares its paths with the routes and its problem types with `problems.STATUS`.
+Owns the paths. A test compares them with the routes, and every answer that the tests get with the document.
 """
 
 from functools import cache
@@ -10,286 +10,226 @@ from typing import Any, Final
 import msgspec
 
 from dtq.domain import limits
-from dtq.domain.manifests import TYPE_PATTERN
-from dtq.domain.states import Event, TaskStatus
+from dtq_api import problems
+from dtq_api.openapi_schemas import SCHEMAS, STATUS, STRING, TYPE, UUID, Schema, reference
+from dtq_api.requests import PAGE_DEFAULT
 
-_STRING: Final = {"type": "string"}
-_UUID: Final = {"type": "string", "format": "uuid"}
-_TIME: Final = {"type": "string", "format": "date-time"}
-_COUNT: Final = {"type": "integer", "minimum": 0}
-
-
-def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
-    return {"anyOf": [schema, {"type": "null"}]}
+_BODY_PROBLEMS: Final = ("InvalidBody", "RequestTimeout", "PayloadTooLarge", "UnsupportedMediaType")
+_SERVER_PROBLEMS: Final = ("Internal", "Unavailable")
+_RETRY_AFTER: Final = {"Retry-After": {"schema": {"type": "integer"}, "required": True, "description": "Seconds."}}
 
 
-def _object(
-    required: dict[str, Any], optional: dict[str, Any] | None = None, *, closed: bool = False
-) -> dict[str, Any]:
-    shape: dict[str, Any] = {
-        "type": "object",
-        "properties": required | (optional or {}),
-        "required": list(required),
-    }
-    return shape | {"additionalProperties": False} if closed else shape
+def _answer(description: str, schema: str, **more: Any) -> Schema:
+    return {"description": description, "content": {"application/json": {"schema": reference(schema)}}} | more
 
 
-_STATUS: Final = {"type": "string", "enum": [str(status) for status in TaskStatus]}
-_TYPE: Final = {"type": "string", "pattern": TYPE_PATTERN, "maxLength": limits.TYPE_CHARS_MAX}
-_ROW: Final = {
-    "id": _UUID,
-    "type": _STRING,
-    "queue": _STRING,
-    "status": _STATUS,
-    "attempts": _COUNT,
-    "max_attempts": _COUNT,
-    "last_error": _or_null(_STRING),
-    "created_at": _TIME,
-    "updated_at": _TIME,
+def _problems(*codes: str) -> dict[str, Schema]:
+    """Return the answers of these problem types, by status."""
+    answers: dict[str, Schema] = {}
+    for status in sorted({problems.KINDS[code].status for code in codes}):
+        here = [code for code in codes if problems.KINDS[code].status == status]
+        kind = {"properties": {"type": {"enum": [problems.TYPE_BASE + code for code in here]}}}
+        answers[str(int(status))] = {
+            "description": " ".join(f"`{code}`: {problems.KINDS[code].meaning}" for code in here),
+            "content": {problems.MEDIA_TYPE: {"schema": {"allOf": [reference("Problem"), kind]}}},
+        } | ({"headers": _RETRY_AFTER} if "Unavailable" in here else {})
+    return answers
+
+
+def _operation(
+    id_: str, summary: str, answers: dict[str, Schema], *codes: str, body: str | None = None, **more: Any
+) -> Schema:
+    """Return an operation: what it answers when all is well, and the problem types that it knows besides."""
+    codes += (*_BODY_PROBLEMS, *_SERVER_PROBLEMS) if body else _SERVER_PROBLEMS
+    operation = {"operationId": id_, "summary": summary, "responses": answers | _problems(*codes)} | more
+    if body:
+        content = {"application/json": {"schema": reference(body)}}
+        operation["requestBody"] = {"required": True, "content": content}
+    return operation
+
+
+def _probe(id_: str, summary: str, *, degrades: bool) -> Schema:
+    answers = {"200": _answer("All is well.", "Healthy")}
+    if degrades:
+        answers["503"] = _answer("What is wrong, by part.", "Degraded")
+    return {"operationId": id_, "summary": summary, "responses": answers, "tags": ["Probes"]}
+
+
+def _query(name: str, schema: Schema, description: str) -> Schema:
+    return {"name": name, "in": "query", "required": False, "schema": schema, "description": description}
+
+
+_ID: Final = {
+    "name": "id",
+    "in": "path",
+    "required": True,
+    "schema": UUID,
+    "description": "As POST /enqueue returned it.",
 }
-_SCHEMAS: Final = {
-    "EnqueueRequest": _object(
-        {"type": _TYPE, "payload": {"description": "Any JSON but null; must satisfy the type's payloadSchema."}},
-        {
-            "queue": _or_null({"type": "string", "description": "One of the queue set's queues."}),
-            "max_attempts": _or_null({"type": "integer", "minimum": 1, "maximum": limits.ATTEMPTS_MAX}),
-            "idempotency_key": _or_null(
-                {"type": "string", "minLength": 1, "maxLength": limits.IDEMPOTENCY_KEY_CHARS_MAX}
-            ),
-            "run_at": _or_null(_TIME | {"description": "Not before; at most a year ahead."}),
-        },
-        closed=True,
-    ),
-    "Enqueued": _object({"id": _UUID, "status": _STATUS, "queue": _STRING}),
-    "TaskRow": _object(_ROW),
-    "Task": _object(
-        _ROW
-        | {
-            "result": {"description": "What the handler returned."},
-            "queue_set": _STRING,
-            "run_at": _TIME,
-            "crashes": _COUNT,
-            "redrives": _COUNT,
-            "cancel_requested_at": _or_null(_TIME),
-            "dead_lettered_at": _or_null(_TIME),
-        }
-    ),
-    "Page": _object(
-        {"tasks": {"type": "array", "items": {"$ref": "#/components/schemas/TaskRow"}}, "next_cursor": _or_null(_UUID)}
-    ),
-    "Events": _object(
-        {
-            "events": {
-                "type": "array",
-                "items": _object(
-                    {
-                        "event": {"type": "string", "enum": [str(event) for event in Event]},
-                        "note": _or_null(_STRING),
-                        "at": _TIME,
-                        "attempt": _or_null(_COUNT),
-                        "worker_id": _or_null(_UUID),
-                    }
-                ),
-            }
-        }
-    ),
-    "Cancelled": _object({"id": _UUID, "status": _STATUS}),
-    "RedriveRequest": _object(
-        {},
-        {
-            "ids": _or_null({"type": "array", "items": _UUID, "minItems": 1, "maxItems": 1000}),
-            "type": _or_null(_STRING),
-            "queue": _or_null(_STRING),
-            "failed_before": _or_null(_TIME),
-            "limit": {"type": "integer", "minimum": 1, "maximum": limits.REDRIVE_MAX, "default": 100},
-            "dry_run": {"type": "boolean", "default": False},
-        },
-        closed=True,
-    ),
-    "Redriven": _object(
-        {
-            "dry_run": {"type": "boolean"},
-            "matched": _COUNT,
-            "redriven": _COUNT,
-            "ids": {"type": "array", "items": _UUID},
-        }
-    ),
-    "ScalingHint": _object(
-        {
-            "queue_set": _STRING,
-            "queue": _STRING,
-            "backlog": _COUNT,
-            "ready": _COUNT,
-            "running": _COUNT,
-            "desiredReplicas": _COUNT,
-            "asOf": _TIME,
-        }
-    ),
-    "Health": _object({"status": {"type": "string", "enum": ["ok", "degraded"]}}),
-    "Problem": _object(
-        {
-            "type": {"type": "string", "format": "uri"},
-            "title": _STRING,
-            "status": {"type": "integer"},
-            "detail": _STRING,
-            "error": {"type": "string", "description": "The same as detail."},
-        },
-        {"errors": {"type": "array", "items": _object({"path": _STRING, "message": _STRING})}},
-    ),
+_LINKS: Final = {
+    name: {"operationId": operation, "parameters": {"id": "$response.body#/id"}}
+    for name, operation in (("task", "getTask"), ("events", "getEvents"), ("cancel", "cancelTask"))
 }
+_PLAIN_TEXT: Final = {"text/plain": {"schema": STRING}}
 
-
-def _answer(description: str, schema: str | None = None, media_type: str = "application/json") -> dict[str, Any]:
-    if schema is None:
-        return {"description": description}
-    return {
-        "description": description,
-        "content": {media_type: {"schema": {"$ref": f"#/components/schemas/{schema}"}}},
-    }
-
-
-def _problem(description: str) -> dict[str, Any]:
-    return _answer(description, "Problem", "application/problem+json")
-
-
-_UNAVAILABLE: Final = {
-    "503": _problem("Postgres or RabbitMQ does not answer; nothing was left behind. Try again after Retry-After.")
-    | {"headers": {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds."}}}
-}
-_BODY_PROBLEMS: Final = {
-    "400": _problem("The body is wrong, or the type, queue or payload is not allowed."),
-    "408": _problem("The body did not arrive in time."),
-    "413": _problem("The body or payload is too large."),
-    "415": _problem("The body is not plain application/json."),
-}
-_ID: Final = {"name": "id", "in": "path", "required": True, "schema": _UUID}
-
-
-def _body(schema: str) -> dict[str, Any]:
-    return {
-        "required": True,
-        "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}},
-    }
-
-
-def _query(name: str, schema: dict[str, Any]) -> dict[str, Any]:
-    return {"name": name, "in": "query", "required": False, "schema": schema}
-
-
-def _plain(summary: str, *, degraded: bool = False) -> dict[str, Any]:
-    responses = {"200": _answer("As it should be.", "Health" if degraded else None)}
-    if degraded:
-        responses["503"] = _answer("What is wrong, by part.", "Health")
-    return {"get": {"summary": summary, "responses": responses}}
-
-
-_PATHS: Final = {
-    "/": _plain("What this service is."),
-    "/healthz": _plain("Database and topology.", degraded=True),
-    "/readyz": _plain("Whether requests should be sent here.", degraded=True),
-    "/livez": _plain("Whether the process runs.", degraded=True),
-    "/metrics": _plain("Prometheus exposition."),
-    "/openapi.json": _plain("This document."),
-    "/enqueue": {
-        "post": {
-            "summary": "Accept a task durably.",
-            "description": "A 2xx means that the task will run; a 503 means that nothing was left behind.",
-            "requestBody": _body("EnqueueRequest"),
+_PATHS: Final[dict[str, Schema]] = {
+    "/": {
+        "get": {
+            "operationId": "getService",
+            "summary": "What this service is.",
+            "responses": {"200": _answer("Its name and main routes.", "Service")},
+            "tags": ["Probes"],
+        }
+    },
+    "/healthz": {"get": _probe("getHealth", "Whether database and topology are as they should be.", degrades=True)},
+    "/readyz": {"get": _probe("getReadiness", "Whether requests should be sent here: the database.", degrades=True)},
+    "/livez": {"get": _probe("getLiveness", "Whether the process runs.", degrades=False)},
+    "/metrics": {
+        "get": {
+            "operationId": "getMetrics",
+            "summary": "Metrics, in Prometheus' text format.",
+            "responses": {"200": {"description": "The exposition.", "content": _PLAIN_TEXT}},
+            "tags": ["Probes"],
+        }
+    },
+    "/openapi.json": {
+        "get": {
+            "operationId": "getDocument",
+            "summary": "This document.",
             "responses": {
-                "201": _answer("Stored and published, or the task that holds the idempotency key.", "Enqueued")
-                | {
-                    "headers": {
-                        "Location": {"schema": _STRING},
-                        "Idempotency-Replayed": {"schema": {"type": "string", "enum": ["true"]}},
-                    },
-                    "links": {
-                        "task": {"operationId": "getTask", "parameters": {"id": "$response.body#/id"}},
-                        "events": {"operationId": "getEvents", "parameters": {"id": "$response.body#/id"}},
-                        "cancel": {"operationId": "cancelTask", "parameters": {"id": "$response.body#/id"}},
-                    },
-                },
-                "409": _problem("The idempotency key belongs to another type or payload."),
-            }
-            | _BODY_PROBLEMS
-            | _UNAVAILABLE,
+                "200": {"description": "It.", "content": {"application/json": {"schema": {"type": "object"}}}}
+            },
+            "tags": ["Probes"],
         }
+    },
+    "/enqueue": {
+        "post": _operation(
+            "enqueue",
+            "Accept a task durably.",
+            {
+                "201": _answer(
+                    "The task, stored and published; or the one that holds the idempotency key.",
+                    "Enqueued",
+                    headers={
+                        "Location": {"schema": STRING, "required": True, "description": "Where the task is shown."},
+                        "Idempotency-Replayed": {
+                            "schema": {"type": "string", "enum": ["true"]},
+                            "description": "There when the task is that of an earlier request.",
+                        },
+                    },
+                    links=_LINKS,
+                )
+            },
+            *("UnknownType", "InactiveType", "UnknownQueue", "InvalidPayload", "IdempotencyConflict"),
+            body="EnqueueRequest",
+            description="A 2xx means that the task will run; a 503 means that nothing was left behind.",
+            tags=["Tasks"],
+        )
     },
     "/tasks": {
-        "get": {
-            "summary": "One page of tasks, newest first.",
-            "parameters": [
-                _query("limit", {"type": "integer", "minimum": 1, "maximum": limits.PAGE_MAX, "default": 50}),
-                _query("cursor", _UUID),
-                _query("status", _STATUS),
-                _query("type", _TYPE),
-                _query("queue", _STRING),
+        "get": _operation(
+            "listTasks",
+            "One page of tasks, newest first.",
+            {"200": _answer("The page.", "Page")},
+            "InvalidQuery",
+            parameters=[
+                _query(
+                    "limit",
+                    {"type": "integer", "minimum": 1, "maximum": limits.PAGE_MAX, "default": PAGE_DEFAULT},
+                    "Most tasks of the page.",
+                ),
+                _query("cursor", UUID, "next_cursor of the page before."),
+                _query("status", STATUS, "Only tasks of that status."),
+                _query("type", TYPE, "Only tasks of that type."),
+                _query("queue", STRING, "Only tasks of that queue."),
             ],
-            "responses": {"200": _answer("The page.", "Page"), "400": _problem("The query is wrong.")} | _UNAVAILABLE,
-        }
+            tags=["Tasks"],
+        )
     },
     "/tasks/{id}": {
-        "get": {
-            "operationId": "getTask",
-            "summary": "One task.",
-            "parameters": [_ID],
-            "responses": {"200": _answer("The task.", "Task"), "404": _problem("No such task.")} | _UNAVAILABLE,
-        }
+        "get": _operation(
+            "getTask",
+            "One task.",
+            {"200": _answer("The task.", "Task")},
+            "NotFound",
+            parameters=[_ID],
+            tags=["Tasks"],
+        )
     },
     "/tasks/{id}/events": {
-        "get": {
-            "operationId": "getEvents",
-            "summary": "The history of one task.",
-            "parameters": [_ID],
-            "responses": {"200": _answer("Its events.", "Events"), "404": _problem("No such task.")} | _UNAVAILABLE,
-        }
+        "get": _operation(
+            "getEvents",
+            "The history of one task, oldest event first.",
+            {"200": _answer("Its events.", "Events")},
+            "NotFound",
+            parameters=[_ID],
+            tags=["Tasks"],
+        )
     },
     "/tasks/{id}/cancel": {
-        "post": {
-            "operationId": "cancelTask",
-            "summary": "Stop a task.",
-            "parameters": [_ID],
-            "responses": {
-                "200": _answer("It never ran and never will.", "Cancelled"),
-                "202": _answer("It runs; its worker was asked to stop it.", "Cancelled"),
-                "404": _problem("No such task."),
-                "409": _problem("It is finished already."),
-            }
-            | _UNAVAILABLE,
-        }
-    },
-    "/queues/{queue}/scaling": {
-        "get": {
-            "summary": "How many workers a queue wants; 503, never 0, when unknown.",
-            "parameters": [
-                {"name": "queue", "in": "path", "required": True, "schema": _STRING},
-                _query("queue_set", _STRING | {"default": "default"}),
-            ],
-            "responses": {"200": _answer("The hint.", "ScalingHint"), "404": _problem("No such queue.")} | _UNAVAILABLE,
-        }
+        "post": _operation(
+            "cancelTask",
+            "Stop a task.",
+            {
+                "200": _answer("It will not run any more.", "Cancelled"),
+                "202": _answer("It runs; its worker is asked to stop it.", "Cancelled"),
+            },
+            *("NotFound", "AlreadyFinished"),
+            parameters=[_ID],
+            tags=["Tasks"],
+        )
     },
     "/dlq/redrive": {
-        "post": {
-            "summary": "Send failed tasks again, by id or by filter, with a fresh attempt budget.",
-            "requestBody": _body("RedriveRequest"),
-            "responses": {"200": _answer("What was sent, or would be.", "Redriven")} | _BODY_PROBLEMS | _UNAVAILABLE,
-        }
+        "post": _operation(
+            "redrive",
+            "Send failed tasks again, by id or by filter, with a fresh attempt budget.",
+            {"200": _answer("What was sent again, or would be.", "Redriven")},
+            body="RedriveRequest",
+            tags=["Tasks"],
+        )
+    },
+    "/queues/{queue}/scaling": {
+        "get": _operation(
+            "getScaling",
+            "How many workers a queue wants; 503, never 0, when that is unknown.",
+            {"200": _answer("The hint.", "ScalingHint")},
+            "NotFound",
+            parameters=[
+                {
+                    "name": "queue",
+                    "in": "path",
+                    "required": True,
+                    "schema": STRING,
+                    "description": "Its name in the set.",
+                },
+                _query("queue_set", STRING | {"default": "default"}, "The queue's QueueSet."),
+            ],
+            tags=["Queues"],
+        )
     },
 }
 
 
 @cache
-def document() -> dict[str, Any]:
+def document() -> Schema:
     """Return the OpenAPI 3.1 document."""
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "dtq",
             "version": version("dtq"),
-            "description": "Accepts tasks and answers questions about them.",
+            "summary": "A Kubernetes-native distributed task queue.",
+            "description": "Accepts tasks and answers questions about them. Unknown routes answer 404 `NotFound`, "
+            "other methods 405 `MethodNotAllowed`.",
             "license": {"name": "MIT", "identifier": "MIT"},
         },
+        "tags": [
+            {"name": "Tasks", "description": "Enqueue, look at, cancel and redrive tasks."},
+            {"name": "Queues", "description": "What scalers ask."},
+            {"name": "Probes", "description": "What clusters, monitors and people ask."},
+        ],
         "paths": _PATHS,
-        "components": {"schemas": _SCHEMAS},
+        "components": {"schemas": SCHEMAS},
     }
 
 

@@ -4,6 +4,7 @@ Owns the mapping from errors to HTTP. Must never show a stack trace, a payload o
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -17,37 +18,59 @@ from dtq.domain.errors import Problem, Rejected, Unavailable
 
 MEDIA_TYPE: Final = "application/problem+json"
 TYPE_BASE: Final = "https://dtq.dev/problems/"
-STATUS: Final[Mapping[str, HTTPStatus]] = {
-    "InvalidBody": HTTPStatus.BAD_REQUEST,
-    "InvalidQuery": HTTPStatus.BAD_REQUEST,
-    "UnknownType": HTTPStatus.BAD_REQUEST,
-    "InactiveType": HTTPStatus.BAD_REQUEST,
-    "UnknownQueue": HTTPStatus.BAD_REQUEST,
-    "InvalidPayload": HTTPStatus.BAD_REQUEST,
-    "PayloadTooLarge": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    "UnsupportedMediaType": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-    "RequestTimeout": HTTPStatus.REQUEST_TIMEOUT,
-    "IdempotencyConflict": HTTPStatus.CONFLICT,
-    "AlreadyFinished": HTTPStatus.CONFLICT,
-    "NotFound": HTTPStatus.NOT_FOUND,
-}
-"""The HTTP status of each code that a client can meet; a test compares it with the OpenAPI document."""
 
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A problem type: the status it is answered with, and what it means."""
+
+    status: HTTPStatus
+    meaning: str
+
+
+KINDS: Final[Mapping[str, Kind]] = {
+    "InvalidBody": Kind(HTTPStatus.BAD_REQUEST, "The body is no JSON, or its fields are not what the route takes."),
+    "InvalidQuery": Kind(HTTPStatus.BAD_REQUEST, "A query parameter is unknown or out of bounds."),
+    "UnknownType": Kind(HTTPStatus.BAD_REQUEST, "No TaskType of that name is declared."),
+    "InactiveType": Kind(HTTPStatus.BAD_REQUEST, "The TaskType refuses new tasks."),
+    "UnknownQueue": Kind(HTTPStatus.BAD_REQUEST, "The QueueSet of the type has no such queue."),
+    "InvalidPayload": Kind(HTTPStatus.BAD_REQUEST, "The payload breaks the type's schema, or cannot be stored."),
+    "NotFound": Kind(HTTPStatus.NOT_FOUND, "There is no such route, task, queue set or queue."),
+    "MethodNotAllowed": Kind(HTTPStatus.METHOD_NOT_ALLOWED, "The route does not take this method; see Allow."),
+    "RequestTimeout": Kind(HTTPStatus.REQUEST_TIMEOUT, "The body did not arrive in time."),
+    "IdempotencyConflict": Kind(HTTPStatus.CONFLICT, "The idempotency key belongs to another type or payload."),
+    "AlreadyFinished": Kind(HTTPStatus.CONFLICT, "The task has ended and cannot be cancelled any more."),
+    "PayloadTooLarge": Kind(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The body, or the payload for its type, is too large."
+    ),
+    "UnsupportedMediaType": Kind(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "The body is not plain application/json."),
+    "Internal": Kind(HTTPStatus.INTERNAL_SERVER_ERROR, "An error of dtq's own; its log says more."),
+    "Unavailable": Kind(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "Postgres or RabbitMQ does not answer; nothing was left behind. Try again after Retry-After seconds.",
+    ),
+}
+"""Every problem type, by code; the OpenAPI document and docs/http-api.md hold the same."""
+
+_ROUTER: Final[Mapping[int, tuple[str, str]]] = {
+    404: ("NotFound", "not found: no such route; GET /openapi.json lists them"),
+    405: ("MethodNotAllowed", "the route does not take this method: see the header Allow"),
+}
 _log = structlog.get_logger(__name__)
 
 
 def problem(
-    status: int,
     code: str,
     detail: str,
     *,
     problems: tuple[Problem, ...] = (),
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """Return a problem document."""
+    """Return a problem document of a kind."""
+    status = KINDS[code].status
     body: dict[str, Any] = {
         "type": TYPE_BASE + code,
-        "title": HTTPStatus(status).phrase,
+        "title": status.phrase,
         "status": status,
         "detail": detail,
         "error": detail,
@@ -60,8 +83,8 @@ def problem(
 def of_error(error: Rejected | Unavailable) -> Response:
     """Return the answer to an error that was raised on purpose."""
     if isinstance(error, Unavailable):
-        return problem(503, "Unavailable", str(error), headers={"Retry-After": str(error.retry_after_seconds)})
-    return problem(STATUS[error.code], error.code, str(error), problems=error.problems)
+        return problem("Unavailable", str(error), headers={"Retry-After": str(error.retry_after_seconds)})
+    return problem(error.code, str(error), problems=error.problems)
 
 
 async def on_rejected(_: Request, error: Exception) -> Response:
@@ -73,11 +96,11 @@ async def on_rejected(_: Request, error: Exception) -> Response:
 async def on_http_error(_: Request, error: Exception) -> Response:
     """Answer what the router refuses: no such path, wrong method."""
     assert isinstance(error, HTTPException)
-    code = {404: "NotFound", 405: "MethodNotAllowed"}.get(error.status_code, "HttpError")
-    return problem(error.status_code, code, error.detail, headers=error.headers)
+    code, detail = _ROUTER[error.status_code]
+    return problem(code, detail, headers=error.headers)
 
 
 async def on_bug(request: Request, error: Exception) -> Response:
     """Answer what nobody foresaw, and tell the log all about it."""
     _log.error("a bug answered 500", path=request.url.path, exc_info=error)
-    return problem(500, "Internal", "an error of dtq's own: its log says more")
+    return problem("Internal", "an error of dtq's own: its log says more")

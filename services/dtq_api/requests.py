@@ -21,12 +21,17 @@ from dtq.domain.states import TaskStatus
 PAGE_DEFAULT: Final = 50
 REDRIVE_IDS_MAX: Final = 1_000
 """Most ids in one redrive, a page of a person's work; a filter takes more."""
+REDRIVE_DEFAULT: Final = 100
+"""How many tasks a redrive by filter takes at the most, unless it says otherwise."""
 _TYPE: Final = re.compile(TYPE_PATTERN)
+_TYPE_MEANT: Final = "must be a dotted lower-case name such as email.send.v1"
 # A NUL that JSON escapes: legal JSON, but Postgres cannot store it. An even run of backslashes escapes itself.
 _NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _INTEGER_DIGITS_MAX: Final = 1_000
 """Longest number, in digits: Postgres stores 131,072, Python refuses 4,300, nobody means it."""
+_FIRST_DAY: Final = datetime(1970, 1, 1, tzinfo=UTC)
+"""Earliest time that is taken for one: drivers and databases turn the first of all days into an infinity."""
 _LONG_NUMBER: Final = re.compile(rb"[0-9]{%d,}" % _INTEGER_DIGITS_MAX)
 
 
@@ -48,7 +53,7 @@ class RedriveBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     type: str | None = None
     queue: str | None = None
     failed_before: str | None = None
-    limit: int = 100
+    limit: int | None = None
     dry_run: bool = False
 
 
@@ -84,8 +89,8 @@ def parse_enqueue(body: bytes, now: datetime) -> EnqueueRequest:
     decoded: EnqueueBody = _decode(_enqueue_decoder, body)
     payload = _payload(decoded.payload)
     problems: list[Problem] = []
-    if not _TYPE.fullmatch(decoded.type) or len(decoded.type) > limits.TYPE_CHARS_MAX:
-        problems.append(Problem(path="type", message="must be a dotted lower-case name such as email.send.v1"))
+    if not _is_type(decoded.type):
+        problems.append(Problem(path="type", message=_TYPE_MEANT))
     if payload is None:
         problems.append(Problem(path="payload", message="payload is required"))
     if decoded.max_attempts is not None and not 1 <= decoded.max_attempts <= limits.ATTEMPTS_MAX:
@@ -118,14 +123,14 @@ def parse_redrive(body: bytes) -> RedriveBody:
     problems: list[Problem] = []
     if decoded.ids is not None and not 1 <= len(decoded.ids) <= REDRIVE_IDS_MAX:
         problems.append(Problem(path="ids", message=f"must name 1..{REDRIVE_IDS_MAX} tasks"))
-    if decoded.ids is not None and (decoded.type or decoded.queue or decoded.failed_before):
+    if decoded.ids is not None and (decoded.type, decoded.queue, decoded.failed_before, decoded.limit) != (None,) * 4:
         problems.append(Problem(path="ids", message="ids and a filter exclude each other: send one of them"))
-    if not 1 <= decoded.limit <= limits.REDRIVE_MAX:
+    if decoded.limit is not None and not 1 <= decoded.limit <= limits.REDRIVE_MAX:
         problems.append(Problem(path="limit", message=f"must be within 1..{limits.REDRIVE_MAX}"))
-    for name in ("type", "queue"):
-        value = getattr(decoded, name)
-        if value is not None and _CONTROL.search(value):
-            problems.append(Problem(path=name, message="has control characters"))
+    if decoded.type is not None and not _is_type(decoded.type):
+        problems.append(Problem(path="type", message=_TYPE_MEANT))
+    if decoded.queue is not None and _CONTROL.search(decoded.queue):
+        problems.append(Problem(path="queue", message="has control characters"))
     _time("failed_before", decoded.failed_before, problems)
     if problems:
         raise _rejected(problems)
@@ -134,7 +139,7 @@ def parse_redrive(body: bytes) -> RedriveBody:
 
 def parse_time(text: str | None) -> datetime | None:
     """Return a time that was already checked."""
-    return None if text is None else datetime.fromisoformat(text).astimezone(UTC)
+    return None if text is None else msgspec.convert(text, datetime).astimezone(UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,8 +172,8 @@ def parse_page(query: QueryParams | Mapping[str, str]) -> PageRequest:
         problems.append(Problem(path="cursor", message="is not one that this API gave"))
     if (status := query.get("status")) is not None and status not in set(TaskStatus):
         problems.append(Problem(path="status", message=f"must be one of {', '.join(TaskStatus)}"))
-    if (type_ := query.get("type")) is not None and not _TYPE.fullmatch(type_):
-        problems.append(Problem(path="type", message="must be the name of a task type"))
+    if (type_ := query.get("type")) is not None and not _is_type(type_):
+        problems.append(Problem(path="type", message=_TYPE_MEANT))
     if (queue := query.get("queue")) is not None and _CONTROL.search(queue):
         problems.append(Problem(path="queue", message="has control characters"))
     if problems:
@@ -220,18 +225,25 @@ def _time(path: str, text: str | None, problems: list[Problem]) -> datetime | No
     if text is None:
         return None
     try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
+        time = msgspec.convert(text, datetime)
+    except msgspec.ValidationError:
         problems.append(Problem(path=path, message="must be a time such as 2026-11-24T08:30:00Z"))
         return None
     if time.tzinfo is None:
         problems.append(Problem(path=path, message="has no time zone: end it with Z or an offset"))
         return None
     try:
-        return time.astimezone(UTC)
+        time = time.astimezone(UTC)
     except OverflowError:
-        problems.append(Problem(path=path, message="is out of range"))
+        time = datetime.min.replace(tzinfo=UTC)
+    if time < _FIRST_DAY:
+        problems.append(Problem(path=path, message="is out of range: it must lie within the years 1970 and 9999"))
         return None
+    return time
+
+
+def _is_type(text: str) -> bool:
+    return len(text) <= limits.TYPE_CHARS_MAX and _TYPE.fullmatch(text) is not None
 
 
 def _whole(text: str) -> int:

@@ -1,0 +1,188 @@
+"""The schemas of the OpenAPI document: the shape of every body.
+
+Owns the shapes. Must never be looser than `requests`: what a schema forbids is refused.
+"""
+
+from typing import Any, Final
+
+from dtq.domain import limits
+from dtq.domain.manifests import TYPE_PATTERN
+from dtq.domain.states import Event, TaskStatus
+from dtq_api import problems
+from dtq_api.requests import REDRIVE_DEFAULT, REDRIVE_IDS_MAX
+
+Schema = dict[str, Any]
+
+STRING: Final[Schema] = {"type": "string"}
+UUID: Final[Schema] = {"type": "string", "format": "uuid"}
+TIME: Final[Schema] = {"type": "string", "format": "date-time"}
+COUNT: Final[Schema] = {"type": "integer", "minimum": 0}
+STATUS: Final[Schema] = {"type": "string", "enum": [str(status) for status in TaskStatus]}
+TYPE: Final[Schema] = {"type": "string", "pattern": TYPE_PATTERN, "maxLength": limits.TYPE_CHARS_MAX}
+
+
+def or_null(schema: Schema) -> Schema:
+    """Return a schema that takes null too."""
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def reference(name: str) -> Schema:
+    """Return a reference to one of SCHEMAS."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _object(required: Schema, optional: Schema | None = None, *, closed: bool = False, **more: Any) -> Schema:
+    shape: Schema = {"type": "object", "properties": required | (optional or {}), "required": list(required)} | more
+    return shape | {"additionalProperties": False} if closed else shape
+
+
+def _array(items: Schema, **more: Any) -> Schema:
+    return {"type": "array", "items": items} | more
+
+
+_ROW: Final[Schema] = {
+    "id": UUID,
+    "type": STRING,
+    "queue": STRING,
+    "status": STATUS,
+    "attempts": COUNT,
+    "max_attempts": COUNT,
+    "last_error": or_null(STRING),
+    "created_at": TIME,
+    "updated_at": TIME,
+}
+_EVENT: Final = _object(
+    {
+        "event": {"type": "string", "enum": [str(event) for event in Event]},
+        "note": or_null(STRING | {"description": "Why; of a RETRY, FAILED or DLQ its last_error."}),
+        "at": TIME,
+        "attempt": or_null(COUNT),
+        "worker_id": or_null(UUID),
+    }
+)
+_DRY_RUN: Final[Schema] = {"type": "boolean", "default": False, "description": "Only tell what would be sent again."}
+
+SCHEMAS: Final[dict[str, Schema]] = {
+    "Service": _object({"service": STRING}),
+    "EnqueueRequest": _object(
+        {
+            "type": TYPE | {"description": "The name of a TaskType."},
+            "payload": {
+                "not": {"type": "null"},
+                "description": "Any JSON but null; must satisfy the type's payloadSchema.",
+            },
+        },
+        {
+            "queue": or_null(STRING | {"description": "One of the queue set's queues; else the type's own."}),
+            "max_attempts": or_null(
+                {
+                    "type": "integer",
+                    "minimum": 1,
+                    "maximum": limits.ATTEMPTS_MAX,
+                    "description": "How often the task is tried; else as its type says.",
+                }
+            ),
+            "idempotency_key": or_null(
+                {
+                    "type": "string",
+                    "minLength": 1,
+                    "maxLength": limits.IDEMPOTENCY_KEY_CHARS_MAX,
+                    "description": "The same key, type and payload again are answered with the first task.",
+                }
+            ),
+            "run_at": or_null(TIME | {"description": "Not before, with a zone; at most a year ahead."}),
+        },
+        closed=True,
+        example={"type": "email.send.v1", "payload": {"to": "ada@example.com"}, "idempotency_key": "welcome-ada"},
+    ),
+    "Enqueued": _object({"id": UUID, "status": STATUS, "queue": STRING}),
+    "TaskRow": _object(_ROW),
+    "Task": _object(
+        _ROW
+        | {
+            "result": {"description": "What the handler returned; null until it did."},
+            "queue_set": STRING,
+            "run_at": TIME,
+            "crashes": COUNT | {"description": "Attempts that ended with the loss of their worker."},
+            "redrives": COUNT | {"description": "How often a person sent it again."},
+            "cancel_requested_at": or_null(TIME),
+            "dead_lettered_at": or_null(TIME),
+        }
+    ),
+    "Page": _object(
+        {
+            "tasks": _array(reference("TaskRow"), maxItems=limits.PAGE_MAX),
+            "next_cursor": or_null(UUID | {"description": "The cursor of the next page; null at the end."}),
+        }
+    ),
+    "Events": _object({"events": _array(_EVENT)}),
+    "Cancelled": _object({"id": UUID, "status": STATUS}),
+    "RedriveRequest": {
+        "anyOf": [
+            _object(
+                {"ids": _array(UUID, minItems=1, maxItems=REDRIVE_IDS_MAX)},
+                {"dry_run": _DRY_RUN},
+                closed=True,
+                title="By id",
+            ),
+            _object(
+                {},
+                {
+                    "type": or_null(TYPE),
+                    "queue": or_null(STRING),
+                    "failed_before": or_null(TIME),
+                    "limit": or_null(
+                        {
+                            "type": "integer",
+                            "minimum": 1,
+                            "maximum": limits.REDRIVE_MAX,
+                            "description": f"Most tasks to send again, oldest failure first; else {REDRIVE_DEFAULT}.",
+                        }
+                    ),
+                    "dry_run": _DRY_RUN,
+                },
+                closed=True,
+                title="By filter",
+            ),
+        ],
+        "example": {"type": "email.send.v1", "limit": 10, "dry_run": True},
+    },
+    "Redriven": _object({"dry_run": {"type": "boolean"}, "matched": COUNT, "redriven": COUNT, "ids": _array(UUID)}),
+    "ScalingHint": _object(
+        {
+            "queue_set": STRING,
+            "queue": STRING,
+            "backlog": COUNT | {"description": "Ready and running tasks."},
+            "ready": COUNT,
+            "running": COUNT,
+            "desiredReplicas": COUNT,
+            "asOf": TIME,
+        }
+    ),
+    "Healthy": _object({"status": {"const": "ok"}}, closed=True),
+    "Degraded": _object(
+        {"status": {"const": "degraded"}},
+        {
+            "db": STRING | {"description": "What is wrong with Postgres."},
+            "rmq": STRING | {"description": "… RabbitMQ."},
+        },
+        closed=True,
+    ),
+    "Problem": _object(
+        {
+            "type": {"type": "string", "enum": [problems.TYPE_BASE + code for code in problems.KINDS]},
+            "title": STRING,
+            "status": {"type": "integer"},
+            "detail": STRING | {"description": "What is wrong and what to do about it."},
+            "error": STRING | {"description": "The same as detail."},
+        },
+        {
+            "errors": _array(
+                _object({"path": STRING, "message": STRING}),
+                description="Every single mistake, where there are several.",
+            )
+        },
+        description="Problem details (RFC 9457).",
+    ),
+}
+"""Every schema of the document, by name."""

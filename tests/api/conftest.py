@@ -1,0 +1,54 @@
+"""Owns the fixtures of the API's suite."""
+
+import secrets
+from collections.abc import AsyncIterator
+
+import pytest_asyncio
+
+from tests.api.world import Running, declare, running
+from tests.support.addresses import BrokerVhost, PostgresService, RabbitMQService
+from tests.support.databases import create_database, drop_database
+
+
+@pytest_asyncio.fixture(loop_scope="session", scope="session")
+async def shared_services(
+    postgres_server: PostgresService, rabbitmq_server: RabbitMQService, template_database: str
+) -> AsyncIterator[tuple[str, BrokerVhost]]:
+    """A database and a virtual host for the tests of this process that look at their own tasks only."""
+    name = f"dtq_{secrets.token_hex(8)}"
+    await create_database(postgres_server, name, template=template_database)
+    rabbitmq_server.management.create_vhost(name)
+    broker = BrokerVhost(
+        host=rabbitmq_server.host,
+        port=rabbitmq_server.port,
+        user=rabbitmq_server.user,
+        password=rabbitmq_server.password,
+        vhost=name,
+        management=rabbitmq_server.management,
+    )
+    dsn = postgres_server.dsn(name)
+    await declare(dsn, name)
+    yield dsn, broker
+    rabbitmq_server.management.delete_vhost(name)
+    await drop_database(postgres_server, name)
+
+
+@pytest_asyncio.fixture(loop_scope="session", scope="session")
+async def api(shared_services: tuple[str, BrokerVhost]) -> AsyncIterator[Running]:
+    """An API that the tests of this process share: none of them may break its services."""
+    async with running(*shared_services) as one:
+        yield one
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def declared_dsn(dsn: str, broker_vhost: BrokerVhost) -> str:
+    """A fresh database in which the sample types are declared for a fresh virtual host."""
+    await declare(dsn, broker_vhost.vhost)
+    return dsn
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def fresh_api(declared_dsn: str, broker_vhost: BrokerVhost) -> AsyncIterator[Running]:
+    """An API on a database and a virtual host of its own."""
+    async with running(declared_dsn, broker_vhost) as one:
+        yield one

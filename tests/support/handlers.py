@@ -3,14 +3,23 @@
 import asyncio
 import json
 import os
+import time
 from typing import Any
 
 from dtq import Context, handler
 
 
-def note(event: str, context: Context) -> None:
-    """Append one line that survives the death of this process."""
-    line = json.dumps({"event": event, "id": str(context.task_id), "attempt": context.attempt, "pid": os.getpid()})
+def note(phase: str, context: Context, outcome: str | None = None) -> None:
+    """Append one line (`tests.faults.history.Run`) that survives the death of this process."""
+    run = {
+        "task_id": str(context.task_id),
+        "attempt": context.attempt,
+        "pid": os.getpid(),
+        "phase": phase,
+        "at": time.time(),
+        "outcome": outcome,
+    }
+    line = json.dumps(run)
     descriptor = os.open(os.environ["HANDLER_LOG"], os.O_CREAT | os.O_APPEND | os.O_WRONLY)
     try:
         os.write(descriptor, line.encode() + b"\n")
@@ -27,7 +36,7 @@ async def take_note(payload: Any, context: Context) -> dict[str, int]:
     if payload.get("fail_first") and context.attempt == 1:
         raise RuntimeError("as asked")
     await asyncio.sleep(seconds)
-    note("end", context)
+    note("end", context, "succeeded")
     return {"attempt": context.attempt}
 
 

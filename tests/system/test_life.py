@@ -24,7 +24,7 @@ async def has_status(api: Process, id_: str, wanted: str, seconds: float = 30.0)
 
 async def has_started(system: System, id_: str) -> None:
     async def is_so() -> bool:
-        return any(run["id"] == id_ for run in system.runs())
+        return any(run["task_id"] == id_ for run in system.runs())
 
     await eventually(is_so, f"task {id_} has started", 20)
 
@@ -73,10 +73,10 @@ async def test_two_workers_never_run_a_task_twice(declared: System) -> None:
     ids = await asyncio.gather(*(enqueue(api) for _ in range(300)))
 
     async def all_ended() -> bool:
-        return bool(sum(run["event"] == "end" for run in declared.runs()) >= len(ids))
+        return bool(sum(run["phase"] == "end" for run in declared.runs()) >= len(ids))
 
     await eventually(all_ended, "every task has run", 60)
-    starts = [run["id"] for run in declared.runs() if run["event"] == "start"]
+    starts = [run["task_id"] for run in declared.runs() if run["phase"] == "start"]
     assert sorted(starts) == sorted(ids)
     assert len({run["pid"] for run in declared.runs()}) == 2
 

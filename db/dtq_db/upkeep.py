@@ -10,6 +10,7 @@ from typing import Final
 from uuid import UUID
 
 from dtq.domain.backoff import Backoff
+from dtq.runtime import failpoints
 from dtq_db.attempts import Finish, finish_columns, parse_backoff
 from dtq_db.connections import Database, Lane
 from dtq_db.queries import query
@@ -119,6 +120,8 @@ async def reap(lane: Lane, decide: Callable[[Held], Finish]) -> tuple[int, bool]
             for row in rows
         ]
         taken = await connection.fetch(query("task_finish"), *finish_columns(ended))
+        if taken:
+            await failpoints.hit("reap.written")
         if len(rows) < BATCH:
             await connection.execute(query("worker_reaped"), worker_id)
         return len(taken), True
@@ -161,4 +164,6 @@ async def fire(
                 tasks.append(task)
             await connection.execute(query("schedule_next"), due.type, due.name, following)
         stored = await enqueue_on(connection, tasks) if tasks else set()
+        if stored:
+            await failpoints.hit("scheduler.fired")
         return [task.type for task in tasks if task.id in stored], len(rows) == BATCH

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from dtq.domain.errors import Unavailable
 from dtq.domain.manifests import QueueSet, TaskType
 from dtq.domain.plan import FORCE_DELETE_ANNOTATION, Owner, Reason
+from dtq.runtime import failpoints
 from dtq.runtime.metrics import OperatorMetrics
 from dtq_operator import conditions
 from dtq_operator.backends import Backends
@@ -91,6 +92,7 @@ class Reconciler:
             effect = await self._backends.apply_task_type(key, manifest, owner_of(obj))
         else:
             effect = await self._backends.apply_queue_set(key, manifest, owner_of(obj))
+        await failpoints.hit("operator.applied")
         if effect.refused_as is Reason.STALE_GENERATION:
             return "conflict", await self._reread(key)
         if effect.repaired and self._was_settled(obj):
@@ -113,6 +115,7 @@ class Reconciler:
         patched = await self._kube.patch_finalizers(
             key.kind, obj["metadata"], [*others, FINALIZER] if wanted else others
         )
+        await failpoints.hit("operator.finalizer_added" if wanted else "operator.finalizer_removed")
         self._store.put(key, patched)
         return False
 
@@ -133,8 +136,10 @@ class Reconciler:
         if refusal is not None:
             await self._deletion_waits(key, obj, str(refusal.reason), refusal.message)
             return "waiting", self._wait_seconds
+        await failpoints.hit("operator.released")
         others = [one for one in obj["metadata"]["finalizers"] if one != FINALIZER]
         await self._kube.patch_finalizers(key.kind, obj["metadata"], others)
+        await failpoints.hit("operator.finalizer_removed")
         return "gone", None
 
     async def _deletion_waits(self, key: Key, obj: Object, reason: str, message: str) -> None:
@@ -171,6 +176,7 @@ class Reconciler:
         if not stale and all(former.get(name) == value for name, value in wanted.items() if value is not None):
             return
         patched = await self._kube.patch_status(key.kind, obj["metadata"], wanted | dict.fromkeys(stale))
+        await failpoints.hit("operator.status_written")
         self._metrics.status_writes.labels(key.kind).inc()
         self._store.put(key, patched)
 

@@ -21,6 +21,7 @@ from starlette.routing import Route
 
 from dtq.domain.errors import Rejected, Unavailable
 from dtq.domain.limits import PAYLOAD_BYTES_MAX
+from dtq.runtime import failpoints
 from dtq.runtime.metrics import UNKNOWN, ApiMetrics
 from dtq.runtime.probes import Health, health_response, metrics_response
 from dtq_api import openapi, problems, requests
@@ -158,6 +159,7 @@ class _Routes:
     async def cancel(self, request: Request) -> Response:
         id_ = _id(request)
         row = await self._parts.tasks.cancel(id_)
+        await failpoints.hit("cancel.committed")
         if row is None:
             raise _not_found(id_)
         if not row["requested"]:
@@ -180,6 +182,7 @@ class _Routes:
             still = await self._parts.tasks.still_failed(ids)
             return _json({"dry_run": True, "matched": len(still), "redriven": 0, "ids": sorted(map(str, still))})
         redriven = await self._parts.tasks.redrive(ids)
+        await failpoints.hit("redrive.committed")
         self._parts.metrics.redriven.inc(len(redriven))
         self._parts.after_redrive(set(redriven.values()))
         return _json(

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
+from dtq.runtime import failpoints
 from dtq.runtime.loops import every
 from dtq_db import tasks as store
 from dtq_db.connections import Database
@@ -35,6 +36,7 @@ class Confirms:
         """Write what has waited long enough; return False."""
         if self._ripe:
             await store.confirm(self._lane, self._ripe)
+            await failpoints.hit("confirm.noted")
         self._ripe, self._fresh = self._fresh, {}
         return False
 

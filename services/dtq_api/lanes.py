@@ -18,6 +18,7 @@ import structlog
 from dtq.broker.publisher import Message, Publisher
 from dtq.broker.wakeups import work
 from dtq.domain.errors import Rejected, Unavailable
+from dtq.runtime import failpoints
 from dtq.runtime.metrics import ApiMetrics
 from dtq_db import tasks as store
 from dtq_db.connections import Database, Lane
@@ -126,6 +127,7 @@ class Lanes:
         """Bring one batch to its end; whatever goes wrong, every request gets an answer."""
         with _answering(batch):
             stored = await self._insert(lane, batch)
+            await failpoints.hit("enqueue.inserted")
             self._metrics.batch.observe(len(batch))
             await self._publish(lane, [one for one in batch if one.task.id in stored], stored)
         for one in batch:
@@ -152,6 +154,7 @@ class Lanes:
             return
         for _ in range(REPLAY_TRIES):
             if hit := await store.replay(lane, one.task):
+                await failpoints.hit("enqueue.replayed")
                 one.resolve(hit)
                 return
             # The holder of the key was taken back just now, so the key is free again.
@@ -167,6 +170,7 @@ class Lanes:
             if one not in due:
                 one.resolve(None)
         results = await self._publisher.publish([self._message(one.task) for one in due])
+        await failpoints.hit("enqueue.published")
         self._confirmed(
             {one.task.id: stored[one.task.id] for one, refused in zip(due, results, strict=True) if refused is None}
         )
@@ -184,6 +188,7 @@ class Lanes:
         """Take back refused tasks; if the database is gone too they stay, and the relay publishes them."""
         try:
             gone = await store.undo(lane, sorted(refused))
+            await failpoints.hit("enqueue.undone")
         except Unavailable as error:
             _log.warning("refused tasks are left to the relay", tasks=len(refused), reason=str(error))
             return set()

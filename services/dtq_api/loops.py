@@ -20,6 +20,7 @@ from dtq.domain.limits import RELAY_GRACE_SECONDS, RELAY_LOST_SECONDS
 from dtq.domain.manifests import QueueSetSpec
 from dtq.domain.states import Outcome
 from dtq.domain.topology import work_queue
+from dtq.runtime import failpoints
 from dtq.runtime.metrics import ApiMetrics
 from dtq_db import upkeep
 from dtq_db.attempts import Finish
@@ -62,12 +63,21 @@ class Relay:
         """
         await self._publisher.check()
         due = await upkeep.relay(self._lane, hold_seconds=2 * RELAY_GRACE_SECONDS)
+        if due:
+            await failpoints.hit("relay.picked")
         confirmed = await self._publish(due, work)
         if confirmed:
+            await failpoints.hit("relay.published")
             await confirm(self._lane, confirmed)
             self._metrics.relayed.inc(len(confirmed))
-        await upkeep.dead_letter(self._lane, RELAY_GRACE_SECONDS, lambda overdue: self._publish(overdue, dead_letter))
+            await failpoints.hit("relay.confirmed")
+        await upkeep.dead_letter(self._lane, RELAY_GRACE_SECONDS, self._publish_dead_letters)
         return len(due) == BATCH
+
+    async def _publish_dead_letters(self, overdue: list[Due]) -> dict[UUID, datetime]:
+        confirmed = await self._publish(overdue, dead_letter)
+        await failpoints.hit("relay.dead_letters_published")
+        return confirmed
 
     async def _publish(self, due: list[Due], message: Callable[[str, str, UUID, str], Message]) -> dict[UUID, datetime]:
         messages = [message(self._namespace_of(one.queue_set), one.queue, one.id, one.type) for one in due]
@@ -91,6 +101,7 @@ class Reaper:
         """
         taken, more = await upkeep.reap(self._lane, self._lost)
         if taken:
+            await failpoints.hit("reap.committed")
             self._metrics.reaped.inc(taken)
             _log.warning("tasks taken back from a lost worker", tasks=taken)
         return more
@@ -125,6 +136,8 @@ class Pruner:
                 _log.info("history dropped", partitions=dropped)
             await upkeep.prune_workers(self._database)
         self._after, pruned = await upkeep.prune(self._lane, self._after)
+        if pruned:
+            await failpoints.hit("prune.committed")
         self._metrics.pruned.inc(pruned)
         return self._after != FIRST_ID
 
@@ -162,6 +175,7 @@ class TopologyWatch:
     async def find_lost(self, queue_set: str, queue: str, waiting_seconds: float) -> None:
         """Have the confirmed tasks of a queue published again that the broker no longer holds."""
         while count := await upkeep.lost(self._lane, queue_set, queue, waiting_seconds):
+            await failpoints.hit("relay.lost_marked")
             self._metrics.lost.inc(count)
             _log.warning("tasks lost by the broker are published again", queue=queue, tasks=count)
             if count < BATCH:

@@ -18,6 +18,7 @@ from dtq.domain.limits import DELAY_SECONDS_MAX
 from dtq.domain.manifests import QueueSetSpec
 from dtq.domain.topology import dead_letter_queue
 from dtq.reconcile.embedded import ensure_default
+from dtq.runtime import failpoints
 from dtq.runtime.loops import every, stop_on_signals
 from dtq.runtime.metrics import ApiMetrics, BrokerMetrics
 from dtq.runtime.probes import serve_until, server
@@ -145,6 +146,7 @@ class Api:
             spec = self.catalog.current.queue_sets.get(next(iter(self._redriven)))
             if spec is not None:
                 dropped = await drop_spent(self.publisher.link, dead_letter_queue(spec.namespace), self._spent)
+                await failpoints.hit("redrive.dropped")
                 _log.info("dead letters dropped after a redrive", namespace=spec.namespace, dropped=dropped)
             self._redriven.pop()
         return False

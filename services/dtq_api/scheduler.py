@@ -11,6 +11,7 @@ import structlog
 from cronsim import CronSim
 from uuid_utils.compat import uuid7
 
+from dtq.runtime import failpoints
 from dtq.runtime.metrics import ApiMetrics
 from dtq_db import upkeep
 from dtq_db.connections import Database
@@ -39,6 +40,8 @@ class Scheduler:
             Unavailable: the database does not answer; nothing was fired twice.
         """
         fired, more = await upkeep.fire(self._lane, plan_fire)
+        if fired:
+            await failpoints.hit("scheduler.committed")
         for type_ in fired:
             self._metrics.fired.labels(type_).inc()
         return more

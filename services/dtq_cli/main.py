@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final, NoReturn, TypeVar
 import typer
 
 from dtq.domain.errors import Rejected, Unavailable
-from dtq.runtime import logs
+from dtq.runtime import failpoints, logs
 from dtq.runtime.settings import Settings, load, masked, unknown_names
 
 EXIT_USAGE: Final = 2
@@ -147,6 +147,7 @@ def main() -> None:
 def _process(module: str) -> None:
     chosen = settings()
     logs.configure(level=chosen.log_level, json=chosen.log_format == "json")
+    failpoints.arm(chosen.failpoints)
     try:
         importlib.import_module(module).main(chosen)
     except OSError as error:

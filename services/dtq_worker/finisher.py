@@ -22,6 +22,7 @@ from dtq.domain.limits import LEASE_SECONDS, RELAY_GRACE_SECONDS
 from dtq.domain.manifests import QueueSetSpec
 from dtq.domain.states import Outcome, TaskStatus
 from dtq.domain.topology import rung
+from dtq.runtime import failpoints
 from dtq.runtime.loops import backoff_seconds
 from dtq.runtime.metrics import WorkerMetrics
 from dtq_db import attempts as store
@@ -100,6 +101,7 @@ class Finisher:
 
     async def _record(self, batch: list[Ended]) -> None:
         finished = await self._write(batch)
+        await failpoints.hit("finish.committed")
         for ended in batch:
             self.pending.discard(ended.claim.id)
             written = finished.get(ended.claim.id)
@@ -169,9 +171,16 @@ class Finisher:
                     messages.append(dead_letter(spec.namespace, claim.queue, claim.id, claim.type))
                     kinds.append((TaskStatus.FAILED, claim.id, written.updated_at))
         results = await self._publisher.publish(messages)
-        sent = [kind for kind, refused in zip(kinds, results, strict=True) if refused is None]
+        await self._note([kind for kind, refused in zip(kinds, results, strict=True) if refused is None])
+
+    async def _note(self, sent: list[tuple[TaskStatus, UUID, datetime]]) -> None:
+        """Note what the broker confirmed; a note that is lost costs one message more."""
         retried = {id_: version for status, id_, version in sent if status is TaskStatus.ENQUEUED}
         dead = {id_: version for status, id_, version in sent if status is TaskStatus.FAILED}
+        if retried:
+            await failpoints.hit("retry.published")
+        if dead:
+            await failpoints.hit("dead_letter.published")
         try:
             if retried:
                 await confirm(self._lane, retried)

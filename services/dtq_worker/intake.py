@@ -19,6 +19,7 @@ from dtq.domain.backoff import Backoff
 from dtq.domain.decisions import decide
 from dtq.domain.envelope import decode
 from dtq.domain.errors import Stale, Unavailable
+from dtq.runtime import failpoints
 from dtq.runtime.loops import backoff_seconds, wait
 from dtq.runtime.metrics import WorkerMetrics
 from dtq_db import attempts as store
@@ -142,13 +143,16 @@ class Intake:
         if worker_id is None:
             raise Stale("there is no lease")
         ids = self._ids(deliveries)
+        await failpoints.hit("claim.taken")
         try:
             claims = await store.claim(self._lane, worker_id, sorted(ids), self._types) if ids else []
+            await failpoints.hit("claim.committed")
         except Unavailable:
             # The claims may have been committed, or may be yet: then they would run nowhere.
             self._doubts.append(Doubt(worker_id, frozenset(ids), time.monotonic() + DOUBT_SECONDS))
             raise
         await self._consumer.ack(deliveries)
+        await failpoints.hit("claim.acked")
         self._metrics.deliveries.labels("claimed").inc(len(claims))
         self._metrics.deliveries.labels("dropped").inc(len(deliveries) - len(claims))
         if stop.is_set():
@@ -180,6 +184,7 @@ class Intake:
     async def _release(self, worker_id: UUID, ids: set[UUID]) -> None:
         try:
             await store.release(self._lane, worker_id, ids)
+            await failpoints.hit("claim.released")
         except Unavailable as error:
             _log.warning("claims are left to the lease's end", tasks=len(ids), reason=str(error))
 
@@ -202,7 +207,9 @@ class Intake:
 
     async def _attempt(self, worker_id: UUID, claim: Claim) -> None:
         started = time.perf_counter()
+        await failpoints.hit("run.started")
         ended = await self._runner.run(claim)
+        await failpoints.hit("run.ended")
         self._metrics.run_seconds.labels(claim.type).observe(time.perf_counter() - started)
         decision = decide(ended, claim.backoff or self._backoff, random.random())  # noqa: S311
         self._finisher.add(Ended(worker_id=worker_id, claim=claim, decision=decision))

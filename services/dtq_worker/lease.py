@@ -15,6 +15,7 @@ import structlog
 
 from dtq.domain.errors import Stale, Unavailable
 from dtq.domain.limits import LEASE_MARGIN_SECONDS, LEASE_RENEW_SECONDS, LEASE_SECONDS
+from dtq.runtime import failpoints
 from dtq_db.attempts import LeaseStore
 
 RETRY_SECONDS: Final = 0.5
@@ -98,6 +99,7 @@ class Lease:
             await store.register(
                 worker_id, name=self._name, queues=self._queues, types=self._types, concurrency=self._concurrency
             )
+            await failpoints.hit("lease.registered")
         except Unavailable as error:
             _log.warning("no lease yet", reason=str(error))
             self._ending.wait(RETRY_SECONDS)
@@ -114,6 +116,7 @@ class Lease:
             try:
                 async with asyncio.timeout(max(0.1, self._valid_until - asked_at)):
                     cancelled = await store.renew(worker_id, dict(self._running))
+                    await failpoints.hit("lease.renewed")
             except Stale:
                 break
             except (Unavailable, TimeoutError) as error:

@@ -25,6 +25,7 @@ from dtq.domain.manifests import QueueSetSpec
 from dtq.domain.topology import work_queue
 from dtq.handlers import Handler
 from dtq.reconcile.embedded import ensure_default
+from dtq.runtime import failpoints
 from dtq.runtime.loops import backoff_seconds, every, stop_on_signals, wait
 from dtq.runtime.metrics import BrokerMetrics, WorkerMetrics
 from dtq.runtime.probes import probe_app, serve_until, server
@@ -139,10 +140,12 @@ class Worker:
             finishing = parts.create_task(self.finisher.run(stop_finishing))
             _log.info("worker ready", queues=self._settings.queues, concurrency=self._settings.concurrency)
             await self.intake.run(stop)
+            await failpoints.hit("drain.started")
             await self.consumer.drain()
             await self.intake.drain(self._settings.worker_drain_seconds)
             stop_finishing.set()
             await finishing
+            await failpoints.hit("drain.ended")
             await self.lease.end()
             await self.processes.close()
             stop_rest.set()

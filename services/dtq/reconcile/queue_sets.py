@@ -20,6 +20,7 @@ from dtq.domain.plan import (
 )
 from dtq.domain.rows import QueueSetRow, queue_set_row
 from dtq.domain.topology import Topology, topology_of
+from dtq.runtime import failpoints
 from dtq_db.connections import Database
 from dtq_db.resources import Resources, transaction
 
@@ -61,7 +62,9 @@ async def reconcile_queue_set(
                 await _apply_rows(resources, plan, owner, desired)
         if dry_run or plan.refusal:
             return Reconciled(plan=plan, ready=ready)
+        await failpoints.hit("reconcile.rows_committed")
         declared = await admin.declare(topology)
+        await failpoints.hit("reconcile.topology_declared")
         if before is not None:
             await _retire(admin, before, manifest.spec)
         return Reconciled(plan=plan, mismatched=declared.mismatched, ready=ready)
@@ -87,6 +90,7 @@ async def release_queue_set(
             plan = plan_queue_set_deletion(observed.row, owner, replace(observed, ready=full), name, force=force)
             if not dry_run and any(step.action is Action.DELETE for step in plan.steps):
                 await admin.delete(topology)
+                await failpoints.hit("reconcile.topology_deleted")
     if not dry_run:
         async with transaction(database) as resources:
             await _apply_rows(resources, plan, observed.claim or owner, observed.row)
@@ -130,11 +134,14 @@ async def _apply_rows(resources: Resources, plan: Plan, owner: Owner, row: Queue
         match step.action:
             case Action.CLAIM:
                 await resources.put_claim("QueueSet", step.target, owner)
+                await failpoints.hit("reconcile.claim_written")
             case Action.CREATE | Action.UPDATE:
                 assert row is not None
                 await resources.put_queue_set(row)
+                await failpoints.hit("reconcile.row_written")
             case Action.DELETE:
                 await resources.delete_queue_set(step.target)
+                await failpoints.hit("reconcile.row_deleted")
             case Action.RELEASE:
                 await resources.delete_claim("QueueSet", step.target, owner)
             case Action.DECLARE:

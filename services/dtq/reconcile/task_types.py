@@ -15,6 +15,7 @@ from dtq.domain.plan import (
 )
 from dtq.domain.rows import TaskTypeRow, task_type_row
 from dtq.reconcile.checks import refusal_of
+from dtq.runtime import failpoints
 from dtq_db.connections import Database
 from dtq_db.resources import Resources, transaction
 
@@ -67,13 +68,17 @@ async def _apply(resources: Resources, plan: Plan, owner: Owner, row: TaskTypeRo
         match step.action:
             case Action.CLAIM:
                 await resources.put_claim("TaskType", step.target, owner)
+                await failpoints.hit("reconcile.claim_written")
             case Action.CREATE | Action.UPDATE:
                 assert row is not None
                 await resources.put_task_type(row)
+                await failpoints.hit("reconcile.row_written")
             case Action.DEACTIVATE:
                 await resources.deactivate_task_type(step.target)
+                await failpoints.hit("reconcile.row_deleted")
             case Action.DELETE:
                 await resources.delete_task_type(step.target)
+                await failpoints.hit("reconcile.row_deleted")
             case Action.RELEASE:
                 await resources.delete_claim("TaskType", step.target, owner)
             case Action.DECLARE:

@@ -28,6 +28,7 @@ from dtq.domain.durations import parse_duration, parse_durations
 from dtq.domain.errors import Problem, Rejected
 from dtq.domain.limits import DELAYS_MAX, PREFETCH_MAX, QUEUES_MAX, RELAY_GRACE_SECONDS
 from dtq.domain.manifests import QUEUE_PATTERN
+from dtq.runtime import failpoints
 
 MASK: Final = "********"
 _FILE_SUFFIX: Final = "_FILE"
@@ -88,6 +89,11 @@ def _dsn(value: SecretStr) -> SecretStr:
 def _distinct(value: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(value)) != len(value):
         raise ValueError("names a queue twice: keep one")
+    return value
+
+
+def _failpoints(value: str) -> str:
+    failpoints.parse(value)
     return value
 
 
@@ -154,6 +160,7 @@ class Settings(BaseModel):
         default="info", alias="DTQ_LOG_LEVEL"
     )
     log_format: Annotated[str, Field(pattern="^(json|console)$")] = Field(default="json", alias="DTQ_LOG_FORMAT")
+    failpoints: Annotated[str, AfterValidator(_failpoints)] = Field(default="", alias="DTQ_FAILPOINTS")
 
     @field_validator("backoff_max")
     @classmethod

@@ -1,0 +1,171 @@
+"""Failpoints: named steps at which a test makes a process die, fail, hang or dawdle.
+
+Owns their names and what they do. Nothing is armed unless DTQ_FAILPOINTS is set, and then `hit` is bound to a function
+that returns at once; that it is set is a warning in the log. Never set it where work matters.
+
+    DTQ_FAILPOINTS="claim.committed=kill9@2;relay.picked=slow(0.5)"
+
+Each part is `name=action`, for every time that the step is reached, or `name=action@n` for the n-th time only:
+
+- `kill9`: the process is gone at this instant, as by the kernel or a power cut.
+- `raise`: a bug, that is an exception that nobody foresaw: a request is answered 500, anything else ends the process.
+- `unavailable`: the service of the step before does not answer: its effect is there, nobody heard of it.
+- `hang`: the step never ends; the rest of the process goes on. Whoever waits for it must have a bound.
+- `slow(seconds)`: the step takes that much longer.
+"""
+
+import asyncio
+import os
+import re
+import signal
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from dtq.domain.errors import Unavailable
+
+NAMES: Final = {
+    "enqueue.inserted": "tasks are committed, nothing is published",
+    "enqueue.published": "the broker has answered, nothing is noted and nobody is told",
+    "enqueue.undone": "refused tasks are taken back, nobody is told",
+    "enqueue.replayed": "an idempotent hit is pinned, nobody is told",
+    "confirm.noted": "confirms are written in bulk",
+    "claim.taken": "deliveries are taken, nothing is claimed",
+    "claim.committed": "tasks are claimed, nothing is acknowledged",
+    "claim.acked": "messages are acknowledged, no handler has begun",
+    "claim.released": "claims that never started are given back",
+    "run.started": "an attempt begins, its handler was not called",
+    "run.ended": "a handler has ended, nobody knows",
+    "finish.committed": "ends of attempts are recorded, no retry or dead letter is published",
+    "retry.published": "retries are published, no confirm is noted",
+    "dead_letter.published": "dead letters are published, no confirm is noted",
+    "lease.registered": "a lease begins",
+    "lease.renewed": "a lease is extended",
+    "drain.started": "the worker was told to stop and takes nothing new",
+    "drain.ended": "everything that ran is recorded, the lease still holds",
+    "relay.picked": "due tasks are held, nothing is published",
+    "relay.published": "due tasks are published, no confirm is noted",
+    "relay.confirmed": "confirms of the relay are noted",
+    "relay.dead_letters_published": "overdue dead letters are published, the transaction is open",
+    "relay.lost_marked": "tasks that the broker lost are marked to be published again",
+    "reap.written": "tasks of a lost worker are taken back, the transaction is open",
+    "reap.committed": "tasks of a lost worker are taken back",
+    "scheduler.fired": "tasks of cron entries are stored, the transaction is open",
+    "scheduler.committed": "tasks of cron entries are stored",
+    "prune.committed": "a batch of finished tasks is dropped",
+    "cancel.committed": "a task is cancelled or its worker is asked, nobody is told",
+    "redrive.committed": "failed tasks wait again, nobody is told and their dead letters are still there",
+    "redrive.dropped": "the dead letters of tasks that were sent again are dropped",
+    "reconcile.claim_written": "a name is claimed, the transaction is open",
+    "reconcile.row_written": "a row is written, the transaction is open",
+    "reconcile.row_deleted": "a row is deleted or deactivated, the transaction is open",
+    "reconcile.rows_committed": "rows and claim are committed, no topology is declared",
+    "reconcile.topology_declared": "exchanges, queues and bindings are declared",
+    "reconcile.topology_deleted": "exchanges, queues and bindings are deleted, the rows are still there",
+    "operator.finalizer_added": "an object has our finalizer, nothing is done for it yet",
+    "operator.applied": "an object's effect is there, no status is written",
+    "operator.status_written": "a status is written",
+    "operator.released": "a deleted object's effect is gone, its finalizer is still there",
+    "operator.finalizer_removed": "a deleted object has lost our finalizer",
+}
+"""Every failpoint, by what is true when it is reached."""
+
+_PART: Final = re.compile(r"([a-z_.]+)=(kill9|raise|unavailable|hang|slow\(([0-9]+(?:\.[0-9]+)?)\))(?:@([1-9][0-9]*))?")
+_log = structlog.get_logger(__name__)
+
+
+class InjectedBug(RuntimeError):
+    """What `raise` raises; nothing may catch it on purpose."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failpoint:
+    """What to do at one step.
+
+    Attributes:
+        nth: only then, counted from 1; None means each time.
+    """
+
+    name: str
+    action: str
+    seconds: float = 0.0
+    nth: int | None = None
+
+
+async def _pass(_: str) -> None:
+    """Do nothing: no failpoint is armed."""
+
+
+hit: Callable[[str], Awaitable[None]] = _pass
+"""Call it as `await failpoints.hit("claim.committed")`, once that step has been made."""
+
+
+def parse(text: str) -> list[Failpoint]:
+    """Return what DTQ_FAILPOINTS asks for.
+
+    Raises:
+        ValueError: a part is malformed, or names no failpoint.
+    """
+    found = []
+    for part in filter(None, (part.strip() for part in text.split(";"))):
+        match = _PART.fullmatch(part)
+        if match is None:
+            raise ValueError(
+                f"{part!r} is not name=action or name=action@n; actions: kill9 raise unavailable hang slow(s)"
+            )
+        name, action, seconds, nth = match.groups()
+        if name not in NAMES:
+            raise ValueError(f"{name!r} is no failpoint; there are {', '.join(NAMES)}")
+        found.append(
+            Failpoint(
+                name=name,
+                action=action.partition("(")[0],
+                seconds=float(seconds or 0),
+                nth=int(nth) if nth else None,
+            )
+        )
+    return found
+
+
+def arm(text: str) -> None:
+    """Arm what DTQ_FAILPOINTS asks for; an empty text arms nothing.
+
+    Raises:
+        ValueError: see `parse`.
+    """
+    global hit  # noqa: PLW0603 - bound once at the start of a process, so that it costs nothing when off
+    points = parse(text)
+    if points:
+        _log.warning("failpoints are armed: this process breaks on purpose", failpoints=text)
+        hit = _Armed(points).hit
+
+
+class _Armed:
+    def __init__(self, points: list[Failpoint]) -> None:
+        self._points = points
+        self._hits: Counter[str] = Counter()
+
+    async def hit(self, name: str) -> None:
+        assert name in NAMES, name
+        self._hits[name] += 1
+        for point in self._points:
+            if point.name == name and point.nth in (None, self._hits[name]):
+                _log.warning("failpoint", failpoint=name, action=point.action, nth=self._hits[name])
+                await _act(point)
+
+
+async def _act(point: Failpoint) -> None:
+    match point.action:
+        case "kill9":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "raise":
+            raise InjectedBug(f"failpoint {point.name}")
+        case "unavailable":
+            raise Unavailable(f"failpoint {point.name}")
+        case "hang":
+            await asyncio.Event().wait()
+        case "slow":
+            await asyncio.sleep(point.seconds)

@@ -33,6 +33,7 @@ class Claim:
         payload: JSON text.
         attempt: from 1; with the worker it is the fence.
         backoff: the type's own policy; None means the worker's default.
+        slot: what it is counted under while it runs; None if its type has no concurrency limit.
     """
 
     id: UUID
@@ -45,6 +46,7 @@ class Claim:
     crashes: int
     timeout_seconds: int
     backoff: Backoff | None
+    slot: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +102,7 @@ async def claim(lane: Lane, worker_id: UUID, ids: Sequence[UUID], types: Sequenc
             crashes=row["crashes"],
             timeout_seconds=row["timeout_seconds"],
             backoff=parse_backoff(row["backoff"]),
+            slot=row["slot"],
         )
         for row in rows
     ]

@@ -63,14 +63,16 @@ class Resources:
             row.active,
             row.default_queue,
             row.default_max_attempts,
-            None if row.payload_schema is None else json.dumps(row.payload_schema),
+            _json(row.payload_schema),
             row.queue_set,
             row.timeout_seconds,
-            None if row.backoff is None else json.dumps(row.backoff),
+            _json(row.backoff),
             row.max_payload_bytes,
             row.retention_succeeded_seconds,
             row.retention_failed_seconds,
             row.deletion_policy,
+            _json(row.concurrency),
+            _json(row.rate_limit),
         )
         await self._connection.execute(query("schedule_keep"), row.type, [one.name for one in row.schedules])
         for one in row.schedules:
@@ -187,7 +189,11 @@ async def claims(database: Database) -> list[tuple[Kind, str, Owner]]:
 
 def _task_type(row: asyncpg.Record) -> TaskTypeRow:
     columns: dict[str, Any] = dict(row)
-    for name in ("payload_schema", "backoff"):
+    for name in ("payload_schema", "backoff", "concurrency", "rate_limit"):
         columns[name] = None if row[name] is None else json.loads(row[name])
     columns["schedules"] = tuple(ScheduleRow(**one) for one in json.loads(row["schedules"]))
     return TaskTypeRow(**columns)
+
+
+def _json(value: dict[str, Any] | None) -> str | None:
+    return None if value is None else json.dumps(value)

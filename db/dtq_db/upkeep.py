@@ -67,6 +67,17 @@ async def relay(lane: Lane, hold_seconds: float) -> list[Due]:
     return [Due(**dict(row)) for row in await lane.fetch(query("task_relay"), BATCH, hold_seconds)]
 
 
+async def blocked_slots(lane: Lane, after: str) -> list[str]:
+    """Return up to BATCH slots behind `after` in which tasks wait for room, in order."""
+    return [row["slot"] for row in await lane.fetch(query("slot_blocked"), after, BATCH)]
+
+
+async def unblock(lane: Lane, slots: Sequence[str], hold_seconds: float) -> list[Due]:
+    """Pick tasks that wait in these slots and have room now, and keep relays off them for `hold_seconds`."""
+    rows = await lane.fetch(query("task_unblock"), list(slots), BATCH, hold_seconds)
+    return [Due(**dict(row)) for row in rows]
+
+
 async def dead_letter(
     lane: Lane, age_seconds: float, publish: Callable[[list[Due]], Awaitable[dict[UUID, datetime]]]
 ) -> int:

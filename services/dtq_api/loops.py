@@ -54,6 +54,7 @@ class Relay:
         self._publisher = publisher
         self._namespace_of = namespace_of
         self._metrics = metrics
+        self._after_slot = ""
 
     async def once(self) -> bool:
         """Publish one batch; return whether there may be more.
@@ -63,6 +64,7 @@ class Relay:
         """
         await self._publisher.check()
         due = await upkeep.relay(self._lane, hold_seconds=2 * RELAY_GRACE_SECONDS)
+        due += await self._unblocked()
         if due:
             await failpoints.hit("relay.picked")
         confirmed = await self._publish(due, work)
@@ -72,7 +74,13 @@ class Relay:
             self._metrics.relayed.inc(len(confirmed))
             await failpoints.hit("relay.confirmed")
         await upkeep.dead_letter(self._lane, RELAY_GRACE_SECONDS, self._publish_dead_letters)
-        return len(due) == BATCH
+        return len(due) >= BATCH
+
+    async def _unblocked(self) -> list[Due]:
+        """Pick tasks for which a limit has room again; each call goes on where the last one stopped."""
+        slots = await upkeep.blocked_slots(self._lane, self._after_slot)
+        self._after_slot = slots[-1] if len(slots) == BATCH else ""
+        return await upkeep.unblock(self._lane, slots, hold_seconds=2 * RELAY_GRACE_SECONDS) if slots else []
 
     async def _publish_dead_letters(self, overdue: list[Due]) -> dict[UUID, datetime]:
         confirmed = await self._publish(overdue, dead_letter)

@@ -6,7 +6,7 @@ cannot be written is tried again until the lease ends, and then belongs to the r
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
@@ -29,6 +29,7 @@ from dtq_db import attempts as store
 from dtq_db.attempts import Claim, Finish, Finished
 from dtq_db.connections import Lane
 from dtq_db.tasks import confirm
+from dtq_worker.unblocker import Unblocker
 
 BATCH_MAX: Final = 500
 """Most ends recorded by one statement."""
@@ -60,12 +61,14 @@ class Finisher:
         self,
         lane: Lane,
         publisher: Publisher,
+        unblocker: Unblocker,
         *,
         queue_set: Callable[[str], QueueSetSpec | None],
         metrics: WorkerMetrics,
     ) -> None:
         self._lane = lane
         self._publisher = publisher
+        self._unblocker = unblocker
         self._queue_set = queue_set
         self._metrics = metrics
         self._waiting: list[Ended] = []
@@ -112,9 +115,14 @@ class Finisher:
                 _log.warning("a result is dropped: the task went to another worker", task_id=str(ended.claim.id))
         followers = [(ended, finished[ended.claim.id]) for ended in batch if ended.claim.id in finished]
         if any(written.status != TaskStatus.SUCCEEDED for _, written in followers):
-            task = asyncio.get_running_loop().create_task(self._follow(followers))
-            self._following.add(task)
-            task.add_done_callback(self._following.discard)
+            self._meanwhile(self._follow(followers))
+        if slots := {ended.claim.slot for ended in batch if ended.claim.slot is not None}:
+            self._meanwhile(self._unblocker.freed(slots))
+
+    def _meanwhile(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._following.add(task)
+        task.add_done_callback(self._following.discard)
 
     async def _write(self, batch: list[Ended]) -> dict[UUID, Finished]:
         """Write a batch, again and again until the leases it belongs to have ended for sure."""

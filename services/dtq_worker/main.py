@@ -38,6 +38,7 @@ from dtq_worker.intake import Intake
 from dtq_worker.lease import Lease
 from dtq_worker.processes import Processes
 from dtq_worker.runner import Runner
+from dtq_worker.unblocker import Unblocker
 
 CATALOG_SECONDS: Final = 2.0
 """How often the worker looks whether queue sets have changed, in seconds."""
@@ -97,6 +98,7 @@ class Worker:
         self.finisher = Finisher(
             database.lane("finish"),
             self.publisher,
+            Unblocker(database.lane("unblock"), self.publisher, queue_set=self._queue_set),
             queue_set=self._queue_set,
             metrics=self._metrics,
         )

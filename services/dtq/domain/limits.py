@@ -100,3 +100,15 @@ RELAY_GRACE_SECONDS: Final = 5.0
 
 RELAY_LOST_SECONDS: Final = 30.0
 """How long a published task may wait on an *empty* queue before it counts as lost by the broker, in seconds."""
+
+CONCURRENCY_MAX: Final = 10_000
+"""Largest concurrency limit of a task type, in tasks: a claim counts what runs in a slot."""
+
+RATE_TASKS_MAX: Final = 1_000_000
+"""Largest number of starts of a rate limit, in tasks per stretch."""
+
+RATE_SECONDS_MAX: Final = 86_400
+"""Longest stretch of a rate limit, in seconds: a day, as quotas of other services are given."""
+
+KEY_PATH_CHARS_MAX: Final = 128
+"""Longest path of a concurrency key, in characters: a few field names."""

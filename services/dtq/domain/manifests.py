@@ -18,11 +18,13 @@ API_VERSION: Final = "dtq.dev/v1alpha1"
 QUEUE_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$"
 TYPE_PATTERN = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)+$"
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$"
+KEY_PATH_PATTERN = r"^[A-Za-z_][A-Za-z0-9_-]*(\.[A-Za-z_][A-Za-z0-9_-]*)*$"
 RESERVED_QUEUES = frozenset({"retry", "dlq", "dlx", "direct"})
 
 QueueName = Annotated[str, StringConstraints(pattern=QUEUE_PATTERN, max_length=32)]
 TypeName = Annotated[str, StringConstraints(pattern=TYPE_PATTERN, max_length=limits.TYPE_CHARS_MAX)]
 ObjectName = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=63)]
+KeyPath = Annotated[str, StringConstraints(pattern=KEY_PATH_PATTERN, max_length=limits.KEY_PATH_CHARS_MAX)]
 DelaySeconds = Annotated[int, Field(ge=1, le=limits.DELAY_SECONDS_MAX)]
 
 
@@ -104,6 +106,28 @@ class Retention(_Model):
     )
 
 
+class Concurrency(_Model):
+    """How many tasks of the type run at once, in the whole cluster."""
+
+    limit: int = Field(ge=1, le=limits.CONCURRENCY_MAX, description="Tasks that run at once, over all workers.")
+    key: KeyPath | None = Field(
+        default=None,
+        description="A payload field such as customer.id: the limit then holds for each of its values.",
+    )
+
+
+class RateLimit(_Model):
+    """How many tasks of the type start in a stretch of time, in the whole cluster: a token bucket."""
+
+    tasks: int = Field(ge=1, le=limits.RATE_TASKS_MAX, description="Attempts that may start in perSeconds.")
+    per_seconds: int = Field(
+        default=1, ge=1, le=limits.RATE_SECONDS_MAX, description="The stretch of time that tasks refers to."
+    )
+    burst: Annotated[int, Field(ge=1, le=limits.RATE_TASKS_MAX)] | None = Field(
+        default=None, description="Most starts at once after a quiet time; without it, as many as tasks."
+    )
+
+
 class ObjectRef(_Model):
     """The name of another object in the same namespace."""
 
@@ -157,6 +181,10 @@ class TaskTypeSpec(_Model):
         le=limits.PAYLOAD_BYTES_MAX,
         description="The largest payload, as JSON text.",
     )
+    concurrency: Concurrency | None = Field(
+        default=None, description="How many run at once in the whole cluster; without it, as many as there are slots."
+    )
+    rate_limit: RateLimit | None = Field(default=None, description="How many start in a stretch of time.")
     retention: Retention = Field(default=Retention(), description="How long finished tasks are kept.")
     schedule: list[Schedule] = Field(
         default_factory=list, max_length=limits.SCHEDULES_MAX, description="Tasks enqueued by the clock."

@@ -6,6 +6,8 @@ Owns the mapping from spec to columns. Must never lose a field: a round trip thr
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import BaseModel
+
 from dtq.domain.manifests import QueueSet, QueueSpec, TaskType
 
 
@@ -35,6 +37,8 @@ class TaskTypeRow:
     retention_succeeded_seconds: int
     retention_failed_seconds: int
     deletion_policy: str
+    concurrency: dict[str, Any] | None = None
+    rate_limit: dict[str, Any] | None = None
     schedules: tuple[ScheduleRow, ...] = ()
 
 
@@ -74,9 +78,9 @@ def task_type_row(manifest: TaskType) -> TaskTypeRow:
         payload_schema=spec.payload_schema,
         queue_set=spec.queue_set_ref.name,
         timeout_seconds=spec.timeout_seconds,
-        backoff=None
-        if spec.backoff is None
-        else spec.backoff.model_dump(mode="json", by_alias=True, exclude_none=True),
+        backoff=_declared(spec.backoff),
+        concurrency=_declared(spec.concurrency),
+        rate_limit=_declared(spec.rate_limit),
         max_payload_bytes=spec.max_payload_bytes,
         retention_succeeded_seconds=spec.retention.succeeded_seconds,
         retention_failed_seconds=spec.retention.failed_seconds,
@@ -116,3 +120,7 @@ def _queue_row(queue: QueueSpec) -> QueueRow:
         max_length=queue.max_length,
         scaling=queue.scaling.model_dump(mode="json", by_alias=True, exclude_none=True),
     )
+
+
+def _declared(part: BaseModel | None) -> dict[str, Any] | None:
+    return None if part is None else part.model_dump(mode="json", by_alias=True, exclude_none=True)

@@ -3,17 +3,20 @@
 Owns `schema/` and the table `dtq_migration`. Must never go backwards: a mistake is mended by the next file.
 """
 
+import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Final
+from typing import Final, TypeVar
 
 import asyncpg
+import structlog
 
-from dtq.domain.errors import Rejected
+from dtq.domain.errors import Rejected, Unavailable
+from dtq.runtime.loops import backoff_seconds
 from dtq_db.connections import CONNECT_SECONDS, translated
 
 LOCK_KEY: Final = 0x647471  # "dtq"
@@ -26,6 +29,9 @@ CREATE TABLE IF NOT EXISTS dtq_migration (
     applied_at timestamptz NOT NULL DEFAULT now()
 )
 """
+
+T = TypeVar("T")
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,14 +74,23 @@ def migrations() -> list[Migration]:
 def pending(known: list[Migration], ledger: dict[str, str]) -> list[Migration]:
     """Return what is still to be applied.
 
+    A `pre` migration of a newer version is no hindrance: old code runs on the new schema, so that a rollout can be
+    rolled back. A `post` migration takes away what old code needs.
+
     Raises:
-        Rejected: an applied file was edited, or the database is newer than this program.
+        Rejected: an applied file was edited, or a newer version has taken away what this one needs.
     """
     by_name = {migration.name: migration for migration in known}
     for name, checksum in ledger.items():
         migration = by_name.get(name)
         if migration is None:
-            raise Rejected("DatabaseTooNew", f"the database has migration {name}, which this version does not know")
+            phase = _NAME.match(name)
+            if phase is not None and phase.group(2) == "pre":
+                continue
+            raise Rejected(
+                "DatabaseTooNew",
+                f"the database has migration {name}, which this version does not know: run the version that made it",
+            )
         if migration.checksum != checksum:
             raise Rejected(
                 "MigrationEdited",
@@ -119,6 +134,39 @@ async def status(dsn: str) -> Status:
         ledger = await _ledger(connection) if exists else {}
     todo = pending(migrations(), ledger)
     return Status(applied=tuple(ledger), pending=tuple(migration.name for migration in todo))
+
+
+async def check(dsn: str) -> None:
+    """Return if nothing is pending.
+
+    Raises:
+        Rejected: see `pending`.
+        Unavailable: something is pending, or the database does not answer.
+    """
+    todo = (await status(dsn)).pending
+    if todo:
+        raise Unavailable(f"the database lacks migration {todo[0]}: dtq migrate applies it")
+
+
+async def patiently(work: Callable[[], Awaitable[T]], seconds: float) -> T:
+    """Do `work`, again and again while it is `Unavailable`, for that many seconds.
+
+    Raises:
+        Unavailable: it still is.
+    """
+    ends_at = asyncio.get_running_loop().time() + seconds
+    failures = 0
+    while True:
+        try:
+            return await work()
+        except Unavailable as error:
+            failures += 1
+            pause = backoff_seconds(failures)
+            if asyncio.get_running_loop().time() + pause > ends_at:
+                raise
+            if failures == 1:
+                _log.info("waiting for the database", reason=str(error), seconds=seconds)
+            await asyncio.sleep(pause)
 
 
 async def _ledger(connection: "asyncpg.Connection[asyncpg.Record]") -> dict[str, str]:

@@ -6,11 +6,10 @@ Must never let a package start a service: the cluster starts its own containerd,
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from hack.cluster import versions
 from hack.cluster.report import ClusterError, step
 
 INSTALL_TIMEOUT_SECONDS = 600.0
@@ -19,26 +18,26 @@ POLICY = Path("/usr/sbin/policy-rc.d")
 REFUSE_ALL = "#!/bin/sh\nexit 101\n"
 
 
-def missing() -> list[str]:
+def missing(packages: Mapping[str, str]) -> list[str]:
     """The packages whose command is not on this machine."""
-    return [name for name, command in versions.debian_packages().items() if shutil.which(command) is None]
+    return [name for name, command in packages.items() if shutil.which(command) is None]
 
 
-def ensure(log: Path) -> None:
-    """Install what is missing."""
-    wanted = missing()
+def ensure(log: Path, packages: Mapping[str, str]) -> None:
+    """Install what is missing of the packages, given with the command that shows that each is there."""
+    wanted = missing(packages)
     if not wanted:
         return
     if shutil.which("apt-get") is None:
         raise ClusterError(
-            f"the native provider lacks {', '.join(wanted)}, and there is no apt-get",
+            f"{', '.join(wanted)} is missing, and there is no apt-get",
             next_step="install what they are called on this distribution",
         )
     with step(f"install {' '.join(wanted)}"), _no_service_starts():
         _apt_get(["update"], log)
         _apt_get(["install", "--yes", "--no-install-recommends", *wanted], log)
-    if missing():
-        raise ClusterError(f"installed, and still missing: {', '.join(missing())}", log=log)
+    if missing(packages):
+        raise ClusterError(f"installed, and still missing: {', '.join(missing(packages))}", log=log)
 
 
 def _apt_get(arguments: list[str], log: Path) -> None:

@@ -22,6 +22,7 @@ from hack.cluster import (
     node_config,
     probe,
     programs,
+    versions,
 )
 from hack.cluster.containerd import Containerd
 from hack.cluster.process import Supervisor
@@ -47,7 +48,7 @@ class Native:
                 f"this machine has a native cluster already, in {other}",
                 next_step=f"take it down: python -m hack.cluster down --state {other}",
             )
-        debian.ensure(state.folder / "logs" / "apt-get.log")
+        debian.ensure(state.folder / "logs" / "apt-get.log", versions.debian_packages())
         programs.ensure(PROGRAMS)
         host.note(state)
         with step("network"):

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final, NoReturn, TypeVar
 
 import typer
 
+from dtq.domain.durations import parse_duration
 from dtq.domain.errors import Rejected, Unavailable
 from dtq.runtime import failpoints, logs
 from dtq.runtime.settings import Settings, load, masked, unknown_names
@@ -56,11 +57,18 @@ def operator() -> None:
 @app.command(help=migrations_help)
 def migrate(
     status: Annotated[bool, typer.Option("--status", help="Only show what is applied and what is pending.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Change nothing; succeed when nothing is pending.")] = False,
+    wait: Annotated[str, typer.Option(help="Longest wait for the database, and with --check for the schema.")] = "0s",
 ) -> None:
     """Apply or show the migrations."""
     from dtq_db import migrations  # noqa: PLC0415
 
     dsn = settings().db_dsn.get_secret_value()
+    seconds = _seconds(wait)
+    if check:
+        _run(migrations.patiently(lambda: migrations.check(dsn), seconds))
+        print("the schema is up to date")
+        return
     if status:
         found = _run(migrations.status(dsn))
         for name in found.applied:
@@ -68,7 +76,7 @@ def migrate(
         for name in found.pending:
             print(f"pending  {name}")
         return
-    applied = _run(migrations.migrate(dsn))
+    applied = _run(migrations.patiently(lambda: migrations.migrate(dsn), seconds))
     for name in applied:
         print(f"applied  {name}")
     if not applied:
@@ -152,6 +160,13 @@ def _process(module: str) -> None:
         importlib.import_module(module).main(chosen)
     except OSError as error:
         _end(str(error), 1)
+
+
+def _seconds(text: str) -> float:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise Rejected("InvalidOption", f"--wait: {error}") from error
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:

@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 
 from dtq.domain.errors import Rejected, Unavailable
-from dtq_db.migrations import Migration, migrate, migrations, pending, status
+from dtq_db.migrations import Migration, check, migrate, migrations, patiently, pending, status
 
 
 async def test_every_file_is_applied_once_and_in_order(empty_dsn: str) -> None:
@@ -34,13 +34,51 @@ async def test_an_edited_migration_is_refused(dsn: str) -> None:
         assert caught.value.code == "MigrationEdited"
 
 
-async def test_a_database_that_is_newer_than_the_program_is_refused(dsn: str) -> None:
+async def test_a_database_whose_newer_version_took_something_away_is_refused(dsn: str) -> None:
+    await _note(dsn, "9999_post_future.sql")
+    for look in (migrate, status, check):
+        with pytest.raises(Rejected, match="9999_post_future") as caught:
+            await look(dsn)
+        assert caught.value.code == "DatabaseTooNew"
+
+
+async def test_old_code_accepts_what_a_newer_version_added_so_that_a_rollout_can_be_rolled_back(dsn: str) -> None:
+    await _note(dsn, "9999_pre_future.sql")
+    assert await migrate(dsn) == ()
+    await check(dsn)
+
+
+async def test_a_check_tells_what_is_pending_and_changes_nothing(empty_dsn: str) -> None:
+    with pytest.raises(Unavailable, match="0001_pre_tables"):
+        await check(empty_dsn)
+    assert (await status(empty_dsn)).applied == ()
+
+
+async def test_a_patient_check_ends_once_the_schema_is_there(empty_dsn: str) -> None:
+    looked = asyncio.Event()
+
+    async def look() -> None:
+        looked.set()
+        await check(empty_dsn)
+
+    waiting = asyncio.create_task(patiently(look, 60.0))
+    await looked.wait()
+    await migrate(empty_dsn)
+    await waiting
+
+
+async def test_patience_ends_with_the_reason() -> None:
+    async def look() -> None:
+        raise Unavailable("still down")
+
+    with pytest.raises(Unavailable, match="still down"):
+        await patiently(look, 0.3)
+
+
+async def _note(dsn: str, name: str) -> None:
     connection = await asyncpg.connect(dsn)
-    await connection.execute("INSERT INTO dtq_migration (name, checksum) VALUES ('9999_pre_future.sql', 'x')")
+    await connection.execute("INSERT INTO dtq_migration (name, checksum) VALUES ($1, 'x')", name)
     await connection.close()
-    with pytest.raises(Rejected, match="9999_pre_future") as caught:
-        await migrate(dsn)
-    assert caught.value.code == "DatabaseTooNew"
 
 
 async def test_a_server_that_is_not_there_is_unavailable() -> None:

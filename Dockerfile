@@ -1,0 +1,35 @@
+# The one list of steps that makes dtq's image. With a registry: `docker build -t dtq .`
+# Without one: `python -m hack.images build`, which reads this very file (hack/images/README.md).
+FROM debian:trixie-slim AS build
+ENV DEBIAN_FRONTEND=noninteractive UV_SYSTEM_CERTS=1 UV_PYTHON=/usr/bin/python3.13 UV_LINK_MODE=copy \
+    UV_PROJECT_ENVIRONMENT=/opt/dtq
+# The trusted authorities come before what is fetched over TLS.
+RUN apt-get update -q && apt-get install -y -q --no-install-recommends ca-certificates python3 python3-venv
+# The same pinned uv as everywhere.
+COPY hack/bootstrap /src/hack/bootstrap
+RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install -q --disable-pip-version-check \
+    "uv==$(sed -n 's/^UV_VERSION=//p' /src/hack/bootstrap)"
+# A root folder of what runs, and nothing else: no shell, no package manager, no compiler.
+COPY hack/images/rootfs /src/hack/images/rootfs
+RUN /src/hack/images/rootfs /rootfs
+# What changes seldom comes first. Every wheel is held against its hash in uv.lock.
+WORKDIR /src
+COPY pyproject.toml uv.lock README.md LICENSE ./
+RUN /opt/uv/bin/uv sync --quiet --frozen --no-dev --extra all --no-install-project
+COPY services services
+COPY operator operator
+COPY db db
+# The root is read-only where it runs, and layers carry no times: compiled code must not look at the time of its source.
+RUN /opt/uv/bin/uv sync --quiet --frozen --no-dev --extra all --no-editable && rm -rf /opt/dtq/bin/activate* /opt/dtq/.lock \
+    && find /opt/dtq -name __pycache__ -type d -prune -exec rm -rf {} + \
+    && PYTHONHASHSEED=0 python3 -m compileall -q --invalidation-mode unchecked-hash /opt/dtq/lib
+
+FROM scratch
+COPY --from=build /rootfs /
+COPY --from=build /opt/dtq /opt/dtq
+ENV PATH=/opt/dtq/bin:/usr/bin LANG=C.UTF-8 PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+LABEL org.opencontainers.image.title=dtq org.opencontainers.image.licenses=MIT
+USER 10001:10001
+WORKDIR /tmp
+ENTRYPOINT ["dtq"]
+CMD ["--help"]

@@ -1,0 +1,59 @@
+"""The command line. Owns its words and exit codes: 0 done, 1 could not, 2 asked wrongly."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from hack.cluster.report import ClusterError, say
+from hack.images import builder
+from hack.images.recipes import Recipe, recipes
+
+DESCRIPTION = """\
+Build dtq's images without a registry, from the same Dockerfiles that an engine reads. Linux, as root.
+
+Archives are kept by content: the same checkout gives the same tag and is built once."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's grammar and help."""
+    root = argparse.ArgumentParser(
+        prog="python -m hack.images", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    root.add_argument(
+        "--cache", type=Path, default=builder.default_folder(), metavar="DIR", help="where archives are (%(default)s)"
+    )
+    commands = root.add_subparsers(required=True, metavar="COMMAND", dest="command")
+    for name, text in (
+        ("build", "build what is not in the cache; prints reference and archive, one image a line"),
+        ("tags", "print the references that this checkout gives, and build nothing"),
+    ):
+        made = commands.add_parser(name, help=text, description=text)
+        made.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(recipes())}; all when none is given")
+    return root
+
+
+def main() -> int:
+    """Do what the command line asks."""
+    arguments = parser()
+    options = arguments.parse_args()
+    unknown = sorted(set(options.names) - set(recipes()))
+    if unknown:
+        arguments.error(f"no image {', '.join(unknown)}: there are {', '.join(recipes())}")
+    chosen = [recipe for name, recipe in recipes().items() if name in options.names or not options.names]
+    try:
+        for recipe in chosen:
+            print(_line(options.command, recipe, options.cache.resolve()), flush=True)
+    except ClusterError as error:
+        say(f"error: {error}")
+        return 1
+    return 0
+
+
+def _line(command: str, recipe: Recipe, folder: Path) -> str:
+    if command == "tags":
+        return recipe.reference
+    return f"{recipe.reference} {builder.build(recipe, folder)}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

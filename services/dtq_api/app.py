@@ -67,7 +67,7 @@ class Parts:
 def build(parts: Parts) -> Starlette:
     """Return the application."""
     routes = _Routes(parts)
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/", routes.index, methods=["GET"]),
             Route("/healthz", routes.healthz, methods=["GET"]),
@@ -90,6 +90,8 @@ def build(parts: Parts) -> Starlette:
             Exception: problems.on_bug,
         },
     )
+    app.router.redirect_slashes = False  # a path with a slash too many is told so, not sent on by a guess
+    return app
 
 
 class _Routes:
@@ -201,18 +203,25 @@ async def body(request: Request) -> bytes:
         raise Rejected("UnsupportedMediaType", "send Content-Type: application/json")
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise Rejected("UnsupportedMediaType", "send the body without Content-Encoding")
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length[:20]) > PAYLOAD_BYTES_MAX:
+        raise _too_large()
     read = bytearray()
     try:
         async with asyncio.timeout(BODY_SECONDS):
             async for chunk in request.stream():
                 read += chunk
                 if len(read) > PAYLOAD_BYTES_MAX:
-                    raise Rejected("PayloadTooLarge", f"the body is larger than {PAYLOAD_BYTES_MAX} bytes")
+                    raise _too_large()
     except TimeoutError as error:
         raise Rejected("RequestTimeout", f"the body did not arrive within {BODY_SECONDS:g} s") from error
     except ClientDisconnect as error:
         raise Rejected("InvalidBody", "the client went away") from error
     return bytes(read)
+
+
+def _too_large() -> Rejected:
+    return Rejected("PayloadTooLarge", f"the body is larger than {PAYLOAD_BYTES_MAX} bytes")
 
 
 def _json(value: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:

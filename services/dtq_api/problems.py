@@ -84,7 +84,9 @@ def of_error(error: Rejected | Unavailable) -> Response:
     """Return the answer to an error that was raised on purpose."""
     if isinstance(error, Unavailable):
         return problem("Unavailable", str(error), headers={"Retry-After": str(error.retry_after_seconds)})
-    return problem(error.code, str(error), problems=error.problems)
+    # What is left of a slow body is not waited for.
+    headers = {"Connection": "close"} if error.code == "RequestTimeout" else None
+    return problem(error.code, str(error), problems=error.problems, headers=headers)
 
 
 async def on_rejected(_: Request, error: Exception) -> Response:

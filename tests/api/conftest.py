@@ -52,3 +52,10 @@ async def fresh_api(declared_dsn: str, broker_vhost: BrokerVhost) -> AsyncIterat
     """An API on a database and a virtual host of its own."""
     async with running(declared_dsn, broker_vhost) as one:
         yield one
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def replica(declared_dsn: str, broker_vhost: BrokerVhost) -> AsyncIterator[Running]:
+    """A second API beside `fresh_api`, as another pod would be."""
+    async with running(declared_dsn, broker_vhost) as one:
+        yield one

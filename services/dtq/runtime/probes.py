@@ -15,8 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-HEADER_BYTES_MAX = 16_384
-"""Largest request head, in bytes; a larger one is answered 431 by the parser."""
+from dtq.runtime.heads import BoundedHeads
 
 Health = Callable[[], Awaitable[dict[str, str]]]
 """Returns what is wrong, by part; empty when all is well."""
@@ -42,7 +41,8 @@ def server(app: ASGIApp, address: tuple[str, int], *, grace_seconds: int) -> Ser
         server_header=False,
         lifespan="off",
         timeout_graceful_shutdown=grace_seconds,
-        h11_max_incomplete_event_size=HEADER_BYTES_MAX,
+        http=BoundedHeads,
+        ws="none",
     )
     return Server(config)
 

@@ -42,8 +42,8 @@ from dtq_worker.unblocker import Unblocker
 
 CATALOG_SECONDS: Final = 2.0
 """How often the worker looks whether queue sets have changed, in seconds."""
-CHECK_SECONDS: Final = 5.0
-"""How often the broker is asked whether it still knows our consumers, in seconds."""
+RENEW_SECONDS: Final = 10.0
+"""How often an idle subscription is made anew, in seconds: how long a worker may be deaf without knowing."""
 LAG_SECONDS: Final = 0.5
 """How often the event loop's lag is measured, in seconds."""
 
@@ -137,7 +137,7 @@ class Worker:
             parts.create_task(self.publisher.link.run(stop_rest))
             parts.create_task(self.consumer.link.run(stop_rest))
             parts.create_task(every(CATALOG_SECONDS, self._refresh, stop, name="catalog"))
-            parts.create_task(every(CHECK_SECONDS, self.consumer.check, stop, name="consumers"))
+            parts.create_task(every(RENEW_SECONDS, self.consumer.renew, stop, name="subscriptions"))
             parts.create_task(self._measure_lag(stop_rest))
             finishing = parts.create_task(self.finisher.run(stop_finishing))
             _log.info("worker ready", queues=self._settings.queues, concurrency=self._settings.concurrency)
@@ -188,7 +188,8 @@ class Worker:
 
     async def _on_lost(self, queue_set: str, queue: str) -> None:
         # What waits on a rung of the retry ladder is due later and may be lost all the same.
-        await upkeep.lost(self._watch_lane, queue_set, queue, -2.0 * DELAY_SECONDS_MAX)
+        while await upkeep.lost(self._watch_lane, queue_set, queue, -2.0 * DELAY_SECONDS_MAX) == upkeep.BATCH:
+            pass
 
     async def _measure_lag(self, stop: asyncio.Event) -> None:
         while not stop.is_set():

@@ -20,7 +20,7 @@ from typing import Any
 from dtq.runtime.loops import wait
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-READY_SECONDS = 30.0
+READY_SECONDS = 90.0
 ADDRESS_VARIABLES = {"api": "HTTP_PORT", "worker": "WORKER_HTTP_PORT"}
 
 

@@ -4,7 +4,9 @@ import asyncio
 from typing import Any
 
 import asyncpg
+import pytest
 
+from tests.support.addresses import BrokerVhost
 from tests.support.system import Process, System, call, eventually
 
 
@@ -91,6 +93,32 @@ async def test_a_retry_of_an_hour_does_not_delay_one_of_a_second(declared: Syste
     task = await has_status(api, quick, "SUCCEEDED", seconds=20)
     assert task["attempts"] == 2
     assert (await has_status(api, slow, "ENQUEUED"))["attempts"] == 1
+
+
+@pytest.mark.parametrize("count", [1, 2], ids=["one worker", "two workers"])
+async def test_a_queue_deleted_by_hand_comes_back_without_a_restart(
+    declared: System, broker_vhost: BrokerVhost, count: int
+) -> None:
+    api, workers = declared.api(), [declared.worker() for _ in range(count)]
+    await api.ready()
+    for worker in workers:
+        await worker.ready()
+    for id_ in await asyncio.gather(*(enqueue(api) for _ in range(20))):
+        await has_status(api, id_, "SUCCEEDED")
+    path = f"/api/queues/{broker_vhost.vhost}/tasks.default"
+    await asyncio.to_thread(broker_vhost.management.call, "DELETE", path)
+    # The first of them finds no queue: the API declares it again at once.
+    ids = await asyncio.gather(*(enqueue(api) for _ in range(20)))
+    await asyncio.gather(*(has_status(api, id_, "SUCCEEDED", seconds=30) for id_ in ids))
+
+    async def nobody_is_deaf() -> bool:
+        ids.extend(await asyncio.gather(*(enqueue(api) for _ in range(10))))
+        ran = {run["pid"] for run in declared.runs() if run["id"] in ids}
+        return ran == {worker.popen.pid for worker in workers}
+
+    await eventually(nobody_is_deaf, "every worker runs tasks again", 30)
+    starts = [run["id"] for run in declared.runs() if run["event"] == "start"]
+    assert len(starts) == len(set(starts)), "no task runs twice"
 
 
 async def test_without_a_broker_nothing_is_accepted_and_nothing_is_left(declared: System, dsn: str) -> None:

@@ -1,20 +1,20 @@
 """Consuming: deliveries of several queues, most urgent first, acknowledged once their claim is committed.
 
 Owns the consuming channels and the buffer of deliveries. A channel that dies takes its buffered deliveries with
-it: the broker sends them again. Must never wait for a handler.
+it: the broker sends them again. Must never wait for a handler, and never trust silence: see `Consumer.renew`.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
 from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
 
-from dtq.broker.declare import Channels, consumer_count
-from dtq.broker.link import BROKER_ERRORS, Link
+from dtq.broker.link import BROKER_ERRORS, SETUP_SECONDS, Link
 from dtq.domain.errors import Unavailable
 from dtq.domain.fairness import take_weighted
 from dtq.runtime.metrics import BrokerMetrics
@@ -31,6 +31,24 @@ class Subscription:
     prefetch: int
 
 
+@dataclass(eq=False, slots=True)
+class Feed:
+    """One channel with one consumer, and the tags of the last message delivered and acknowledged on it."""
+
+    subscription: Subscription
+    channel: AbstractChannel
+    tag: str = ""
+    delivered: int = 0
+    acknowledged: int = 0
+    retired: bool = False
+    acked: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether nothing is unacknowledged: closing the channel now gives nothing back."""
+        return self.delivered == self.acknowledged
+
+
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """A message received; it can be acknowledged only on the channel that delivered it."""
@@ -38,7 +56,7 @@ class Delivery:
     queue: str
     body: bytes
     tag: int
-    channel: AbstractChannel
+    feed: Feed
 
 
 class Consumer:
@@ -59,7 +77,7 @@ class Consumer:
     ) -> None:
         self._subscriptions = subscriptions
         self._declare = declare
-        self._channels: list[AbstractChannel] = []
+        self._feeds: list[Feed] = []
         self._buffers: dict[str, deque[Delivery]] = {one.queue: deque() for one in subscriptions}
         self._arrived = asyncio.Event()
         self._draining = False
@@ -70,8 +88,8 @@ class Consumer:
         """Whether every queue has its consumer."""
         return (
             self.link.is_up
-            and len(self._channels) == len(self._subscriptions)
-            and all(not channel.is_closed for channel in self._channels)
+            and len(self._feeds) == len(self._subscriptions)
+            and all(not feed.channel.is_closed for feed in self._feeds)
         )
 
     async def take(self, limit: int, timeout_seconds: float) -> list[Delivery]:
@@ -88,7 +106,7 @@ class Consumer:
     def put_back(self, deliveries: Sequence[Delivery]) -> None:
         """Return deliveries that could not be claimed now to the front of their buffers, in order."""
         for delivery in reversed(deliveries):
-            if not delivery.channel.is_closed:
+            if not delivery.feed.channel.is_closed:
                 self._buffers[delivery.queue].appendleft(delivery)
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
@@ -96,43 +114,45 @@ class Consumer:
 
         What cannot be acknowledged is delivered again, and dropped by its claim.
         """
-        last: dict[AbstractChannel, int] = {}
+        last: dict[Feed, int] = {}
         for delivery in deliveries:
-            last[delivery.channel] = max(delivery.tag, last.get(delivery.channel, 0))
-        for channel, tag in last.items():
+            last[delivery.feed] = max(delivery.tag, last.get(delivery.feed, 0))
+        for feed, tag in last.items():
             try:
-                await channel.basic_ack(tag, multiple=True, wait=False)
+                await feed.channel.basic_ack(tag, multiple=True, wait=False)
+                feed.acknowledged = tag
+                feed.acked.set()
             except BROKER_ERRORS as error:
                 _log.debug("an acknowledgement was lost", reason=str(error))
 
-    async def check(self) -> bool:
-        """Rebuild the link if the broker knows no consumer of a queue that we think we consume; return False.
+    async def renew(self) -> bool:
+        """Subscribe anew, on a new channel, wherever nothing is unacknowledged; return False.
 
-        A server-sent cancel does not reach us for every kind of deletion: the broker is asked.
+        No question to the broker finds a deaf consumer. When a quorum queue is deleted and declared again at
+        once, RabbitMQ (3.10, and the code of 4.x) subscribes in our place instead of cancelling, counts us as a
+        consumer, and drops what it takes for repeated: as many messages as it had sent us before. They are
+        neither ready nor delivered until our channel closes.
         """
         if not self.is_consuming or self._draining:
             return False
+        feeds = self._feeds
         try:
-            channels = Channels(self.link.connection())
-            for subscription in self._subscriptions:
-                if not await consumer_count(channels, subscription.name):
-                    self.link.invalidate(f"the broker knows no consumer of {subscription.name}")
-                    break
-            await channels.close()
+            async with asyncio.timeout(SETUP_SECONDS):
+                connection = self.link.connection()
+                for at, feed in enumerate(feeds):
+                    if feed.is_clean:
+                        feeds[at] = await self._subscribe(connection, feed.subscription)
+                        await self._retire(feed)
         except (*BROKER_ERRORS, Unavailable) as error:
-            _log.debug("consumers could not be checked", reason=str(error))
+            if feeds is self._feeds:  # else the link has been rebuilt meanwhile
+                self.link.invalidate(f"a subscription could not be renewed: {type(error).__name__}")
         return False
 
     async def drain(self) -> None:
         """Stop consuming and give every buffered delivery back to the broker."""
         self._draining = True
-        for channel in self._channels:
-            try:
-                # Closing the channel cancels the consumer and requeues what is unacknowledged.
-                async with asyncio.timeout(_CLOSE_SECONDS):
-                    await channel.close()
-            except BROKER_ERRORS as error:
-                _log.debug("closing a channel failed", reason=str(error))
+        for feed in self._feeds:
+            await self._close(feed)
         for buffer in self._buffers.values():
             buffer.clear()
 
@@ -140,32 +160,61 @@ class Consumer:
         if self._draining:
             return
         await self._declare(connection)
-        self._channels = []
+        self._feeds = []
         for buffer in self._buffers.values():
             buffer.clear()
         for subscription in self._subscriptions:
-            self._channels.append(await self._subscribe(connection, subscription))
+            self._feeds.append(await self._subscribe(connection, subscription))
 
-    async def _subscribe(self, connection: AbstractConnection, subscription: Subscription) -> AbstractChannel:
+    async def _subscribe(self, connection: AbstractConnection, subscription: Subscription) -> Feed:
         channel = await connection.channel(publisher_confirms=False)
+        feed = Feed(subscription, channel)
         buffer = self._buffers[subscription.queue]
 
         async def on_message(message: DeliveredMessage) -> None:
             if message.delivery_tag is not None:
-                buffer.append(Delivery(subscription.queue, message.body, message.delivery_tag, channel))
+                feed.delivered = message.delivery_tag
+                buffer.append(Delivery(subscription.queue, message.body, message.delivery_tag, feed))
                 self._arrived.set()
 
         def on_cancel(_: object) -> None:
             self.link.invalidate(f"the broker cancelled the consumer of {subscription.name}")
 
+        def on_close(_: object) -> None:
+            if not (feed.retired or self._draining):
+                self.link.invalidate(f"the channel of {subscription.name} closed")
+
         channel.on_consumer_cancel_callbacks.add(on_cancel)
-        channel.closing.add_done_callback(
-            lambda _: None if self._draining else self.link.invalidate(f"the channel of {subscription.name} closed")
-        )
+        channel.closing.add_done_callback(on_close)
         await channel.basic_qos(prefetch_count=subscription.prefetch)
-        await channel.basic_consume(subscription.name, on_message)
-        return channel
+        answer = await channel.basic_consume(subscription.name, on_message)
+        feed.tag = str(answer.consumer_tag)
+        return feed
+
+    async def _retire(self, feed: Feed) -> None:
+        """Cancel a consumer, let what it was sent last be acknowledged, and close its channel."""
+        feed.retired = True
+        await feed.channel.basic_cancel(feed.tag, timeout=_CLOSE_SECONDS)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_RETIRE_SECONDS):
+                while not feed.is_clean:
+                    feed.acked.clear()
+                    await feed.acked.wait()
+        await self._close(feed)
+
+    async def _close(self, feed: Feed) -> None:
+        """Close a channel: the broker gives back what is unacknowledged."""
+        try:
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await feed.channel.close()
+        except BROKER_ERRORS as error:
+            _log.debug("closing a channel failed", reason=str(error))
+        buffer = self._buffers[feed.subscription.queue]
+        for delivery in [one for one in buffer if one.feed is feed]:
+            buffer.remove(delivery)
 
 
+_RETIRE_SECONDS: Final = 1.0
+"""Longest wait for the acknowledgements of a consumer that was replaced, in seconds."""
 _CLOSE_SECONDS: Final = 2.0
 """Longest wait for a channel to close, in seconds."""

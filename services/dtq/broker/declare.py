@@ -3,7 +3,9 @@
 Owns every declaration. Must never delete or re-create a queue: arguments are identity, a difference is reported.
 """
 
+import asyncio
 from dataclasses import dataclass, field
+from typing import Final
 
 import aiormq
 import structlog
@@ -11,6 +13,10 @@ from aiormq.abc import AbstractChannel, AbstractConnection
 
 from dtq.domain.errors import Rejected
 from dtq.domain.topology import Topology
+
+SETTLE_SECONDS: Final = 0.5
+"""Pause before a queue that was lost is declared again, in seconds: ten times what RabbitMQ needs to cancel the
+consumers of a deleted queue. A queue that is back by then gets their consumers, deaf: see `Consumer.renew`."""
 
 _log = structlog.get_logger(__name__)
 
@@ -56,14 +62,16 @@ async def declare(connection: AbstractConnection, topology: Topology) -> Declare
     found = Declared()
     channels = Channels(connection)
     try:
+        was_declared = all([await exchange_exists(channels, exchange.name) for exchange in topology.exchanges])
         for exchange in topology.exchanges:
             try:
                 await (await channels.get()).exchange_declare(exchange.name, exchange_type=exchange.kind, durable=True)
             except aiormq.exceptions.ChannelPreconditionFailed as error:
                 found.mismatched[exchange.name] = str(error)
+        found.missing = {queue.name for queue in topology.queues if not await exists(channels, queue.name)}
+        if found.missing and was_declared:
+            await asyncio.sleep(SETTLE_SECONDS)
         for queue in topology.queues:
-            if not await exists(channels, queue.name):
-                found.missing.add(queue.name)
             try:
                 await (await channels.get()).queue_declare(queue.name, durable=True, arguments=dict(queue.arguments))
             except aiormq.exceptions.ChannelPreconditionFailed as error:
@@ -79,6 +87,15 @@ async def declare(connection: AbstractConnection, topology: Topology) -> Declare
     return found
 
 
+async def exchange_exists(channels: Channels, exchange: str) -> bool:
+    """Return whether an exchange is there."""
+    try:
+        await (await channels.get()).exchange_declare(exchange, passive=True)
+    except aiormq.exceptions.ChannelNotFoundEntity:
+        return False
+    return True
+
+
 async def exists(channels: Channels, queue: str) -> bool:
     """Return whether a queue is there."""
     return await message_count(channels, queue) is not None
@@ -91,12 +108,3 @@ async def message_count(channels: Channels, queue: str) -> int | None:
     except aiormq.exceptions.ChannelNotFoundEntity:
         return None
     return int(answer.message_count or 0)
-
-
-async def consumer_count(channels: Channels, queue: str) -> int:
-    """Return how many consumers a queue has; 0 if it is not there."""
-    try:
-        answer = await (await channels.get()).queue_declare(queue, passive=True)
-    except aiormq.exceptions.ChannelNotFoundEntity:
-        return 0
-    return int(answer.consumer_count or 0)

@@ -1,0 +1,234 @@
+"""Consuming: what arrives, what is given back, and how a deaf consumer is healed."""
+
+import asyncio
+
+import pytest
+
+from dtq.broker.consumer import Consumer
+from dtq.domain.topology import main_exchange
+from tests.broker.world import World, bodies, eventually, running, take, up
+
+
+async def consuming(*consumers: Consumer) -> None:
+    async def all_are() -> bool:
+        return all(consumer.is_consuming for consumer in consumers)
+
+    await eventually(all_are, "every consumer consumes again")
+
+
+async def declare_again_at_once(world: World, queue: str) -> None:
+    """Delete a queue and declare it again before the broker has told anybody."""
+    async with world.raw() as connection:
+        channel = await connection.channel()
+        await channel.queue_delete(queue)
+        arguments = next(one.arguments for one in world.topology.queues if one.name == queue)
+        await channel.queue_declare(queue, durable=True, arguments=dict(arguments))
+        key = queue.removeprefix(f"{world.spec.namespace}.")
+        await channel.queue_bind(queue, main_exchange(world.spec.namespace), routing_key=key)
+
+
+async def test_what_is_published_arrives_and_is_gone_once_acknowledged(world: World) -> None:
+    publisher, consumer = world.publisher(), world.consumer()
+    async with running(publisher.link, consumer.link):
+        assert await publisher.publish([world.message(f"{n}") for n in range(5)]) == [None] * 5
+        taken = await take(consumer, 5)
+        assert bodies(taken) == ["0", "1", "2", "3", "4"]
+        await consumer.ack(taken)
+    consumer = world.consumer()
+    async with running(consumer.link):
+        assert await take(consumer, 1, seconds=1) == []
+
+
+async def test_what_was_not_acknowledged_is_delivered_again(world: World) -> None:
+    publisher, first = world.publisher(), world.consumer()
+    async with running(publisher.link):
+        async with running(first.link):
+            await publisher.publish([world.message("a"), world.message("b")])
+            taken = await take(first, 2)
+            await first.ack(taken[:1])
+        second = world.consumer()
+        async with running(second.link):
+            assert bodies(await take(second, 2, seconds=2)) == ["b"]
+
+
+async def test_the_prefetch_bounds_what_waits_unacknowledged(world: World) -> None:
+    publisher, consumer = world.publisher(), world.consumer("default", prefetch=3)
+    async with running(publisher.link, consumer.link):
+        await publisher.publish([world.message(f"{n}") for n in range(10)])
+        taken = await take(consumer, 10, seconds=2)
+        assert len(taken) == 3
+        await consumer.ack(taken)
+        assert len(await take(consumer, 10, seconds=2)) == 3
+
+
+async def test_the_urgent_queue_gets_more_and_the_other_still_some(world: World) -> None:
+    publisher, consumer = world.publisher(), world.consumer()
+    async with running(publisher.link, consumer.link):
+        for queue in ("high", "default"):
+            await publisher.publish([world.message(queue, queue) for _ in range(20)])
+
+        async def all_arrived() -> bool:
+            return sum(len(buffer) for buffer in consumer._buffers.values()) == 40
+
+        await eventually(all_arrived, "all messages are in the buffers")
+        taken = bodies(await consumer.take(9, 1))
+        assert taken.count("high") == 6
+        assert taken.count("default") == 3
+
+
+async def test_what_is_put_back_comes_first_again(world: World) -> None:
+    publisher, consumer = world.publisher(), world.consumer("default")
+    async with running(publisher.link, consumer.link):
+        await publisher.publish([world.message(f"{n}") for n in range(4)])
+        taken = await take(consumer, 4)
+        consumer.put_back(taken)
+        assert bodies(await take(consumer, 4)) == ["0", "1", "2", "3"]
+
+
+async def test_draining_gives_every_delivery_back_at_once(world: World) -> None:
+    publisher, leaving, staying = world.publisher(), world.consumer(), world.consumer()
+    async with running(publisher.link, leaving.link):
+        await publisher.publish([world.message(f"{n}") for n in range(10)])
+        taken = await take(leaving, 10)
+        leaving.put_back(taken)
+        async with running(staying.link):
+            await leaving.drain()
+            assert sorted(bodies(await take(staying, 10))) == [f"{n}" for n in range(10)]
+        assert await leaving.take(10, 0.2) == []
+        assert not leaving.is_consuming
+
+
+@pytest.mark.parametrize("count", [1, 2], ids=["one consumer", "two consumers"])
+async def test_consumers_of_a_queue_deleted_by_hand_declare_it_and_go_on(world: World, count: int) -> None:
+    publisher, consumers = world.publisher(), [world.consumer() for _ in range(count)]
+    links = [consumer.link for consumer in consumers]
+    async with running(publisher.link, *links):
+        await publisher.publish([world.message(f"{n}") for n in range(6)])
+        for consumer in consumers:
+            await consumer.ack(await take(consumer, 6, seconds=1))
+        await world.delete_queue("tasks.default")
+
+        async def all_noticed() -> bool:
+            return world.count("dq_broker_reconnects_total", purpose="consume") >= count
+
+        await eventually(all_noticed, "every consumer was told", 5)
+        await consuming(*consumers)
+        assert world.lost
+        await publisher.publish([world.message(f"again {n}") for n in range(20)])
+        for consumer in consumers:
+            assert await take(consumer, 5), "each of them hears"
+
+
+@pytest.mark.parametrize("count", [1, 2], ids=["one consumer", "two consumers"])
+async def test_a_consumer_that_the_broker_made_deaf_hears_again_after_its_renewal(world: World, count: int) -> None:
+    publisher, consumers = world.publisher(), [world.consumer() for _ in range(count)]
+    async with running(publisher.link, *(consumer.link for consumer in consumers)):
+        for _ in range(10):  # what a consumer had been sent, it will not hear after the queue's return
+            await publisher.publish([world.message() for _ in range(count)])
+            for consumer in consumers:
+                await consumer.ack(await take(consumer, 1, seconds=1))
+        await declare_again_at_once(world, "tasks.default")
+        await publisher.publish([world.message(f"{n}") for n in range(2 * count)])
+        deaf = [await take(consumer, 2, seconds=0.5) for consumer in consumers]
+        assert deaf == [[]] * count, "if this fails, RabbitMQ has been mended: good"
+        assert all(consumer.is_consuming for consumer in consumers), "nothing tells"
+
+        for consumer in consumers:
+            await consumer.renew()
+        heard = [body for consumer in consumers for body in bodies(await take(consumer, 2 * count, seconds=2))]
+        assert sorted(heard) == [f"{n}" for n in range(2 * count)]
+        assert world.count("dq_broker_reconnects_total", purpose="consume") == 0
+
+
+async def test_a_queue_that_was_lost_is_declared_again_only_when_its_consumers_know(world: World) -> None:
+    publisher, consumer = world.publisher(), world.consumer()
+    async with running(publisher.link, consumer.link):
+        await publisher.publish([world.message(f"{n}") for n in range(8)])
+        await consumer.ack(await take(consumer, 8))
+        async with world.raw() as connection:
+            await (await connection.channel()).queue_delete("tasks.default")
+        await publisher.declare()
+        assert await publisher.publish([world.message("later")]) == [None]
+        assert bodies(await take(consumer, 1, seconds=5)) == ["later"]
+
+
+async def test_a_renewal_loses_and_repeats_nothing_under_load(world: World) -> None:
+    publisher, consumer = world.publisher(), world.consumer("default", prefetch=10)
+    heard: list[str] = []
+    async with running(publisher.link, consumer.link):
+        done = asyncio.Event()
+
+        async def consume() -> None:
+            while not done.is_set():
+                taken = await consumer.take(10, 0.1)
+                heard.extend(bodies(taken))
+                await consumer.ack(taken)
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(consume())
+            for n in range(20):
+                await publisher.publish([world.message(f"{n}.{k}") for k in range(20)])
+                await consumer.renew()
+
+            async def all_heard() -> bool:
+                return len(set(heard)) == 400
+
+            await eventually(all_heard, "every message was heard", 20)
+            done.set()
+    assert len(heard) == 400
+
+
+async def test_a_renewal_leaves_alone_what_waits_for_a_slot(world: World) -> None:
+    publisher, consumer = world.publisher(), world.consumer("default", prefetch=2)
+    async with running(publisher.link, consumer.link):
+        await publisher.publish([world.message(f"{n}") for n in range(4)])
+        taken = await take(consumer, 2)
+        await consumer.renew()
+        assert await take(consumer, 1, seconds=0.5) == [], "a renewal must not hoard"
+        await consumer.ack(taken)
+        assert bodies(await take(consumer, 2)) == ["2", "3"]
+
+
+async def test_a_renewal_that_finds_no_queue_rebuilds_the_link(world: World) -> None:
+    consumer = world.consumer()
+    async with running(consumer.link):
+        feed = consumer._feeds[0]
+        feed.channel.on_consumer_cancel_callbacks.clear()  # the broker's cancel is lost on the way
+        await world.delete_queue("tasks.high")
+        await consumer.renew()
+        await up(consumer.link)
+        await consuming(consumer)
+        assert "tasks.high" in await world.queues()
+
+
+async def test_a_closed_channel_brings_the_whole_link_back(world: World) -> None:
+    publisher, consumer = world.publisher(), world.consumer("default")
+    async with running(publisher.link, consumer.link):
+        await publisher.publish([world.message("first")])
+        (delivery,) = await take(consumer, 1)
+        # Acknowledging what was never delivered makes the broker close the channel.
+        await delivery.feed.channel.basic_ack(99_999)
+
+        async def is_noticed() -> bool:
+            return world.count("dq_broker_reconnects_total", purpose="consume") >= 1
+
+        await eventually(is_noticed, "the closed channel is noticed")
+        await up(consumer.link)
+        await consumer.ack([delivery])  # its channel is gone: nothing happens
+        assert bodies(await take(consumer, 1)) == ["first"]
+
+
+async def test_what_cannot_be_put_back_on_its_dead_channel_is_dropped(world: World) -> None:
+    publisher, consumer = world.publisher(), world.consumer("default")
+    async with running(publisher.link, consumer.link):
+        await publisher.publish([world.message("once")])
+        taken = await take(consumer, 1)
+        consumer.link.invalidate("test")
+        await eventually(lambda: _is(taken[0].feed.channel.is_closed), "the old channel is closed")
+        await up(consumer.link)
+        consumer.put_back(taken)
+        assert bodies(await take(consumer, 2, seconds=2)) == ["once"]
+
+
+async def _is(value: bool) -> bool:  # noqa: FBT001
+    return value

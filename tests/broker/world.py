@@ -1,0 +1,160 @@
+"""Owns what the broker tests share: a broker, the supervised parts on it, and a raw view. It must never assert."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+
+import aiormq
+from aiormq.abc import AbstractConnection
+from prometheus_client import CollectorRegistry
+
+from dtq.broker.consumer import Consumer, Delivery, Subscription
+from dtq.broker.keeper import Keeper
+from dtq.broker.link import Link
+from dtq.broker.publisher import Message, Publisher
+from dtq.domain.manifests import QueueSetSpec
+from dtq.domain.topology import Topology, main_exchange, topology_of, work_queue
+from dtq.runtime.loops import wait
+from dtq.runtime.metrics import BrokerMetrics
+from hack.stack.management import Management
+
+READY_SECONDS = 30.0
+
+
+def spec_of(**values: Any) -> QueueSetSpec:
+    """A queue set of two queues and one rung, unless told otherwise."""
+    return QueueSetSpec.model_validate(
+        {"queues": [{"name": "high"}, {"name": "default"}], "retry": {"delaysSeconds": [1]}} | values
+    )
+
+
+@dataclass(kw_only=True)
+class World:
+    """One virtual host of one broker, and what runs on it."""
+
+    url: str
+    vhost: str
+    management: Management
+    spec: QueueSetSpec = field(default_factory=spec_of)
+    lost: list[tuple[str, str]] = field(default_factory=list)
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+
+    def __post_init__(self) -> None:
+        self.metrics = BrokerMetrics(self.registry)
+        self.keeper = Keeper(queue_sets=lambda: {"default": self.spec}, on_lost=self._on_lost, metrics=self.metrics)
+
+    @property
+    def topology(self) -> Topology:
+        """What the queue set declares."""
+        return topology_of(self.spec)
+
+    def publisher(self, timeout_seconds: float = 5.0) -> Publisher:
+        """A publisher that declares the queue set."""
+        return Publisher(self.url, declare=self.keeper.declare, metrics=self.metrics, timeout_seconds=timeout_seconds)
+
+    def consumer(self, *queues: str, prefetch: int = 32) -> Consumer:
+        """A consumer of these queues, or of all, that declares the queue set."""
+        names = queues or tuple(queue.name for queue in self.spec.queues)
+        return Consumer(
+            self.url,
+            subscriptions=[
+                Subscription(queue=name, name=work_queue(self.spec.namespace, name), prefetch=prefetch)
+                for name in names
+            ],
+            declare=self.keeper.declare,
+            metrics=self.metrics,
+        )
+
+    def message(self, body: str = "x", queue: str = "default", **values: Any) -> Message:
+        """A message for a queue."""
+        exchange = main_exchange(self.spec.namespace)
+        return Message(**({"exchange": exchange, "routing_key": queue, "body": body.encode()} | values))
+
+    async def queues(self) -> dict[str, Any]:
+        """The queues of the virtual host, by name, as the management interface tells them."""
+        found = await self._call("GET", f"/api/queues/{quote(self.vhost, safe='')}")
+        return {one["name"]: one for one in found}
+
+    async def delete_queue(self, name: str) -> None:
+        """Delete a queue by hand, with all that is in it."""
+        await self._call("DELETE", f"/api/queues/{quote(self.vhost, safe='')}/{name}")
+
+    async def delete_exchange(self, name: str) -> None:
+        """Delete an exchange by hand."""
+        await self._call("DELETE", f"/api/exchanges/{quote(self.vhost, safe='')}/{name}")
+
+    async def unbind(self, exchange: str, queue: str, key: str) -> None:
+        """Delete a binding by hand."""
+        await self._call("DELETE", f"/api/bindings/{quote(self.vhost, safe='')}/e/{exchange}/q/{queue}/{key}")
+
+    async def connections(self) -> list[str]:
+        """The names that the connections gave themselves."""
+        found = await self._call("GET", f"/api/vhosts/{quote(self.vhost, safe='')}/connections")
+        return [str(one.get("user_provided_name", "")) for one in found]
+
+    def count(self, name: str, **labels: str) -> float:
+        """A metric's value."""
+        return self.registry.get_sample_value(name, labels) or 0.0
+
+    @asynccontextmanager
+    async def raw(self) -> AsyncIterator[AbstractConnection]:
+        """A connection as a stranger would open one."""
+        connection = await aiormq.connect(self.url)
+        try:
+            yield connection
+        finally:
+            await connection.close()
+
+    async def _on_lost(self, queue_set: str, queue: str) -> None:
+        self.lost.append((queue_set, queue))
+
+    async def _call(self, method: str, path: str) -> Any:
+        return await asyncio.to_thread(self.management.call, method, path)
+
+
+@asynccontextmanager
+async def running(*links: Link) -> AsyncIterator[None]:
+    """Run links until the block ends; they are up when it begins."""
+    stop = asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        for link in links:
+            tasks.create_task(link.run(stop))
+        try:
+            for link in links:
+                await up(link)
+            yield
+        finally:
+            stop.set()
+
+
+async def up(link: Link, seconds: float = READY_SECONDS) -> None:
+    """Wait until a link is up."""
+    async with asyncio.timeout(seconds):
+        await link.up.wait()
+
+
+async def eventually(holds: Callable[[], Awaitable[Any]], what: str, seconds: float = READY_SECONDS) -> None:
+    """Wait until `holds` says so, for a bounded time."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + seconds
+    while not await holds():
+        assert loop.time() < until, f"not within {seconds:g} s: {what}"
+        await wait(asyncio.Event(), 0.05)
+
+
+async def take(consumer: Consumer, count: int, seconds: float = 10.0) -> list[Delivery]:
+    """Take that many deliveries; fewer if no more come in time."""
+    taken: list[Delivery] = []
+    loop = asyncio.get_running_loop()
+    until = loop.time() + seconds
+    while len(taken) < count and loop.time() < until:
+        taken += await consumer.take(count - len(taken), 0.2)
+    return taken
+
+
+def bodies(deliveries: list[Delivery]) -> list[str]:
+    """What the messages say."""
+    return [one.body.decode() for one in deliveries]

@@ -47,12 +47,25 @@ _UNAVAILABLE: Final = (
     TimeoutError,
 )
 
+_UNDONE: Final = (
+    asyncpg.QueryCanceledError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.TransactionRollbackError,
+)
+"""Of these, the ones by which the server itself says that the statement had no effect."""
+
 _log = structlog.get_logger(__name__)
 
 
 @contextmanager
-def translated() -> Iterator[None]:
+def translated(*, sent: bool = True) -> Iterator[None]:
     """Turn "the database does not answer" into `Unavailable`; anything else is a bug and passes.
+
+    Args:
+        sent: a statement may have been sent, so that without an answer its outcome is in doubt.
 
     Raises:
         Unavailable: see the message for the driver's own words.
@@ -63,7 +76,8 @@ def translated() -> Iterator[None]:
     except (asyncpg.DataError, asyncpg.ProgramLimitExceededError) as error:
         raise Rejected("NotStorable", f"Postgres cannot hold a value: {type(error).__name__}") from error
     except _UNAVAILABLE as error:
-        raise Unavailable(f"Postgres does not answer: {type(error).__name__}: {error}") from error
+        in_doubt = sent and not isinstance(error, _UNDONE)
+        raise Unavailable(f"Postgres does not answer: {type(error).__name__}: {error}", in_doubt=in_doubt) from error
     except asyncpg.PostgresError as error:
         error.detail = None  # it may show a whole row, and with it a payload
         raise
@@ -75,7 +89,7 @@ async def connect(dsn: str, *, name: str) -> "asyncpg.Connection[asyncpg.Record]
     Raises:
         Unavailable: the server cannot be reached or refuses.
     """
-    with translated():
+    with translated(sent=False):
         return await asyncpg.connect(
             dsn,
             timeout=CONNECT_SECONDS,

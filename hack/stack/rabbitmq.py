@@ -95,6 +95,13 @@ class RabbitMQ:
         """The management interface, as the broker's user."""
         return Management(url=f"http://{ports.HOST}:{self.management_port}", user=USER, password=self.password)
 
+    def control(self, *arguments: str) -> tuple[str, ...]:
+        """The command line of rabbitmqctl for this broker; it runs in `environ`."""
+        start = program()
+        if start is None:
+            raise StackError("RabbitMQ is not installed.", fix="run `make packages`, which installs it.")
+        return self._account.command(str(start.with_name("rabbitmqctl")), *arguments)
+
     def url(self, vhost: str = "/") -> str:
         """A connection URL."""
         return f"amqp://{USER}:{quote(self.password)}@{ports.HOST}:{self.port}/{quote(vhost, safe='')}"

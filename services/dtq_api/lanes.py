@@ -59,7 +59,7 @@ def _answering(batch: list[_Waiting]) -> Iterator[None]:
         yield
     except Exception as error:  # noqa: BLE001 - a bug too must reach its request, which answers 500 and logs it
         for one in batch:
-            one.fail(Unavailable(str(error)) if isinstance(error, Unavailable) else error)
+            one.fail(Unavailable(str(error), in_doubt=error.in_doubt) if isinstance(error, Unavailable) else error)
 
 
 class Lanes:
@@ -93,7 +93,7 @@ class Lanes:
         """Store a task and see it published; return the task that already holds its key, if there is one.
 
         Raises:
-            Unavailable: nothing of it is left behind, or what is left will be found by its idempotency key.
+            Unavailable: nothing of it is left behind; or it is in doubt, and the same idempotency key will tell.
             Rejected: the database cannot hold the payload, or the type was deactivated meanwhile.
         """
         if not self._accept_when_down:
@@ -145,7 +145,9 @@ class Lanes:
         # One row that Postgres cannot hold must not refuse its neighbours.
         stored: dict[UUID, datetime] = {}
         for one in batch:
-            stored |= await self._insert(lane, [one])
+            # And what was stored of them must be published, whatever becomes of the rest.
+            with _answering([one]):
+                stored |= await self._insert(lane, [one])
         return stored
 
     async def _replay(self, lane: Lane, one: _Waiting) -> None:
@@ -177,7 +179,8 @@ class Lanes:
         refused = {one.task.id: reason for one, reason in zip(due, results, strict=True) if reason is not None}
         gone: set[UUID] = set()
         if refused and not self._accept_when_down:
-            gone = await self._undo(lane, refused)
+            with _answering([one for one in due if one.task.id in refused]):
+                gone = await self._undo(lane, refused)
         for one in due:
             if one.task.id in gone:
                 one.fail(Unavailable(f"RabbitMQ did not take the task: {refused[one.task.id]}"))
@@ -185,11 +188,17 @@ class Lanes:
                 one.resolve(None)
 
     async def _undo(self, lane: Lane, refused: dict[UUID, str]) -> set[UUID]:
-        """Take back refused tasks; if the database is gone too they stay, and the relay publishes them."""
+        """Take back refused tasks; if the database is gone too they stay, and the relay publishes them.
+
+        Raises:
+            Unavailable: the database's answer was lost: nobody knows whether they stay.
+        """
         try:
             gone = await store.undo(lane, sorted(refused))
             await failpoints.hit("enqueue.undone")
         except Unavailable as error:
+            if error.in_doubt:
+                raise
             _log.warning("refused tasks are left to the relay", tasks=len(refused), reason=str(error))
             return set()
         _log.warning("tasks taken back", tasks=len(gone), reason=next(iter(refused.values())))

@@ -120,9 +120,10 @@ _PATHS: Final[dict[str, Schema]] = {
                     links=_LINKS,
                 )
             },
-            *("UnknownType", "InactiveType", "UnknownQueue", "InvalidPayload", "IdempotencyConflict"),
+            *("UnknownType", "InactiveType", "UnknownQueue", "InvalidPayload", "IdempotencyConflict", "OutcomeUnknown"),
             body="EnqueueRequest",
-            description="A 2xx means that the task will run; a 503 means that nothing was left behind.",
+            description="A 2xx means that the task will run; a 503 means that nothing was left behind, unless it is "
+            "`OutcomeUnknown`: then the same idempotency_key tells.",
             tags=["Tasks"],
         )
     },
@@ -174,7 +175,7 @@ _PATHS: Final[dict[str, Schema]] = {
                 "200": _answer("It will not run any more.", "Cancelled"),
                 "202": _answer("It runs; its worker is asked to stop it.", "Cancelled"),
             },
-            *("NotFound", "AlreadyFinished"),
+            *("NotFound", "AlreadyFinished", "OutcomeUnknown"),
             parameters=[_ID],
             tags=["Tasks"],
         )
@@ -184,6 +185,7 @@ _PATHS: Final[dict[str, Schema]] = {
             "redrive",
             "Send failed tasks again, by id or by filter, with a fresh attempt budget.",
             {"200": _answer("What was sent again, or would be.", "Redriven")},
+            "OutcomeUnknown",
             body="RedriveRequest",
             tags=["Tasks"],
         )

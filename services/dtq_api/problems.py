@@ -49,6 +49,10 @@ KINDS: Final[Mapping[str, Kind]] = {
         HTTPStatus.SERVICE_UNAVAILABLE,
         "Postgres or RabbitMQ does not answer; nothing was left behind. Try again after Retry-After seconds.",
     ),
+    "OutcomeUnknown": Kind(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "Postgres's answer was lost: the write may have taken effect. Ask again with the same idempotency_key.",
+    ),
 }
 """Every problem type, by code; the OpenAPI document and docs/http-api.md hold the same."""
 
@@ -80,19 +84,20 @@ def problem(
     return Response(msgspec.json.encode(body), status_code=status, media_type=MEDIA_TYPE, headers=headers)
 
 
-def of_error(error: Rejected | Unavailable) -> Response:
-    """Return the answer to an error that was raised on purpose."""
+def of_error(error: Rejected | Unavailable, *, writes: bool = True) -> Response:
+    """Return the answer to an error that was raised on purpose; what only reads leaves nothing in doubt."""
     if isinstance(error, Unavailable):
-        return problem("Unavailable", str(error), headers={"Retry-After": str(error.retry_after_seconds)})
+        code = "OutcomeUnknown" if error.in_doubt and writes else "Unavailable"
+        return problem(code, str(error), headers={"Retry-After": str(error.retry_after_seconds)})
     # What is left of a slow body is not waited for.
     headers = {"Connection": "close"} if error.code == "RequestTimeout" else None
     return problem(error.code, str(error), problems=error.problems, headers=headers)
 
 
-async def on_rejected(_: Request, error: Exception) -> Response:
+async def on_rejected(request: Request, error: Exception) -> Response:
     """Answer `Rejected` and `Unavailable`."""
     assert isinstance(error, Rejected | Unavailable)
-    return of_error(error)
+    return of_error(error, writes=request.method == "POST")
 
 
 async def on_http_error(_: Request, error: Exception) -> Response:

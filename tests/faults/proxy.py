@@ -29,11 +29,13 @@ class Weather:
         latency_seconds: how late each piece arrives, in each direction.
         blackhole: nothing arrives, and nobody is told; what was sent arrives once it is over, as TCP would have it.
         bytes_per_second: how much drips through, in each direction; None means all.
+        answers_lost: questions arrive, but the connection is cut before an answer does: the outcome is in doubt.
     """
 
     latency_seconds: float = 0.0
     blackhole: bool = False
     bytes_per_second: int | None = None
+    answers_lost: bool = False
 
 
 FAIR: Final = Weather()
@@ -173,6 +175,9 @@ class _Link:
             while data := await reader.read(CHUNK_BYTES):
                 if self._deaf:
                     continue
+                if towards_client and self._proxy.weather.answers_lost:
+                    self.reset()
+                    return
                 # A server that was cut while data waited must not keep us from hearing the client's end.
                 with suppress(OSError):
                     await self._proxy._pass(data, writer)

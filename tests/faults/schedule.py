@@ -17,6 +17,10 @@ SHORT_SECONDS: Final = 0.4
 """A fault is not shrunk below this, in seconds."""
 CLOCK_SECONDS: Final = 3600.0
 """How far a skewed clock is off, in seconds."""
+KILL_EVERY_SECONDS: Final = (1.0, 5.0)
+"""Pause between two kills of a kill loop, in seconds."""
+SERVER_EVERY_SECONDS: Final = 120.0
+"""How often a kill loop crashes a server, in seconds: broker and database in turn."""
 
 PROCESSES: Final = ("api-0", "api-1", "worker-0", "worker-1")
 GROUPS: Final = {"apis": PROCESSES[:2], "workers": PROCESSES[2:], "all": PROCESSES}
@@ -48,6 +52,7 @@ class Kind(StrEnum):
     NET_RESET = "net-reset"
     NET_HALF_CLOSE = "net-half-close"
     NET_DRIP = "net-drip"
+    NET_ANSWERS_LOST = "net-answers-lost"
 
 
 KINDS: Final = tuple(Kind)
@@ -112,6 +117,22 @@ def generate(seed: int) -> Schedule:
     kinds = [KINDS[seed % len(KINDS)], *chance.choices(KINDS, k=count - 1)]
     faults = [_fault(kind, chance) for kind in kinds]
     return Schedule(seed=seed, faults=tuple(sorted(faults, key=lambda fault: (fault.at_seconds, fault.kind))))
+
+
+def kill_loop(seed: int, seconds: float) -> Schedule:
+    """Return a schedule that kills a random process every few seconds, and a server every two minutes."""
+    chance = random.Random(seed)
+    faults = []
+    at_seconds = FIRST_AT_SECONDS
+    while at_seconds < seconds:
+        target = chance.choice(PROCESSES)
+        faults.append(Fault(kind=Kind.KILL, target=target, at_seconds=round(at_seconds, 1), seconds=0.1))
+        at_seconds += chance.uniform(*KILL_EVERY_SECONDS)
+    servers = (Kind.BROKER_KILL, Kind.POSTGRES_RESTART)
+    for number in range(int(seconds / SERVER_EVERY_SECONDS)):
+        at_seconds = (number + 1) * SERVER_EVERY_SECONDS
+        faults.append(Fault(kind=servers[number % 2], at_seconds=at_seconds, seconds=1.0))
+    return Schedule(seed=seed, faults=tuple(faults))
 
 
 def smaller(schedule: Schedule) -> Iterator[Schedule]:

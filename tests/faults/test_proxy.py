@@ -159,3 +159,22 @@ async def test_a_connection_that_both_sides_ended_is_forgotten(proxy: Proxy, con
     async with asyncio.timeout(ANSWER_SECONDS):
         while proxy.connections:
             await wait(asyncio.Event(), 0.01)
+
+
+async def test_a_question_whose_answer_is_lost_has_arrived() -> None:
+    heard: list[bytes] = []
+
+    async def hear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append(await reader.read(100))
+        writer.write(b"done")
+        writer.close()
+
+    server = await asyncio.start_server(hear, "127.0.0.1", 0)
+    async with server, Proxy(*server.sockets[0].getsockname()) as proxy:
+        proxy.become(Weather(answers_lost=True))
+        reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        writer.write(b"do it")
+        with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
+            await reader.readexactly(4)
+        writer.close()
+    assert heard == [b"do it"]

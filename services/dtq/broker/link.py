@@ -14,7 +14,7 @@ import structlog
 from aiormq.abc import AbstractConnection
 from yarl import URL
 
-from dtq.domain.errors import Unavailable
+from dtq.domain.errors import Rejected, Unavailable
 from dtq.runtime.loops import backoff_seconds, wait
 from dtq.runtime.metrics import BrokerMetrics
 
@@ -99,7 +99,7 @@ class Link:
             try:
                 await self._live(stop)
                 failures = 0
-            except (*BROKER_ERRORS, Unavailable) as error:
+            except (*BROKER_ERRORS, Rejected, Unavailable) as error:
                 # Errors of the driver carry the address at the most, never the password.
                 failures += 1
                 if failures == 1:

@@ -15,7 +15,7 @@ from aiormq.abc import AbstractChannel, AbstractConnection
 from pamqp.commands import Basic
 
 from dtq.broker.link import BROKER_ERRORS, SETUP_SECONDS, Link
-from dtq.domain.errors import Unavailable
+from dtq.domain.errors import Rejected, Unavailable
 from dtq.runtime.metrics import BrokerMetrics
 
 PERSISTENT: Final = 2
@@ -117,6 +117,8 @@ class Publisher:
             result, label = "refused by the broker: the queue is full", "refused"
         except TimeoutError:
             result, label = f"no confirm within {self._timeout_seconds:g} s", "timeout"
+            # The connection may be dead without our being told: a new one shows, long before its heartbeat would.
+            self.link.invalidate(result)
         except aiormq.exceptions.ChannelNotFoundEntity:
             result, label = _NO_EXCHANGE, "lost"
         except BROKER_ERRORS as error:
@@ -136,11 +138,13 @@ class Publisher:
         """Make sure of the topology now.
 
         Raises:
-            Unavailable: the broker does not answer.
+            Unavailable: the broker does not answer, or refuses us the right to declare.
         """
         try:
             async with asyncio.timeout(SETUP_SECONDS):
                 await self._declare(self.link.connection())
+        except Rejected as error:
+            raise Unavailable(str(error)) from error
         except BROKER_ERRORS as error:
             raise Unavailable(f"RabbitMQ does not answer: {type(error).__name__}") from error
 

@@ -36,15 +36,17 @@ class Rejected(DtqError):
 
 
 class Unavailable(DtqError):
-    """A service dtq needs does not answer; nothing was changed, the same call may pass later.
+    """A service dtq needs does not answer; the same call may pass later.
 
     Attributes:
         retry_after_seconds: when it is worth another try.
+        in_doubt: the answer to a write was lost, so that it may have taken effect; otherwise nothing was changed.
     """
 
-    def __init__(self, message: str, retry_after_seconds: int = RETRY_AFTER_SECONDS) -> None:
+    def __init__(self, message: str, retry_after_seconds: int = RETRY_AFTER_SECONDS, *, in_doubt: bool = False) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
+        self.in_doubt = in_doubt
 
 
 class Stale(DtqError):

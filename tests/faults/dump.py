@@ -1,0 +1,110 @@
+"""Owns taking down what is left after a run, for the checker, and clearing it away for the next run.
+
+It must never go through a proxy, and must not be called before the system is quiet.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+import asyncpg
+import httpx2
+from prometheus_client.parser import text_string_to_metric_families
+
+from dtq.domain.manifests import QueueSet
+from dtq.domain.topology import topology_of
+from dtq.reconcile.parse import parse
+from hack.stack.management import Management
+from tests.faults import history
+from tests.faults.history import DeadLetter, Declared, Metric, Span, TypePolicy
+from tests.faults.world import DELAYS_SECONDS, MANIFESTS, MAX_ATTEMPTS, VHOST, World
+
+DEAD_LETTERS_MAX: Final = 100_000
+"""Most dead letters read; a run makes far fewer."""
+DLQ: Final = f"/api/queues/{VHOST}/{quote('tasks.dlq')}"
+_TABLES: Final = {
+    "tasks": "SELECT to_jsonb(t) FROM tasks t ORDER BY id",
+    "events": "SELECT to_jsonb(e) FROM task_events e ORDER BY id",
+    "workers": "SELECT to_jsonb(w) FROM workers w ORDER BY started_at",
+}
+
+
+async def dump(world: World, folder: Path, *, handler_offset: int, started_at: float) -> None:
+    """Write tasks, events, workers, dead letters, metrics, what was declared, what the processes logged, and what the
+    handlers noted since `handler_offset`.
+    """
+    connection = await asyncpg.connect(world.postgres.dsn("dtq", user="postgres"))
+    try:
+        for name, query in _TABLES.items():
+            history.write(folder, name, [row[0] for row in await connection.fetch(query)])
+    finally:
+        await connection.close()
+    history.write(folder, "dlq", await asyncio.to_thread(_dead_letters, world.rabbitmq.management))
+    history.write(folder, "metrics", [sample async for sample in _metrics(world)])
+    history.write(folder, "types", _policies())
+    history.write(folder, "exits", world.exits)
+    history.write(folder, "declared", await asyncio.to_thread(_declared, world.rabbitmq.management))
+    history.write(folder, "span", [Span(started_at=started_at, ended_at=time.time())])
+    with world.system.handler_log.open("rb") as log:
+        log.seek(handler_offset)
+        (folder / "handler.jsonl").write_bytes(log.read())
+    for name, text in world.logs():
+        (folder / name).write_bytes(text)
+
+
+async def clear(world: World) -> None:
+    """Forget every task, for the next run on the same servers."""
+    connection = await asyncpg.connect(world.postgres.dsn("dtq", user="postgres"))
+    try:
+        await connection.execute("TRUNCATE tasks, task_events")
+        await connection.execute("DELETE FROM workers WHERE lease_expires_at < now()")
+    finally:
+        await connection.close()
+    await asyncio.to_thread(world.rabbitmq.management.call, "DELETE", f"{DLQ}/contents")
+
+
+def _dead_letters(management: Management) -> list[DeadLetter]:
+    asked = {"count": DEAD_LETTERS_MAX, "ackmode": "ack_requeue_true", "encoding": "auto", "truncate": 1000}
+    return [DeadLetter(id=json.loads(one["payload"])["id"]) for one in management.call("POST", f"{DLQ}/get", asked)]
+
+
+def _declared(management: Management) -> list[Declared]:
+    """Return which queues and bindings there are, of those that ought to be."""
+    queues = {one["name"] for one in management.call("GET", f"/api/queues/{VHOST}")}
+    bindings = {
+        f"{one['source']} -{one['routing_key']}-> {one['destination']}"
+        for one in management.call("GET", f"/api/bindings/{VHOST}")
+    }
+    topology = topology_of(next(one.spec for one in parse(MANIFESTS) if isinstance(one, QueueSet)))
+    wanted = {one.name for one in topology.queues}
+    routes = {f"{one.exchange} -{one.routing_key}-> {one.queue}" for one in topology.bindings}
+    return [
+        *(Declared(kind="queue", name=name, wanted=True, found=name in queues) for name in sorted(wanted)),
+        *(Declared(kind="binding", name=name, wanted=True, found=name in bindings) for name in sorted(routes)),
+    ]
+
+
+def _policies() -> list[TypePolicy]:
+    return [
+        TypePolicy(type=name, max_attempts=most, delays_seconds=list(DELAYS_SECONDS))
+        for name, most in MAX_ATTEMPTS.items()
+    ]
+
+
+async def _metrics(world: World) -> AsyncIterator[Metric]:
+    async with httpx2.AsyncClient(timeout=10) as client:
+        for name, member in world.members.items():
+            text = (await client.get(f"http://{member.address}/metrics")).text
+            for family in text_string_to_metric_families(text):
+                for sample in family.samples:
+                    yield Metric(
+                        process=name,
+                        pid=member.process.popen.pid,
+                        name=sample.name,
+                        labels=sample.labels,
+                        value=sample.value,
+                    )

@@ -1,0 +1,273 @@
+"""Owns one complete system to be broken: own servers, proxies before them, two APIs and two workers.
+
+It must never lose a process silently: one that ends without being told to is started again and remembered.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal
+
+from dtq.runtime.loops import wait
+from hack.stack.errors import StackError
+from hack.stack.postgres import Postgres
+from hack.stack.rabbitmq import RabbitMQ
+from tests.faults.history import Exit
+from tests.faults.proxy import Proxy
+from tests.faults.schedule import GROUPS, LINKS, PROCESSES
+from tests.support.handlers import WALL_VARIABLE
+from tests.support.services import Services
+from tests.support.system import REPOSITORY, Process, System, free_port
+
+VHOST: Final = "faults"
+QUEUES: Final = ("high", "default")
+WATCH_SECONDS: Final = 0.5
+"""How often it is looked whether a process has ended by itself, in seconds."""
+TAIL_CHARS: Final = 3_000
+"""How much of a log is shown when its process ended badly, in characters."""
+
+MANIFESTS: Final = """
+apiVersion: dtq.dev/v1alpha1
+kind: QueueSet
+metadata: {name: default}
+spec:
+  vhost: VHOST
+  queues: [{name: high}, {name: default}]
+  retry: {delaysSeconds: [1, 2]}
+""".replace("VHOST", VHOST)
+TYPE_MANIFEST: Final = """---
+apiVersion: dtq.dev/v1alpha1
+kind: TaskType
+metadata: {{name: {name}}}
+spec: {{maxAttempts: {max_attempts}, timeoutSeconds: 20, backoff: {{delaysSeconds: {delays}}}}}
+"""
+DELAYS_SECONDS: Final = (1, 2)
+"""Delays between the attempts of every type, in seconds; the last one repeats."""
+MAX_ATTEMPTS: Final = {
+    "fault.ok.v1": 10,
+    "fault.flaky.v1": 10,
+    "fault.fail.v1": 2,
+    "fault.slow.v1": 10,
+    "fault.thread.v1": 10,
+    "fault.process.v1": 10,
+}
+"""Task types of the load; each handler is in `tests.support.fault_handlers`."""
+
+
+@dataclass(kw_only=True)
+class Member:
+    """A process that ought to run, whatever happens to it.
+
+    Attributes:
+        told: it was ended by a fault, which will start it again.
+        clock_seconds: how far its clock is off.
+    """
+
+    name: str
+    address: str
+    process: Process
+    told: bool = False
+    clock_seconds: float = 0.0
+
+
+@dataclass(kw_only=True)
+class World:
+    """Everything that a schedule may break.
+
+    Attributes:
+        crashed: what ended without being told to, or badly, with the end of its log: each is a bug.
+        exits: every process that ended during this run.
+    """
+
+    folder: Path
+    postgres: Postgres
+    rabbitmq: RabbitMQ
+    proxies: dict[str, Proxy]
+    system: System
+    members: dict[str, Member] = field(default_factory=dict)
+    crashed: list[str] = field(default_factory=list)
+    exits: list[Exit] = field(default_factory=list)
+    _log_starts: dict[Path, int] = field(default_factory=dict)
+    _locks: dict[str, asyncio.Lock] = field(default_factory=dict)
+
+    def start(self, name: str, *, clock_seconds: float = 0.0) -> None:
+        """Start a process, at the address that it always has."""
+        kind = name.split("-", maxsplit=1)[0]
+        member = self.members.get(name)
+        address = member.address if member else f"127.0.0.1:{free_port()}"
+        environ = {
+            "DB_DSN": self.dsn_through(self.proxies[f"{kind}.postgres"].port),
+            "RMQ_PORT": str(self.proxies[f"{kind}.amqp"].port),
+            **(clock_environ(clock_seconds) if clock_seconds else {}),
+        }
+        process = self.system.start(kind, address, environ)
+        self.members[name] = Member(name=name, address=address, process=process, clock_seconds=clock_seconds)
+
+    def begin(self) -> None:
+        """Begin a run: what happened before it is not its own."""
+        self.crashed.clear()
+        self.exits.clear()
+        self._log_starts = {process.log: process.log.stat().st_size for process in self.system.processes}
+
+    def logs(self) -> Iterator[tuple[str, bytes]]:
+        """Yield what the processes logged during this run, by file name."""
+        for process in self.system.processes:
+            with process.log.open("rb") as log:
+                log.seek(self._log_starts.get(process.log, 0))
+                if text := log.read():
+                    yield process.log.name, text
+
+    async def end(self, name: str, told: Literal["kill", "term"]) -> None:
+        """End a process: at once, or as Kubernetes does. Whoever calls this starts it again."""
+        member = self.members[name]
+        member.told = True
+        began = time.monotonic()
+        if told == "kill":
+            member.process.kill()
+        else:
+            code = await asyncio.to_thread(member.process.terminate)
+            if code:
+                self.crashed.append(f"{name} ended with {code} after SIGTERM, not with 0:\n{_tail(member)}")
+        self._ended(member, told, time.monotonic() - began)
+
+    def _ended(self, member: Member, told: Literal["kill", "term", ""], seconds: float) -> None:
+        popen = member.process.popen
+        self.exits.append(
+            Exit(at=time.time(), process=member.name, pid=popen.pid, told=told, code=popen.returncode, seconds=seconds)
+        )
+
+    def dsn_through(self, port: int) -> str:
+        """Return the URL of the database behind a port."""
+        return self.postgres.dsn().replace(f":{self.postgres.port}/", f":{port}/")
+
+    @asynccontextmanager
+    async def held(self, names: Sequence[str]) -> AsyncIterator[None]:
+        """Keep other faults off these processes or servers meanwhile."""
+        async with AsyncExitStack() as stack:
+            for name in sorted(set(names)):
+                await stack.enter_async_context(self._locks.setdefault(name, asyncio.Lock()))
+            yield
+
+    async def ready(self) -> None:
+        """Wait until every process is ready."""
+        await asyncio.gather(*(member.process.ready() for member in self.members.values()))
+
+    def look_after(self) -> None:
+        """Start again what has ended by itself, as Kubernetes would, and remember it."""
+        for name, member in list(self.members.items()):
+            code = member.process.popen.poll()
+            if code is not None and not member.told:
+                self.crashed.append(f"{name} ended by itself with {code}:\n{_tail(member)}")
+                self._ended(member, "", 0.0)
+                self.start(name, clock_seconds=member.clock_seconds)
+
+    async def watch(self) -> None:
+        """Look after the processes until cancelled."""
+        while True:
+            self.look_after()
+            await wait(asyncio.Event(), WATCH_SECONDS)
+
+
+def _tail(member: Member) -> str:
+    return member.process.log.read_text(errors="replace")[-TAIL_CHARS:]
+
+
+def targets(name: str) -> tuple[str, ...]:
+    """Return the processes that a fault's target names."""
+    return GROUPS.get(name, (name,))
+
+
+def links(pattern: str) -> tuple[str, ...]:
+    """Return the links that a fault's target names; * stands for either side."""
+    wanted = pattern.split(".")
+    return tuple(
+        link for link in LINKS if all(want in ("*", part) for want, part in zip(wanted, link.split("."), strict=True))
+    )
+
+
+def clock_environ(offset_seconds: float) -> dict[str, str]:
+    """Return the environment in which the wall clock is off; the monotonic clock stays, as it does in the world."""
+    library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+    if library is None:
+        raise StackError("faketime is not installed.", fix="run `make packages`, which installs it.")
+    return {
+        "LD_PRELOAD": str(library),
+        "FAKETIME": f"{offset_seconds:+g}s",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "DONT_FAKE_MONOTONIC": "1",
+    }
+
+
+class Lane:
+    """One world and the life of its servers: entered once, it carries many schedules."""
+
+    def __init__(self, services: Services, folder: Path) -> None:
+        self._services = services
+        self._folder = folder
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> World:
+        """Start everything and wait until it is ready."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        try:
+            world = await self._world()
+            for name in PROCESSES:
+                world.start(name)
+            await world.ready()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return world
+
+    async def __aexit__(self, *_: object) -> None:
+        """End everything."""
+        await self._stack.aclose()
+
+    async def _world(self) -> World:
+        postgres, rabbitmq = await asyncio.gather(
+            asyncio.to_thread(self._services.new_postgres), asyncio.to_thread(self._services.new_rabbitmq)
+        )
+        self._stack.push_async_callback(asyncio.to_thread, postgres.destroy)
+        self._stack.push_async_callback(asyncio.to_thread, rabbitmq.destroy)
+        await asyncio.to_thread(rabbitmq.management.create_vhost, VHOST)
+        servers = {"postgres": postgres.port, "amqp": rabbitmq.port}
+        proxies = {
+            link: await self._stack.enter_async_context(Proxy("127.0.0.1", servers[link.split(".")[1]]))
+            for link in LINKS
+        }
+        handler_log = self._folder / "handler.jsonl"
+        system = System(
+            folder=self._folder,
+            environ=_environ(postgres, rabbitmq, handler_log),
+            handler_log=handler_log,
+            stack=self._stack.enter_context(ExitStack()),
+        )
+        await asyncio.to_thread(system.run, "migrate")
+        types = "".join(
+            TYPE_MANIFEST.format(name=name, max_attempts=most, delays=list(DELAYS_SECONDS))
+            for name, most in MAX_ATTEMPTS.items()
+        )
+        await asyncio.to_thread(lambda: system.run("apply", "-f", "-", stdin=MANIFESTS + types))
+        return World(folder=self._folder, postgres=postgres, rabbitmq=rabbitmq, proxies=proxies, system=system)
+
+
+def _environ(postgres: Postgres, rabbitmq: RabbitMQ, handler_log: Path) -> dict[str, str]:
+    return dict(os.environ) | {
+        "DB_DSN": postgres.dsn(),
+        "RMQ_USER": "dtq",
+        "RMQ_PASS": rabbitmq.password,
+        "RMQ_HOST": "127.0.0.1",
+        "RMQ_PORT": str(rabbitmq.port),
+        "RMQ_VHOST": VHOST,
+        "QUEUES": ",".join(QUEUES),
+        "WORKER_HANDLERS": "tests.support.fault_handlers",
+        "WORKER_CONCURRENCY": "16",
+        "HANDLER_LOG": str(handler_log),
+        "PYTHONPATH": str(REPOSITORY),
+        "WORKER_DRAIN": "5s",
+        WALL_VARIABLE: repr(time.time() - time.monotonic()),
+    }

@@ -1,8 +1,7 @@
 {{- define "dtq.authEnv" -}}
 {{- $auth := .Values.api.auth }}
 - name: DTQ_AUTH
-  value: {{ ternary "on" "off" $auth.enabled | quote }}
-{{- if $auth.enabled }}
+  value: "on"
 {{- if $auth.existingSecret }}
 - name: DTQ_AUTH_TOKENS_FILE
   value: /run/secrets/dtq-auth/tokens
@@ -16,21 +15,20 @@
   value: /etc/dtq/policy.yaml
 {{- end }}
 {{- end }}
-{{- end }}
 
 {{- define "dtq.authMounts" -}}
 {{- $auth := .Values.api.auth }}
-{{- if and $auth.enabled $auth.existingSecret }}
+{{- if $auth.existingSecret }}
 - {name: auth, mountPath: /run/secrets/dtq-auth, readOnly: true}
 {{- end }}
-{{- if and $auth.enabled $auth.policy }}
+{{- if $auth.policy }}
 - {name: policy, mountPath: /etc/dtq, readOnly: true}
 {{- end }}
 {{- end }}
 
 {{- define "dtq.authVolumes" -}}
 {{- $auth := .Values.api.auth }}
-{{- if and $auth.enabled $auth.existingSecret }}
+{{- if $auth.existingSecret }}
 - name: auth
   secret:
     secretName: {{ $auth.existingSecret }}
@@ -38,7 +36,7 @@
     items:
       - {key: {{ $auth.existingSecretKey }}, path: tokens}
 {{- end }}
-{{- if and $auth.enabled $auth.policy }}
+{{- if $auth.policy }}
 - name: policy
   configMap:
     name: {{ include "dtq.fullname" . }}-policy

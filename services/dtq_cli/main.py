@@ -93,7 +93,9 @@ def config() -> None:
 @app.command()
 def apply(
     file: Annotated[Path, typer.Option("--file", "-f", help="A YAML file, a folder of them, or - for stdin.")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and change nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the plan, as things stand now, and change nothing.")
+    ] = False,
 ) -> None:
     """Make Postgres and RabbitMQ hold what TaskType and QueueSet manifests declare."""
     from dtq_cli import manifests  # noqa: PLC0415
@@ -106,7 +108,9 @@ def apply(
 @app.command()
 def delete(
     file: Annotated[Path, typer.Option("--file", "-f", help="A YAML file, a folder of them, or - for stdin.")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and change nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the plan, as things stand now, and change nothing.")
+    ] = False,
 ) -> None:
     """Let go of what manifests declare, as each one's deletionPolicy says."""
     from dtq_cli import manifests  # noqa: PLC0415

@@ -1,0 +1,81 @@
+"""Owns the command `dtq` as a person runs it: a process, an environment, an exit code, and what it printed."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support.addresses import BrokerVhost
+
+COMMAND_SECONDS = 90.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """A command that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass(slots=True, kw_only=True)
+class Dtq:
+    """The command with an environment of its own."""
+
+    environ: dict[str, str]
+    folder: Path
+
+    async def __call__(self, *args: str, stdin: str = "", environ: Mapping[str, str] | None = None) -> Done:
+        """Run it to its end."""
+        chosen = self.environ if environ is None else environ
+        done = await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, "-m", "dtq_cli", *args],
+            env={"PATH": "/usr/bin:/bin", "COLUMNS": "100", **chosen},
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=COMMAND_SECONDS,
+            cwd=self.folder,
+        )
+        return Done(code=done.returncode, out=done.stdout, err=done.stderr)
+
+    def write(self, name: str, text: str) -> str:
+        """Write a file and return its path."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return str(path)
+
+
+@pytest.fixture
+def dtq(dsn: str, broker_vhost: BrokerVhost, tmp_path: Path) -> Dtq:
+    """The command beside a fresh database and virtual host."""
+    environ = {
+        "DB_DSN": dsn,
+        "RMQ_USER": broker_vhost.user,
+        "RMQ_PASS": broker_vhost.password,
+        "RMQ_HOST": broker_vhost.host,
+        "RMQ_PORT": str(broker_vhost.port),
+        "RMQ_VHOST": broker_vhost.vhost,
+    }
+    return Dtq(environ=environ, folder=tmp_path)
+
+
+@pytest.fixture
+def dtq_alone(tmp_path: Path) -> Dtq:
+    """The command where nothing answers: ports of the discard service, which nobody runs."""
+    environ = {
+        "DB_DSN": "postgresql://dtq:secret@127.0.0.1:9/dtq",
+        "RMQ_USER": "dtq",
+        "RMQ_PASS": "secret",
+        "RMQ_HOST": "127.0.0.1",
+        "RMQ_PORT": "9",
+    }
+    return Dtq(environ=environ, folder=tmp_path)

@@ -1,0 +1,142 @@
+"""`dtq apply`, `get` and `delete`: what is printed, what is done, and that a dry run does nothing."""
+
+import json
+
+import pytest
+
+from tests.cli.conftest import Dtq
+from tests.support.addresses import BrokerVhost
+
+SET = """
+apiVersion: dtq.dev/v1alpha1
+kind: QueueSet
+metadata: {{name: default}}
+spec:
+  vhost: {vhost}
+  queues: [{{name: default}}]
+  retry: {{delaysSeconds: [5]}}
+  deletionPolicy: DeleteIfEmpty
+"""
+TYPE = """
+---
+apiVersion: dtq.dev/v1alpha1
+kind: TaskType
+metadata: {name: report.build.v1}
+spec:
+  concurrency: {limit: 2, key: customer.id}
+  rateLimit: {tasks: 10, perSeconds: 60}
+  deletionPolicy: Delete
+"""
+QUEUES = {"tasks.default", "tasks.retry.default.5s", "tasks.dlq"}
+
+
+def queues(vhost: BrokerVhost) -> set[str]:
+    """Return the names of the queues that the broker has."""
+    return {queue["name"] for queue in vhost.management.call("GET", f"/api/queues/{vhost.vhost}")}
+
+
+async def test_a_dry_run_prints_the_plan_and_changes_nothing(dtq: Dtq, broker_vhost: BrokerVhost) -> None:
+    done = await dtq("apply", "--dry-run", "-f", "-", stdin=SET.format(vhost=broker_vhost.vhost))
+    assert done.code == 0, done.err
+    assert done.out.splitlines()[0] == "queueset/default: would claim default"
+    assert all("would " in line for line in done.out.splitlines())
+    assert queues(broker_vhost) == set()
+    shown = await dtq("get", "qs")
+    assert (shown.code, shown.out) == (3, "")
+    assert "use `dtq apply -f FILE`" in shown.err
+
+
+async def test_what_is_applied_is_there_and_a_second_time_changes_nothing(dtq: Dtq, broker_vhost: BrokerVhost) -> None:
+    manifests = dtq.write("both.yaml", TYPE + "---" + SET.format(vhost=broker_vhost.vhost))
+    done = await dtq("apply", "-f", manifests)
+    assert done.code == 0, done.err
+    assert "queueset/default: create default" in done.out, "queue sets go first, wherever they stand"
+    assert done.out.index("queueset/default") < done.out.index("tasktype/report.build.v1: create")
+    assert queues(broker_vhost) == QUEUES
+    again = await dtq("apply", "-f", manifests)
+    assert again.out.splitlines() == ["queueset/default: unchanged", "tasktype/report.build.v1: unchanged"]
+    table = await dtq("get", "tt")
+    assert table.out.splitlines()[0].split() == ["NAME", "QUEUESET", "QUEUE", "ATTEMPTS", "TIMEOUT", "ACTIVE"]
+    assert table.out.splitlines()[1].split() == ["report.build.v1", "default", "default", "5", "300s", "yes"]
+    (row,) = json.loads((await dtq("get", "tasktypes", "report.build.v1", "-o", "json")).out)
+    assert row["concurrency"] == {"limit": 2, "key": "customer.id"}
+    assert row["rate_limit"] == {"tasks": 10, "perSeconds": 60}
+    assert (await dtq("get", "tt", "-o", "name")).out == "report.build.v1\n"
+
+
+async def test_an_edit_says_which_fields_it_changes(dtq: Dtq, broker_vhost: BrokerVhost) -> None:
+    both = SET.format(vhost=broker_vhost.vhost) + TYPE
+    assert (await dtq("apply", "-f", "-", stdin=both)).code == 0
+    edited = await dtq("apply", "-f", "-", stdin=both.replace("limit: 2", "limit: 3"))
+    assert edited.out.splitlines()[1] == "tasktype/report.build.v1: update report.build.v1 (concurrency)"
+
+
+async def test_delete_follows_each_policy_and_is_safe_to_repeat(dtq: Dtq, broker_vhost: BrokerVhost) -> None:
+    both = SET.format(vhost=broker_vhost.vhost) + TYPE
+    assert (await dtq("apply", "-f", "-", stdin=both)).code == 0
+    tried = await dtq("delete", "--dry-run", "-f", "-", stdin=TYPE)
+    assert (tried.code, tried.out.splitlines()[0]) == (0, "tasktype/report.build.v1: would delete report.build.v1")
+    assert (await dtq("get", "tt", "report.build.v1")).code == 0
+    done = await dtq("delete", "-f", "-", stdin=both)
+    assert done.code == 0, done.err
+    assert done.out.index("tasktype/") < done.out.index("queueset/"), "task types go before what they refer to"
+    assert queues(broker_vhost) == set()
+    again = await dtq("delete", "-f", "-", stdin=both)
+    assert (again.code, set(again.out.splitlines())) == (
+        0,
+        {"tasktype/report.build.v1: not ours: nothing to do", "queueset/default: not ours: nothing to do"},
+    )
+
+
+async def test_a_type_whose_queue_set_is_missing_is_refused_and_not_stored(dtq: Dtq) -> None:
+    done = await dtq("apply", "-f", "-", stdin=TYPE)
+    assert done.code == 4
+    assert "tasktype/report.build.v1: refused: QueueSetNotFound" in done.err
+    assert (await dtq("get", "tt")).code == 3
+
+
+async def test_a_folder_is_read_whole(dtq: Dtq, broker_vhost: BrokerVhost) -> None:
+    dtq.write("all/b.yaml", SET.format(vhost=broker_vhost.vhost))
+    dtq.write("all/a.yml", TYPE)
+    dtq.write("all/notes.txt", "{")
+    assert (await dtq("apply", "-f", "all")).code == 0
+
+
+WRONG = {
+    "no yaml": ("{", "not YAML"),
+    "a scalar": ("just words", "document 2: is not an object"),
+    "another kind": ("{apiVersion: v1, kind: Secret, metadata: {name: x}}", "Secret/x: is v1 Secret; dtq knows"),
+    "another version": (TYPE.replace("v1alpha1", "v9"), "is dtq.dev/v9 TaskType"),
+    "a misspelt field": (TYPE.replace("rateLimit", "rateLimits"), "unknown field: remove it, or correct its spelling"),
+    "a number as text": (TYPE.replace("limit: 2", 'limit: "2"'), "spec.concurrency.limit"),
+    "a boolean as text": (TYPE + '  active: "TRUE"\n', "spec.active"),
+    "below a bound": (TYPE.replace("perSeconds: 60", "perSeconds: 0"), "spec.rateLimit.perSeconds"),
+    "a key path": (TYPE.replace("customer.id", "customer..id"), "spec.concurrency.key"),
+    "a key given twice": (TYPE + "  queue: a\n  queue: b\n", "'queue' is given twice"),
+    "an alias": ("a: &a [1]\nb: *a\n", "aliases are not allowed"),
+    "an object of python": ("!!python/object/apply:os.getcwd []", "not YAML"),
+    "a bad name": (TYPE.replace("report.build.v1", "Report"), "Report"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+async def test_a_wrong_manifest_is_refused_whole(dtq: Dtq, broker_vhost: BrokerVhost, wrong: str) -> None:
+    text, message = WRONG[wrong]
+    done = await dtq("apply", "-f", "-", stdin=SET.format(vhost=broker_vhost.vhost) + "\n---\n" + text)
+    assert done.code == 2, done.out
+    assert message in done.err
+    assert "Traceback" not in done.err
+    assert queues(broker_vhost) == set(), "one wrong document keeps the others from being applied"
+
+
+async def test_a_file_that_cannot_be_read_is_named(dtq_alone: Dtq) -> None:
+    done = await dtq_alone("apply", "-f", "nowhere.yaml")
+    assert (done.code, done.out) == (2, "")
+    assert "cannot read nowhere.yaml" in done.err
+
+
+async def test_a_kind_or_output_that_is_not_known_shows_the_usage(dtq_alone: Dtq) -> None:
+    for args in (("get", "pods"), ("get", "tt", "-o", "yml")):
+        done = await dtq_alone(*args)
+        assert done.code == 2
+        assert "dtq get tasktypes|queuesets" in done.err

@@ -10,6 +10,8 @@ STACK := $(PYTHON) -m hack.stack
 PROVIDER :=
 # What needs a cluster, or what one is made of; `make test` leaves it to `make test-cluster`.
 CLUSTER_SUITES := tests/cluster/test_control_plane.py tests/operator
+# What needs a whole cluster with nodes: `make e2e` (hack/e2e.mk).
+NODE_SUITES := tests/e2e
 # Given to pytest, for example: make test ARGS='-k backoff'
 ARGS :=
 # Ports and the state folder can be set too: make up DTQ_API_PORT=9090 DTQ_STATE=/var/tmp/dtq
@@ -62,7 +64,7 @@ lint: $(VENV) ## Style, format and layers
 types: $(VENV) ## Strict types
 	$(PYTHON) -m mypy
 test: $(VENV) packages ## Every suite that needs no cluster, on real servers
-	$(PYTHON) -m pytest -n 2 $(CLUSTER_SUITES:%=--ignore=%) $(ARGS)
+	$(PYTHON) -m pytest -n 2 $(CLUSTER_SUITES:%=--ignore=%) $(NODE_SUITES:%=--ignore=%) $(ARGS)
 test-cluster: $(VENV) packages ## The suites that build or need a cluster (Go; minutes when nothing is cached)
 	$(PYTHON) -m pytest $(CLUSTER_SUITES) $(ARGS)
 fmt: $(VENV) ## Format, and mend what can be mended

@@ -1,6 +1,7 @@
 # Clusters for tests; `python -m hack.cluster --help` says which one is taken. Variables:
-# CONTROL_PLANE_ONLY=1, DTQ_KUBECONFIG=file, DTQ_CLUSTER_STATE=folder, IMAGE=archive.tar
-.PHONY: cluster-up cluster-down cluster-status cluster-load
+# CONTROL_PLANE_ONLY=1, DTQ_KUBECONFIG=file, DTQ_CLUSTER_STATE=folder, IMAGE=archive.tar, ADDONS=names
+ADDONS := keda prometheus
+.PHONY: cluster-up cluster-down cluster-status cluster-load cluster-addons
 
 cluster-up: ## Start a Kubernetes cluster (CONTROL_PLANE_ONLY=1: just etcd and the API server)
 	$(PYTHON) -m hack.cluster up $(if $(CONTROL_PLANE_ONLY),--control-plane-only)
@@ -13,3 +14,6 @@ cluster-status: ## Say what of the cluster runs
 
 cluster-load: ## Make an image archive available to the cluster's pods (IMAGE=archive.tar)
 	$(PYTHON) -m hack.cluster load $(IMAGE)
+
+cluster-addons: ## Put KEDA and Prometheus into the cluster (ADDONS="keda prometheus")
+	$(PYTHON) -m hack.cluster addons $(ADDONS)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hack.cluster import programs, providers, versions
+from hack.cluster.addons.install import ADDONS, install
 from hack.cluster.report import ClusterError, say, step
 from hack.cluster.state import State, default_folder
 
@@ -71,6 +72,8 @@ def parser() -> argparse.ArgumentParser:
     command("status", _status, "say what runs; exit 1 when there is no cluster or it does not serve")
     load = command("load", _load, "make the images of archives (`docker save`, OCI) available to pods")
     load.add_argument("archives", type=Path, nargs="+", metavar="IMAGE.tar")
+    addons = command("addons", _addons, "put what dtq works with into the cluster, and wait until it works")
+    addons.add_argument("names", nargs="+", choices=list(ADDONS), metavar="NAME", help=" ".join(ADDONS))
     tools = command("tools", _tools, "build pinned programs into the cache and print their paths")
     tools.add_argument("names", nargs="+", choices=versions.program_names(), metavar="NAME")
     source = command("source", _source, "print the folder of a pinned module's source: its CRDs and manifests")
@@ -124,6 +127,11 @@ def _load(options: argparse.Namespace) -> None:
     for archive in options.archives:
         with step(f"load {archive}"):
             provider.load(state, archive.resolve(strict=True))
+
+
+def _addons(options: argparse.Namespace) -> None:
+    state, provider = _there(options)
+    install(state, provider, options.names)
 
 
 def _there(options: argparse.Namespace) -> tuple[State, providers.Provider]:

@@ -13,10 +13,11 @@ ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 NOBODY = "65532:65532"
 
 
-def write_archive(archive: Path, *, name: str, program: Path, machine: str) -> None:
-    """Write the image `name`, whose only file is `program` and whose command is that program."""
-    layer = _tar({program.name: program.read_bytes()}, mode=0o755)
-    config = json.dumps(image_config(program.name, hashlib.sha256(layer).hexdigest(), machine)).encode()
+def write_archive(archive: Path, *, name: str, program: Path, machine: str, folder: str = "") -> None:
+    """Write the image `name`, whose only file is `program`, in `folder`, and whose command is that program."""
+    place = f"{folder}/{program.name}".removeprefix("/")
+    layer = _tar({place: program.read_bytes()}, mode=0o755)
+    config = json.dumps(image_config(place, hashlib.sha256(layer).hexdigest(), machine)).encode()
     manifest = [{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]
     parts = {"manifest.json": json.dumps(manifest).encode(), "config.json": config, "layer.tar": layer}
     archive.parent.mkdir(parents=True, exist_ok=True)

@@ -13,16 +13,18 @@ from hack.cluster.report import ClusterError
 REQUEST_TIMEOUT_SECONDS = 30
 
 
-def run(kubeconfig: Path, *arguments: str, manifest: object = None) -> str:
+def run(
+    kubeconfig: Path, *arguments: str, manifest: object = None, timeout_seconds: int = REQUEST_TIMEOUT_SECONDS
+) -> str:
     """What kubectl prints; `manifest`, if given, is its standard input. An error says what it said."""
     kubectl = programs.ensure(["kubectl"])["kubectl"]
-    asked = [f"--kubeconfig={kubeconfig}", f"--request-timeout={REQUEST_TIMEOUT_SECONDS}s", *arguments]
+    asked = [f"--kubeconfig={kubeconfig}", f"--request-timeout={timeout_seconds}s", *arguments]
     done = subprocess.run(
         [str(kubectl), *asked],
         input=json.dumps(manifest),
         capture_output=True,
         text=True,
-        timeout=2 * REQUEST_TIMEOUT_SECONDS,
+        timeout=2 * timeout_seconds,
         check=False,
     )
     if done.returncode != 0:

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hack.cluster import (
-    addons,
     config,
     control_plane,
     debian,
@@ -24,13 +23,14 @@ from hack.cluster import (
     programs,
     versions,
 )
+from hack.cluster.addons import coredns
 from hack.cluster.containerd import Containerd
 from hack.cluster.process import Supervisor
 from hack.cluster.report import ClusterError, step, wait_until
 from hack.cluster.state import State
 
 PROGRAMS = (*control_plane.PROGRAMS, *node.PROGRAMS, "pause", "coredns")
-IMAGES = {"pause": node_config.PAUSE_IMAGE, "coredns": addons.IMAGE}
+IMAGES = {"pause": node_config.PAUSE_IMAGE, "coredns": coredns.IMAGE}
 DNS_TIMEOUT_SECONDS = 60.0
 DNS_NAME = "kubernetes.default.svc.cluster.local"
 _QUERY_TIMEOUT_SECONDS = 1.0
@@ -113,7 +113,7 @@ def _load_own_images(state: State, runtime: Containerd) -> None:
 def _serve_dns(state: State) -> None:
     def applied() -> bool:
         try:
-            kubectl.run(state.kubeconfig, "apply", "-f", "-", manifest=addons.coredns())
+            kubectl.run(state.kubeconfig, "apply", "-f", "-", manifest=coredns.manifest())
         except ClusterError:
             return False  # the API server makes the namespace kube-system shortly after it is ready
         return True
@@ -121,7 +121,7 @@ def _serve_dns(state: State) -> None:
     def answered() -> bool:
         return probe.resolves(config.DNS_ADDRESS, DNS_NAME, timeout_seconds=_QUERY_TIMEOUT_SECONDS)
 
-    describe = f"kubectl --kubeconfig {state.kubeconfig} -n {addons.NAMESPACE}"
+    describe = f"kubectl --kubeconfig {state.kubeconfig} -n {coredns.NAMESPACE}"
     for met, what, next_step in (
         (applied, "CoreDNS is applied", f"{describe} get all"),
         (answered, "CoreDNS answers", f"{describe} describe pod -l k8s-app=kube-dns"),

@@ -39,7 +39,7 @@ def source(module: versions.Module) -> Path:
 
 def key_of(program: versions.Program, toolchain: str) -> str:
     """The content key of a program: what is built, from what, how and by what."""
-    facts = (program.package, program.module.version, program.ldflags, *BUILD_FLAGS, toolchain)
+    facts = (program.package, program.module.version, program.ldflags, *program.module.tags, *BUILD_FLAGS, toolchain)
     if program.module.build == "install":
         return cache.content_key(facts, ())
     sources = (file for file in program.module.folder.iterdir() if file.suffix in {".mod", ".sum", ".go"})
@@ -64,7 +64,7 @@ def _ensure(program: versions.Program, folder: Path) -> Path:
 
 def _build(program: versions.Program, place: Path, log: Path) -> None:
     environ = {**os.environ, "CGO_ENABLED": "0", "GOWORK": "off", "GOBIN": str(place)}
-    flags = [*BUILD_FLAGS, "-ldflags", program.ldflags]
+    flags = [*BUILD_FLAGS, *program.flags]
     if program.module.build == "install":
         command = ["go", "install", *flags, f"{program.package}@{program.module.version}"]
         where = place  # no go.mod of a checkout governs it

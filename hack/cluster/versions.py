@@ -25,6 +25,7 @@ class Module:
     version: str
     build: Literal["module", "install"]
     ldflags: tuple[str, ...]
+    tags: tuple[str, ...]
     programs: dict[str, str]
 
     @property
@@ -47,6 +48,12 @@ class Program:
         return place if place == "." else "/".join(filter(None, (self.module.path, place)))
 
     @property
+    def flags(self) -> tuple[str, ...]:
+        """What `go build` is told besides the package: tags that leave parts out, then the linker flags."""
+        tags = ("-tags", ",".join(self.module.tags)) if self.module.tags else ()
+        return (*tags, "-ldflags", self.ldflags)
+
+    @property
     def ldflags(self) -> str:
         """The linker flags: small binaries that know their version."""
         version = self.module.version
@@ -63,14 +70,16 @@ def _module(name: str, table: dict[str, object]) -> Module:
             "build": "module" | "install" as build,
             "programs": dict(programs),
         }:
-            flags = table.get("ldflags", [])
+            flags, tags = table.get("ldflags", []), table.get("tags", [])
             assert isinstance(flags, list)
+            assert isinstance(tags, list)
             return Module(
                 name=name,
                 path=path,
                 version=version,
                 build=build,
                 ldflags=tuple(map(str, flags)),
+                tags=tuple(map(str, tags)),
                 programs={str(key): str(value) for key, value in programs.items()},
             )
         case _:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from hack.cluster import addons, config, node_config, pki
+from hack.cluster import config, node_config, pki
+from hack.cluster.addons import coredns
 
 PKI = pki.Pki(Path("/state/pki"))
 ALONE = config.Endpoints(address="127.0.0.1", api_port=20001, etcd_port=20002, etcd_peer_port=20003, has_node=False)
@@ -120,7 +121,7 @@ def test_pods_and_services_share_no_range() -> None:
 
 
 def test_coredns_is_where_pods_are_told_and_within_the_restricted_standard() -> None:
-    items = {item["kind"]: item for item in plain(addons.coredns())["items"]}
+    items = {item["kind"]: item for item in plain(coredns.manifest())["items"]}
     assert items["Service"]["spec"]["clusterIP"] == config.DNS_ADDRESS
     pod = items["Deployment"]["spec"]["template"]["spec"]
     assert pod["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}

@@ -27,7 +27,7 @@ COREFILE = f"""\
 Json = dict[str, object]
 
 
-def coredns() -> Json:
+def manifest() -> Json:
     """Everything of CoreDNS, as one list to apply."""
     items = [_account(), _role(), _role_binding(), _settings(), _deployment(), _service()]
     return {"apiVersion": "v1", "kind": "List", "items": items}

@@ -9,7 +9,7 @@ STACK := $(PYTHON) -m hack.stack
 # Where Postgres and RabbitMQ come from: native or compose; empty means the best that works here.
 PROVIDER :=
 # What needs a cluster, or what one is made of; `make test` leaves it to `make test-cluster`.
-CLUSTER_SUITES := tests/cluster/test_control_plane.py tests/operator
+CLUSTER_SUITES := tests/cluster/test_control_plane.py tests/operator tests/auth/test_token_review.py
 # What needs a whole cluster with nodes: `make e2e` (hack/e2e.mk).
 NODE_SUITES := tests/e2e
 # Given to pytest, for example: make test ARGS='-k backoff'

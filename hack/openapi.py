@@ -17,12 +17,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m hack.openapi", description="Generate docs/openapi.json.")
     parser.add_argument("--check", action="store_true", help="write nothing; fail when the file is stale")
     check = parser.parse_args().check
-    stale = not FILE.exists() or FILE.read_bytes() != openapi.text()
+    stale = not FILE.exists() or FILE.read_bytes() != openapi.text(secured=True)
     if stale:
         print(f"{'stale' if check else 'wrote'} {FILE.name}")
         if not check:
             FILE.parent.mkdir(exist_ok=True)
-            FILE.write_bytes(openapi.text())
+            FILE.write_bytes(openapi.text(secured=True))
     return 1 if stale and check else 0
 
 

@@ -51,21 +51,31 @@ class Hit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskFilter:
-    """Which tasks a page shows; None does not filter."""
+    """Which tasks a page shows; None does not filter.
+
+    Attributes:
+        types: those that the caller may see.
+    """
 
     after: UUID | None = None
     status: str | None = None
     type: str | None = None
     queue: str | None = None
+    types: Sequence[str] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailedFilter:
-    """Which failed tasks a redrive takes; None does not filter."""
+    """Which failed tasks a redrive takes; None does not filter.
+
+    Attributes:
+        types: those that the caller may send again.
+    """
 
     type: str | None = None
     queue: str | None = None
     failed_before: datetime | None = None
+    types: Sequence[str] | None = None
 
 
 async def enqueue(lane: Lane, tasks: Sequence[NewTask]) -> dict[UUID, datetime]:
@@ -140,7 +150,7 @@ class TaskStore:
     async def page(self, chosen: TaskFilter, limit: int) -> list[asyncpg.Record]:
         """Return one page of tasks, newest first."""
         return await self._database.fetch(
-            query("task_list"), chosen.after, chosen.status, chosen.type, chosen.queue, limit
+            query("task_list"), chosen.after, chosen.status, chosen.type, chosen.queue, limit, chosen.types
         )
 
     async def cancel(self, id_: UUID) -> asyncpg.Record | None:
@@ -151,7 +161,7 @@ class TaskStore:
     async def failed(self, chosen: FailedFilter, limit: int) -> list[UUID]:
         """Return the failed tasks that a filter takes, oldest failure first."""
         rows = await self._database.fetch(
-            query("task_failed_select"), chosen.type, chosen.queue, chosen.failed_before, limit
+            query("task_failed_select"), chosen.type, chosen.queue, chosen.failed_before, limit, chosen.types
         )
         return [row["id"] for row in rows]
 
@@ -160,7 +170,7 @@ class TaskStore:
         rows = await self._database.fetch(query("task_redrive"), sorted(ids))
         return {row["id"]: row["queue_set"] for row in rows}
 
-    async def still_failed(self, ids: Sequence[UUID]) -> set[UUID]:
-        """Return which of these tasks are FAILED."""
-        rows = await self._database.fetch(query("task_status_many"), list(ids))
+    async def still_failed(self, ids: Sequence[UUID], types: Sequence[str] | None = None) -> set[UUID]:
+        """Return which of these tasks are FAILED, and of one of these types."""
+        rows = await self._database.fetch(query("task_status_many"), list(ids), types)
         return {row["id"] for row in rows}

@@ -12,9 +12,11 @@ from typing import Any, Final
 from uuid import UUID
 
 import msgspec
+import structlog
 from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -25,6 +27,9 @@ from dtq.runtime import failpoints
 from dtq.runtime.metrics import UNKNOWN, ApiMetrics
 from dtq.runtime.probes import Health, health_response, metrics_response
 from dtq_api import openapi, problems, requests
+from dtq_api.auth.door import Door, rights_of
+from dtq_api.auth.gate import Gate, Open
+from dtq_api.auth.policy import Rights, Verb
 from dtq_api.catalog import CatalogCache
 from dtq_api.enqueue import enqueue
 from dtq_api.lanes import Lanes
@@ -33,6 +38,7 @@ from dtq_db.tasks import FailedFilter, TaskFilter, TaskStore
 
 BODY_SECONDS: Final = 10.0
 """Longest time to send a body, in seconds; a slower client is told 408."""
+_audit = structlog.get_logger("dtq.audit")
 EVENTS_MAX: Final = 1_000
 """Most events shown of one task: 20 attempts write far fewer."""
 SERVICE: Final = {
@@ -62,6 +68,7 @@ class Parts:
     health: Health
     ready: Health
     after_redrive: Callable[[set[str]], None]
+    gate: Gate
 
 
 def build(parts: Parts) -> Starlette:
@@ -83,6 +90,7 @@ def build(parts: Parts) -> Starlette:
             Route("/queues/{queue}/scaling", routes.scaling, methods=["GET"]),
             Route("/dlq/redrive", routes.redrive, methods=["POST"]),
         ],
+        middleware=[Middleware(Door, gate=parts.gate)],
         exception_handlers={
             Rejected: problems.on_rejected,
             Unavailable: problems.on_rejected,
@@ -110,18 +118,22 @@ class _Routes:
     async def livez(self, _: Request) -> Response:
         return health_response({})
 
-    async def metrics(self, _: Request) -> Response:
+    async def metrics(self, request: Request) -> Response:
+        rights_of(request).need(Verb.METRICS)
         return metrics_response(self._parts.registry)
 
     async def openapi(self, _: Request) -> Response:
-        return Response(openapi.text(), media_type="application/json")
+        return Response(openapi.text(secured=not isinstance(self._parts.gate, Open)), media_type="application/json")
 
     async def enqueue(self, request: Request) -> Response:
         started = time.perf_counter()
         type_ = queue = UNKNOWN
         status = "error"
         try:
+            rights = rights_of(request)
+            rights.need(Verb.ENQUEUE)
             asked = requests.parse_enqueue(await body(request), datetime.now(UTC))
+            rights.need(Verb.ENQUEUE, asked.type)
             # Only what is declared may become a label: strangers invent names without end.
             type_ = asked.type if asked.type in self._parts.catalog.current.types else UNKNOWN
             done = await enqueue(asked, self._parts.catalog, self._parts.lanes)
@@ -135,51 +147,75 @@ class _Routes:
         return _json({"id": done.id, "status": done.status, "queue": done.queue}, status=201, headers=headers)
 
     async def list_tasks(self, request: Request) -> Response:
+        rights = rights_of(request)
         page = requests.parse_page(request.query_params)
-        rows = await self._parts.tasks.page(
-            TaskFilter(after=page.cursor, status=page.status, type=page.type, queue=page.queue), page.limit
+        rights.need(Verb.READ, page.type)
+        chosen = TaskFilter(
+            after=page.cursor,
+            status=page.status,
+            type=page.type,
+            queue=page.queue,
+            types=rights.types(Verb.READ, self._parts.catalog.current.types),
         )
+        rows = await self._parts.tasks.page(chosen, page.limit)
         following = rows[-1]["id"] if len(rows) == page.limit else None
         return _json({"tasks": [dict(row) for row in rows], "next_cursor": following})
 
     async def get_task(self, request: Request) -> Response:
-        id_ = _id(request)
+        id_, rights = _id(request), rights_of(request)
         row = await self._parts.tasks.get(id_)
-        if row is None:
+        if row is None or not rights.may(Verb.READ, row["type"]):
             raise _not_found(id_)
         shown = dict(row)
         shown["result"] = None if row["result"] is None else msgspec.Raw(row["result"].encode())
+        if not rights.may(Verb.READ_PAYLOAD, row["type"]):
+            del shown["result"]
         return _json(shown)
 
     async def get_events(self, request: Request) -> Response:
-        id_ = _id(request)
+        id_, rights = _id(request), rights_of(request)
+        if not rights.every(Verb.READ):
+            await self._find(id_, rights, Verb.READ)
         rows = await self._parts.tasks.events(id_, EVENTS_MAX)
         if not rows and await self._parts.tasks.get(id_) is None:
             raise _not_found(id_)
         return _json({"events": [dict(row) for row in rows]})
 
     async def cancel(self, request: Request) -> Response:
-        id_ = _id(request)
+        id_, rights = _id(request), rights_of(request)
+        if not rights.every(Verb.CANCEL):
+            await self._find(id_, rights, Verb.CANCEL)
         row = await self._parts.tasks.cancel(id_)
         await failpoints.hit("cancel.committed")
         if row is None:
             raise _not_found(id_)
+        _audit.info("cancel", caller=rights.caller.name, task_id=str(id_), status=row["status"], done=row["requested"])
         if not row["requested"]:
             raise Rejected("AlreadyFinished", f"task {id_} is {row['status']} and cannot be cancelled any more")
         return _json({"id": row["id"], "status": row["status"]}, status=202 if row["status"] == "RUNNING" else 200)
 
     async def scaling(self, request: Request) -> Response:
+        rights_of(request).need(Verb.SCALE_READ)
         queue_set = request.query_params.get("queue_set", "default")
         return _json(await self._parts.scaling.hint(queue_set, request.path_params["queue"]))
 
     async def redrive(self, request: Request) -> Response:
+        rights = rights_of(request)
+        rights.need(Verb.REDRIVE)
         asked = requests.parse_redrive(await body(request))
+        rights.need(Verb.REDRIVE, asked.type)
+        types = rights.types(Verb.REDRIVE, self._parts.catalog.current.types)
         ids = asked.ids
         if ids is None:
             chosen = FailedFilter(
-                type=asked.type, queue=asked.queue, failed_before=requests.parse_time(asked.failed_before)
+                type=asked.type,
+                queue=asked.queue,
+                failed_before=requests.parse_time(asked.failed_before),
+                types=types,
             )
             ids = await self._parts.tasks.failed(chosen, asked.limit or requests.REDRIVE_DEFAULT)
+        elif types is not None:
+            ids = sorted(await self._parts.tasks.still_failed(ids, types))
         if asked.dry_run:
             still = await self._parts.tasks.still_failed(ids)
             return _json({"dry_run": True, "matched": len(still), "redriven": 0, "ids": sorted(map(str, still))})
@@ -187,9 +223,25 @@ class _Routes:
         await failpoints.hit("redrive.committed")
         self._parts.metrics.redriven.inc(len(redriven))
         self._parts.after_redrive(set(redriven.values()))
+        _audit.info(
+            "redrive",
+            caller=rights.caller.name,
+            tasks=len(redriven),
+            by="filter" if asked.ids is None else "ids",
+            type=asked.type,
+            queue=asked.queue,
+            failed_before=asked.failed_before,
+        )
         return _json(
             {"dry_run": False, "matched": len(redriven), "redriven": len(redriven), "ids": sorted(map(str, redriven))}
         )
+
+    async def _find(self, id_: UUID, rights: Rights, verb: Verb) -> None:
+        """Do nothing if the caller may do this to that task; who may not even read it is told that there is none."""
+        row = await self._parts.tasks.get(id_)
+        if row is None or not (rights.may(verb, row["type"]) or rights.may(Verb.READ, row["type"])):
+            raise _not_found(id_)
+        rights.need(verb, row["type"])
 
 
 async def body(request: Request) -> bytes:

@@ -21,10 +21,11 @@ from dtq.reconcile.embedded import ensure_default
 from dtq.runtime import failpoints
 from dtq.runtime.loops import every, stop_on_signals
 from dtq.runtime.metrics import ApiMetrics, BrokerMetrics
-from dtq.runtime.probes import serve_until, server
+from dtq.runtime.probes import probe_app, serve_until, server
 from dtq.runtime.settings import Settings, WhenBrokerDown
 from dtq_api import loops
 from dtq_api.app import Parts, build
+from dtq_api.auth import gate
 from dtq_api.catalog import REFRESH_SECONDS, CatalogCache
 from dtq_api.confirms import Confirms
 from dtq_api.health import ApiHealth
@@ -78,6 +79,7 @@ class Api:
         self.watch = loops.TopologyWatch(database, self.publisher, queue_sets=self.queue_sets, metrics=metrics)
         self.scheduler = Scheduler(database, metrics=metrics)
         self.tasks = TaskStore(database)
+        self.gate = gate.gate_of(settings, metrics)
         self.health = ApiHealth(database, self.publisher, self.keeper, queue_sets=self.queue_sets)
         self._redriven: set[str] = set()
         self.app = build(
@@ -91,6 +93,7 @@ class Api:
                 health=self.health.everything,
                 ready=self.health.ready,
                 after_redrive=self._redriven.update,
+                gate=self.gate,
             )
         )
 
@@ -105,6 +108,7 @@ class Api:
         serving = server(self.app, self._settings.http_port, grace_seconds=GRACE_SECONDS)
         async with asyncio.TaskGroup() as parts:
             parts.create_task(every(REFRESH_SECONDS, self._refresh, stop_parts, name="catalog"))
+            parts.create_task(every(gate.REFRESH_SECONDS, self.gate.refresh, stop_parts, name="auth"))
             parts.create_task(self.publisher.link.run(stop_parts))
             parts.create_task(self.confirms.run(stop_parts))
             for name, seconds, once in (
@@ -116,11 +120,20 @@ class Api:
                 ("dead letters", loops.RELAY_SECONDS, self._drop_spent_dead_letters),
             ):
                 parts.create_task(every(seconds, once, stop, name=name))
+            if self._settings.metrics_port is not None:
+                metrics_app = probe_app(self.registry, ready=self.health.ready, alive=self._no_trouble)
+                metrics_server = server(metrics_app, self._settings.metrics_port, grace_seconds=1)
+                parts.create_task(serve_until(stop_parts, metrics_server))
             _log.info("api listens", address="{}:{}".format(*self._settings.http_port))
             await serve_until(stop, serving)
             await self.lanes.idle()
             stop_parts.set()
+        await self.gate.close()
         _log.info("api ended")
+
+    @staticmethod
+    async def _no_trouble() -> dict[str, str]:
+        return {}
 
     async def _refresh(self) -> bool:
         if not self.queue_sets():

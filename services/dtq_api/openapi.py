@@ -11,6 +11,7 @@ import msgspec
 
 from dtq.domain import limits
 from dtq_api import problems
+from dtq_api.auth.door import OPEN_PATHS
 from dtq_api.openapi_schemas import SCHEMAS, STATUS, STRING, TYPE, UUID, Schema, reference
 from dtq_api.requests import PAGE_DEFAULT
 
@@ -65,6 +66,11 @@ _ID: Final = {
     "required": True,
     "schema": UUID,
     "description": "As POST /enqueue returned it.",
+}
+_BEARER: Final = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "A token of the token file, or a Kubernetes ServiceAccount token with audience dtq.",
 }
 _LINKS: Final = {
     name: {"operationId": operation, "parameters": {"id": "$response.body#/id"}}
@@ -212,9 +218,29 @@ _PATHS: Final[dict[str, Schema]] = {
 }
 
 
+def _behind_the_door(path: str, operation: Schema, *, secured: bool) -> Schema:
+    """Return an operation with what a caller may be told before it is reached."""
+    if path in OPEN_PATHS:
+        return operation
+    told = _problems("Unauthenticated", "Forbidden", "Unavailable")
+    told["401"]["headers"] = {
+        "WWW-Authenticate": {"schema": STRING, "required": True, "description": "What to send: Bearer."}
+    }
+    security: Schema = {"security": [{"bearer": []}]} if secured else {}
+    return operation | {"responses": told | operation["responses"]} | security
+
+
 @cache
-def document() -> Schema:
-    """Return the OpenAPI 3.1 document."""
+def document(*, secured: bool = False) -> Schema:
+    """Return the OpenAPI 3.1 document.
+
+    Args:
+        secured: whether this API asks who calls (`DTQ_AUTH`).
+    """
+    paths = {
+        path: {method: _behind_the_door(path, one, secured=secured) for method, one in operations.items()}
+        for path, operations in _PATHS.items()
+    }
     return {
         "openapi": "3.1.0",
         "info": {
@@ -230,12 +256,12 @@ def document() -> Schema:
             {"name": "Queues", "description": "What scalers ask."},
             {"name": "Probes", "description": "What clusters, monitors and people ask."},
         ],
-        "paths": _PATHS,
-        "components": {"schemas": SCHEMAS},
+        "paths": paths,
+        "components": {"schemas": SCHEMAS} | ({"securitySchemes": {"bearer": _BEARER}} if secured else {}),
     }
 
 
 @cache
-def text() -> bytes:
-    """Return the document as indented JSON, as it stands in `docs/openapi.json`."""
-    return msgspec.json.format(msgspec.json.encode(document()), indent=2) + b"\n"
+def text(*, secured: bool = False) -> bytes:
+    """Return the document as indented JSON; secured, as it stands in `docs/openapi.json`."""
+    return msgspec.json.format(msgspec.json.encode(document(secured=secured)), indent=2) + b"\n"

@@ -100,14 +100,14 @@ SCHEMAS: Final[dict[str, Schema]] = {
     "Task": _object(
         _ROW
         | {
-            "result": {"description": "What the handler returned; null until it did."},
             "queue_set": STRING,
             "run_at": TIME,
             "crashes": COUNT | {"description": "Attempts that ended with the loss of their worker."},
             "redrives": COUNT | {"description": "How often a person sent it again."},
             "cancel_requested_at": or_null(TIME),
             "dead_lettered_at": or_null(TIME),
-        }
+        },
+        {"result": {"description": "What the handler returned; null until it did; needs the right read-payload."}},
     ),
     "Page": _object(
         {

@@ -35,7 +35,9 @@ KINDS: Final[Mapping[str, Kind]] = {
     "InactiveType": Kind(HTTPStatus.BAD_REQUEST, "The TaskType refuses new tasks."),
     "UnknownQueue": Kind(HTTPStatus.BAD_REQUEST, "The QueueSet of the type has no such queue."),
     "InvalidPayload": Kind(HTTPStatus.BAD_REQUEST, "The payload breaks the type's schema, or cannot be stored."),
-    "NotFound": Kind(HTTPStatus.NOT_FOUND, "There is no such route, task, queue set or queue."),
+    "Unauthenticated": Kind(HTTPStatus.UNAUTHORIZED, "There is no credential, or it is not good."),
+    "Forbidden": Kind(HTTPStatus.FORBIDDEN, "The caller lacks a right; the detail says which, and who grants it."),
+    "NotFound": Kind(HTTPStatus.NOT_FOUND, "There is no such route, task, queue set or queue, or not for this caller."),
     "MethodNotAllowed": Kind(HTTPStatus.METHOD_NOT_ALLOWED, "The route does not take this method; see Allow."),
     "RequestTimeout": Kind(HTTPStatus.REQUEST_TIMEOUT, "The body did not arrive in time."),
     "IdempotencyConflict": Kind(HTTPStatus.CONFLICT, "The idempotency key belongs to another type or payload."),
@@ -47,7 +49,8 @@ KINDS: Final[Mapping[str, Kind]] = {
     "Internal": Kind(HTTPStatus.INTERNAL_SERVER_ERROR, "An error of dtq's own; its log says more."),
     "Unavailable": Kind(
         HTTPStatus.SERVICE_UNAVAILABLE,
-        "Postgres or RabbitMQ does not answer; nothing was left behind. Try again after Retry-After seconds.",
+        "Postgres, RabbitMQ or what checks credentials does not answer; nothing was left behind. Try again after"
+        " Retry-After seconds.",
     ),
     "OutcomeUnknown": Kind(
         HTTPStatus.SERVICE_UNAVAILABLE,
@@ -59,6 +62,11 @@ KINDS: Final[Mapping[str, Kind]] = {
 _ROUTER: Final[Mapping[int, tuple[str, str]]] = {
     404: ("NotFound", "not found: no such route; GET /openapi.json lists them"),
     405: ("MethodNotAllowed", "the route does not take this method: see the header Allow"),
+}
+_HEADERS: Final[Mapping[str, Mapping[str, str]]] = {
+    # What is left of a slow body is not waited for.
+    "RequestTimeout": {"Connection": "close"},
+    "Unauthenticated": {"WWW-Authenticate": 'Bearer realm="dtq"'},
 }
 _log = structlog.get_logger(__name__)
 
@@ -89,9 +97,7 @@ def of_error(error: Rejected | Unavailable, *, writes: bool = True) -> Response:
     if isinstance(error, Unavailable):
         code = "OutcomeUnknown" if error.in_doubt and writes else "Unavailable"
         return problem(code, str(error), headers={"Retry-After": str(error.retry_after_seconds)})
-    # What is left of a slow body is not waited for.
-    headers = {"Connection": "close"} if error.code == "RequestTimeout" else None
-    return problem(error.code, str(error), problems=error.problems, headers=headers)
+    return problem(error.code, str(error), problems=error.problems, headers=_HEADERS.get(error.code))
 
 
 async def on_rejected(request: Request, error: Exception) -> Response:

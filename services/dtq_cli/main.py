@@ -9,6 +9,7 @@ import importlib
 import os
 import sys
 from collections.abc import Coroutine
+from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn, TypeVar
@@ -18,7 +19,7 @@ import typer
 from dtq.domain.durations import parse_duration
 from dtq.domain.errors import Rejected, Unavailable
 from dtq.runtime import failpoints, logs
-from dtq.runtime.settings import Settings, load, masked, unknown_names
+from dtq.runtime.settings import Process, Settings, load, masked, unknown_names
 
 EXIT_USAGE: Final = 2
 EXIT_NOT_FOUND: Final = 3
@@ -39,7 +40,7 @@ T = TypeVar("T")
 @app.command()
 def api() -> None:
     """Run the HTTP API and the maintenance loops until SIGTERM."""
-    _process("dtq_api.main")
+    _process("dtq_api.main", Process.API)
 
 
 @app.command()
@@ -133,17 +134,33 @@ def get(
         raise typer.Exit(EXIT_NOT_FOUND)
 
 
+@app.command()
+def token(
+    name: Annotated[str, typer.Argument(help="Who will use it, such as keda: the policy calls it token:NAME.")],
+    expires: Annotated[str | None, typer.Option(help="First day on which it is refused, such as 2027-01-31.")] = None,
+) -> None:
+    """Make a bearer token: the token itself, and the line for DTQ_AUTH_TOKENS_FILE, which does not hold it."""
+    from dtq_api.auth.tokens import new_token  # noqa: PLC0415
+
+    try:
+        until = date.fromisoformat(expires) if expires else None
+    except ValueError as error:
+        raise typer.BadParameter("must be a date such as 2027-01-31") from error
+    made, line = new_token(name, until)
+    print(f"token: {made}\nline:  {line}")
+
+
 @app.command(name="version")
 def show_version() -> None:
     """Show the version."""
     print(f"dtq {version('dtq')}")
 
 
-def settings() -> Settings:
+def settings(process: Process = Process.ANY) -> Settings:
     """Return the settings, or end with every mistake listed."""
     for name in unknown_names(os.environ):
         print(f"dtq: warning: {name} is set, but no setting has that name", file=sys.stderr)
-    return load(os.environ)
+    return load(os.environ, process)
 
 
 def main() -> None:
@@ -156,8 +173,8 @@ def main() -> None:
         _end(f"{error}\ntry again when it answers; nothing was left half-done", EXIT_UNAVAILABLE)
 
 
-def _process(module: str) -> None:
-    chosen = settings()
+def _process(module: str, process: Process = Process.ANY) -> None:
+    chosen = settings(process)
     logs.configure(level=chosen.log_level, json=chosen.log_format == "json")
     failpoints.arm(chosen.failpoints)
     try:

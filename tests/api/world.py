@@ -228,6 +228,7 @@ async def running(dsn: str, broker: BrokerVhost, *, up: bool = True, **environ: 
                 yield Running(api=api, client=client, sql=sql, broker=broker)
         finally:
             await api.lanes.idle()
+            await api.gate.close()
             stop.set()
             await link
             sql.terminate()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dtq.domain.backoff import Strategy
 from dtq.domain.errors import Rejected
-from dtq.runtime.settings import MASK, Settings, load, mask_dsn, masked, unknown_names, variable_names
+from dtq.runtime.settings import MASK, Auth, Process, Settings, load, mask_dsn, masked, unknown_names, variable_names
 
 SECRET = "hunter2-canary"
 BASE = {"DB_DSN": f"postgresql://dtq:{SECRET}@db:5432/dtq", "RMQ_USER": "dtq", "RMQ_PASS": SECRET, "RMQ_HOST": "mq"}
@@ -250,3 +250,41 @@ def test_a_mistake_never_shows_a_secret(seed: int) -> None:
     for _ in range(chance.randint(1, 4)):
         text[chance.randrange(12)] = chance.choice("[]/:@#?% \u2100x")
     assert SECRET not in complaint(BASE | {"DB_DSN": "".join(text)})
+
+
+def refused_for_the_api(**changes: str) -> dict[str, str]:
+    """Return the problems of an environment for `dtq api`, by variable name."""
+    with pytest.raises(Rejected) as caught:
+        load(BASE | changes, Process.API)
+    return {problem.path: problem.message for problem in caught.value.problems}
+
+
+@pytest.mark.parametrize("address", ["8080", "0.0.0.0:8080", "[::]:8080", "10.0.0.7:8080", "api.example.com:8080"])
+def test_an_api_that_others_reach_must_ask_who_calls(address: str) -> None:
+    problems = refused_for_the_api(HTTP_PORT=address)
+    assert "DTQ_AUTH=on" in problems["DTQ_AUTH"]
+    assert "HTTP_PORT=127.0.0.1:8080" in problems["DTQ_AUTH"]
+    assert load(BASE | {"HTTP_PORT": address}).auth is Auth.OFF  # a worker's business it is not
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:8080", "127.8.0.1:8080", "[::1]:8080", "localhost:8080"])
+def test_an_api_that_only_this_machine_reaches_need_not_ask(address: str) -> None:
+    assert load(BASE | {"HTTP_PORT": address}, Process.API).auth is Auth.OFF
+
+
+def test_an_api_that_asks_needs_somebody_to_answer_for_callers() -> None:
+    assert "DTQ_AUTH_TOKENS_FILE" in refused_for_the_api(DTQ_AUTH="on")["DTQ_AUTH"]
+    for source in ({"DTQ_AUTH_TOKENS_FILE": "/x"}, {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}):
+        assert load(BASE | source | {"DTQ_AUTH": "on"}, Process.API).auth is Auth.ON
+
+
+def test_the_exposure_is_told_with_every_other_mistake() -> None:
+    assert set(refused_for_the_api(RMQ_PORT="x", DTQ_METRICS_PORT="y")) == {
+        "RMQ_PORT",
+        "DTQ_METRICS_PORT",
+        "DTQ_AUTH",
+    }
+
+
+def test_a_variable_that_ends_with_file_is_known() -> None:
+    assert unknown_names(BASE | {"DTQ_AUTH_TOKENS_FILE": "/x", "DTQ_AUTH_POLICY_FILE": "/y"}) == []

@@ -78,6 +78,18 @@ class ApiMetrics:
         self.pruned = Counter("dq_pruned_total", "Finished tasks dropped after their retention.", registry=registry)
         self.fired = Counter("dq_schedule_fired_total", "Tasks enqueued by a cron entry.", ["type"], registry=registry)
         self.redriven = Counter("dq_redriven_total", "Failed tasks that a person sent again.", registry=registry)
+        self.refused = Counter(
+            "dq_auth_refused_total",
+            "Requests refused for their credential, by reason (missing|invalid).",
+            ["reason"],
+            registry=registry,
+        )
+        self.reviews = Counter(
+            "dq_token_reviews_total",
+            "ServiceAccount tokens that the Kubernetes API was asked about, by result (good|bad|unavailable).",
+            ["result"],
+            registry=registry,
+        )
 
 
 class WorkerMetrics:

@@ -31,6 +31,7 @@ from dtq.domain.manifests import QUEUE_PATTERN
 from dtq.runtime import failpoints
 
 MASK: Final = "********"
+SERVICE_ACCOUNT: Final = "/var/run/secrets/kubernetes.io/serviceaccount"
 _FILE_SUFFIX: Final = "_FILE"
 
 
@@ -39,6 +40,20 @@ class WhenBrokerDown(StrEnum):
 
     REFUSE = "refuse"
     ACCEPT = "accept"
+
+
+class Auth(StrEnum):
+    """Whether the API asks who calls."""
+
+    OFF = "off"
+    ON = "on"
+
+
+class Process(StrEnum):
+    """Whose settings are loaded: some combinations are a mistake for one process only."""
+
+    ANY = "any"
+    API = "api"
 
 
 def _csv(value: object) -> object:
@@ -118,6 +133,14 @@ QueueNames = Annotated[
 ]
 
 
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine can reach what listens on `host`."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 class Settings(BaseModel):
     """What every process needs to know; the aliases are the variable names."""
 
@@ -133,6 +156,14 @@ class Settings(BaseModel):
     rmq_namespace: str = Field(default="tasks", alias="RMQ_NAMESPACE", pattern=QUEUE_PATTERN)
     queues: QueueNames = Field(default=("default",), alias="QUEUES")
     http_port: Address = Field(default=("0.0.0.0", 8080), alias="HTTP_PORT")  # noqa: S104
+    metrics_port: Address | None = Field(default=None, alias="DTQ_METRICS_PORT")
+    auth_tokens_file: Path | None = Field(default=None, alias="DTQ_AUTH_TOKENS_FILE")
+    auth_policy_file: Path | None = Field(default=None, alias="DTQ_AUTH_POLICY_FILE")
+    auth_audience: str = Field(default="dtq", alias="DTQ_AUTH_AUDIENCE", pattern=r"^[!-~]{1,253}$")
+    auth_service_account: Path = Field(default=Path(SERVICE_ACCOUNT), alias="DTQ_AUTH_SERVICE_ACCOUNT")
+    kubernetes_host: Annotated[str, AfterValidator(_host)] | None = Field(default=None, alias="KUBERNETES_SERVICE_HOST")
+    kubernetes_port: Port = Field(default=443, alias="KUBERNETES_SERVICE_PORT")
+    auth: Auth = Field(default=Auth.OFF, alias="DTQ_AUTH", validate_default=True)
     enqueue_when_broker_down: WhenBrokerDown = Field(default=WhenBrokerDown.REFUSE, alias="ENQUEUE_WHEN_BROKER_DOWN")
     publish_timeout_seconds: Annotated[Seconds, Field(le=RELAY_GRACE_SECONDS)] = Field(
         default=RELAY_GRACE_SECONDS, alias="PUBLISH_TIMEOUT"
@@ -169,6 +200,25 @@ class Settings(BaseModel):
             raise ValueError("is below BACKOFF_BASE: raise it")
         return value
 
+    @field_validator("auth")
+    @classmethod
+    def _who_calls_is_known(cls, value: Auth, info: ValidationInfo) -> Auth:
+        if info.context is not Process.API:
+            return value
+        host, port = info.data.get("http_port", ("localhost", 0))
+        if value is Auth.OFF and not is_loopback(host):
+            raise ValueError(
+                f"is off while the API listens on {host}:{port}, where others reach it: set DTQ_AUTH=on with"
+                " DTQ_AUTH_TOKENS_FILE (in a cluster ServiceAccount tokens do), or listen on"
+                f" HTTP_PORT=127.0.0.1:{port}"
+            )
+        if value is Auth.ON and info.data.get("auth_tokens_file") is None and not info.data.get("kubernetes_host"):
+            raise ValueError(
+                "is on, but nothing says who may call: set DTQ_AUTH_TOKENS_FILE (`dtq token NAME` makes a line of it),"
+                " or run in a cluster, where ServiceAccount tokens are reviewed"
+            )
+        return value
+
     @property
     def concurrency(self) -> int:
         """How many handlers one worker runs at a time: WORKER_CONCURRENCY, else the prefetch."""
@@ -196,7 +246,7 @@ class Settings(BaseModel):
         return f"{scheme}://{user}:{password}@{host}:{self.rmq_port}/{quote(self.rmq_vhost, safe='')}"
 
 
-def load(environ: Mapping[str, str]) -> Settings:
+def load(environ: Mapping[str, str], process: Process = Process.ANY) -> Settings:
     """Return the settings that the environment gives.
 
     `NAME_FILE` names a file that holds the value of `NAME`, as mounted Secrets do.
@@ -207,7 +257,7 @@ def load(environ: Mapping[str, str]) -> Settings:
     values, problems = _with_files(environ)
     settings = None
     try:
-        settings = Settings.model_validate(values)
+        settings = Settings.model_validate(values, context=process)
     except ValidationError as error:
         told = {problem.path.removesuffix(_FILE_SUFFIX) for problem in problems}
         problems += [
@@ -225,8 +275,12 @@ def load(environ: Mapping[str, str]) -> Settings:
 
 def unknown_names(environ: Mapping[str, str]) -> list[str]:
     """Return the `DTQ_*` variables that no setting reads: likely misspelt."""
-    known = variable_names()
-    return sorted(name for name in environ if name.startswith("DTQ_") and name.removesuffix(_FILE_SUFFIX) not in known)
+    known = set(variable_names())
+    return sorted(
+        name
+        for name in environ
+        if name.startswith("DTQ_") and name not in known and name.removesuffix(_FILE_SUFFIX) not in known
+    )
 
 
 def variable_names() -> tuple[str, ...]:
@@ -247,7 +301,7 @@ def _shown(name: str, value: Any) -> str:
         return mask_dsn(value.get_secret_value())
     if isinstance(value, SecretStr):
         return MASK
-    if name.endswith("http_port"):
+    if name.endswith("_port") and isinstance(value, tuple):
         return f"{value[0]}:{value[1]}"
     if isinstance(value, tuple):
         return ",".join(f"{part:g}s" if isinstance(part, float) else str(part) for part in value)

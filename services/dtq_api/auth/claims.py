@@ -1,0 +1,51 @@
+"""What a ServiceAccount token says of itself, read without trust: enough to refuse, never enough to accept. Pure.
+
+Owns the reasons that need no API server. Garbage and tokens for somebody else cost no review.
+"""
+
+import base64
+import binascii
+import re
+from typing import Final
+
+import msgspec
+
+SKEW_SECONDS: Final = 60.0
+"""How far our clock may differ from the issuer's, in seconds, before we refuse by ourselves."""
+_PART: Final = re.compile(r"[A-Za-z0-9_-]+")
+
+
+class Claims(msgspec.Struct, frozen=True):
+    """The claims that we look at."""
+
+    aud: str | list[str] = ""
+    exp: float = 0.0
+    sub: str = ""
+
+
+def refusal(token: str, audience: str, now: float) -> str | None:
+    """Return why a token cannot be good, or None: it may be, ask the API server.
+
+    Args:
+        token: as it was sent.
+        audience: which the token must be for.
+        now: seconds since the epoch.
+    """
+    parts = token.split(".")
+    if len(parts) != 3 or not all(_PART.fullmatch(part) for part in parts):  # noqa: PLR2004 - head, claims, signature
+        return "the token is not known"
+    try:
+        claims = msgspec.json.decode(_decoded(parts[1]), type=Claims)
+    except (msgspec.MsgspecError, binascii.Error, UnicodeDecodeError):
+        return "the token is not known"
+    if not claims.sub.startswith("system:serviceaccount:"):
+        return "the token is not that of a ServiceAccount"
+    if audience not in (claims.aud if isinstance(claims.aud, list) else [claims.aud]):
+        return f"the token is for another audience: ask for one with audience {audience}"
+    if claims.exp < now - SKEW_SECONDS:
+        return "the token has expired"
+    return None
+
+
+def _decoded(part: str) -> bytes:
+    return base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))

@@ -1,0 +1,171 @@
+"""The gate: from a request's credential to its caller's rights.
+
+Owns the order: first the token file, then the API server. Must never let a token into a log or an answer.
+"""
+
+import re
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, Protocol
+
+import structlog
+
+from dtq.domain.errors import Rejected
+from dtq.runtime.metrics import ApiMetrics
+from dtq.runtime.settings import Auth, Settings
+from dtq_api.auth.claims import refusal
+from dtq_api.auth.policy import EVERYTHING, Policy, Rights, default_policy, parse_policy
+from dtq_api.auth.reviews import Reviews
+from dtq_api.auth.tokens import Tokens, digest_of, parse_tokens
+from dtq_api.auth.verdicts import Verdict, Verdicts
+from dtq_api.auth.watched import Watched
+
+REFRESH_SECONDS: Final = 1.0
+"""How often the files are looked at, in seconds."""
+TOKEN_CHARS_MAX: Final = 8_192
+"""Longest token, in characters: ServiceAccount tokens have about a thousand."""
+_log = structlog.get_logger(__name__)
+_BEARER: Final = re.compile(rb"[Bb]earer +([A-Za-z0-9._~+/=-]{1,%d})" % TOKEN_CHARS_MAX)
+
+
+class Gate(Protocol):
+    """Lets callers in."""
+
+    async def rights(self, credentials: Sequence[bytes]) -> Rights:
+        """Return what the caller of a request may do.
+
+        Args:
+            credentials: the values of its Authorization headers.
+
+        Raises:
+            Rejected: `Unauthenticated`.
+            Unavailable: who it is cannot be found out now.
+        """
+
+    async def refresh(self) -> bool:
+        """Read again what has changed; return False: there is never more to do at once."""
+
+    async def close(self) -> None:
+        """Close connections."""
+
+
+class Open:
+    """Asks nobody: the API listens where only this machine can reach it."""
+
+    async def rights(self, _: Sequence[bytes]) -> Rights:
+        """Return every right."""
+        return EVERYTHING
+
+    async def refresh(self) -> bool:
+        """Return False."""
+        return False
+
+    async def close(self) -> None:
+        """Do nothing."""
+
+
+class Guarded:
+    """Asks everybody for a token.
+
+    Args:
+        tokens: of the token file, or None.
+        reviews: the API server, or None outside a cluster.
+    """
+
+    def __init__(
+        self,
+        *,
+        tokens: Watched[Tokens] | None,
+        reviews: Reviews | None,
+        policy: Watched[Policy] | Policy,
+        audience: str,
+        metrics: ApiMetrics,
+    ) -> None:
+        self._tokens = tokens
+        self._reviews = reviews
+        self._policy = policy
+        self._audience = audience
+        self._metrics = metrics
+        self._verdicts = Verdicts(time.monotonic)
+
+    async def rights(self, credentials: Sequence[bytes]) -> Rights:
+        """Return what the caller of a request may do; see `Gate`."""
+        if not credentials:
+            raise self._refused("missing", "no credential: send Authorization: Bearer TOKEN")
+        match = _BEARER.fullmatch(credentials[0]) if len(credentials) == 1 else None
+        if match is None:
+            raise self._refused("invalid", "the Authorization header is not one Bearer token")
+        verdict = await self._verdict(match[1].decode())
+        if isinstance(verdict, str):
+            raise self._refused("invalid", verdict)
+        policy = self._policy.current if isinstance(self._policy, Watched) else self._policy
+        return policy.rights(verdict)
+
+    async def refresh(self) -> bool:
+        """Read again what has changed; see `Gate`."""
+        for file in (self._tokens, self._policy):
+            if isinstance(file, Watched):
+                file.refresh()
+        return False
+
+    async def close(self) -> None:
+        """Close connections; see `Gate`."""
+        if self._reviews is not None:
+            await self._reviews.close()
+
+    async def _verdict(self, token: str) -> Verdict:
+        digest = digest_of(token)
+        if self._tokens is not None:
+            known = self._tokens.current.find(digest, datetime.now(UTC).date())
+            if known is not None:
+                return known
+        if self._reviews is None:
+            return "the token is not known"
+        if (reason := refusal(token, self._audience, time.time())) is not None:
+            return reason
+        reviews = self._reviews
+        return await self._verdicts.get(digest, lambda: reviews.review(token))
+
+    def _refused(self, result: str, message: str) -> Rejected:
+        self._metrics.refused.labels(result).inc()
+        return Rejected("Unauthenticated", message)
+
+
+def gate_of(settings: Settings, metrics: ApiMetrics) -> Gate:
+    """Return the gate that the settings ask for.
+
+    Raises:
+        Rejected: `InvalidSettings`: a file has mistakes.
+    """
+    if settings.auth is Auth.OFF:
+        return Open()
+    tokens = None
+    if settings.auth_tokens_file is not None:
+        tokens = Watched(settings.auth_tokens_file, parse_tokens, variable="DTQ_AUTH_TOKENS_FILE")
+    reviews = _reviews(settings, metrics)
+    if tokens is None and reviews is None:
+        raise Rejected(
+            "InvalidSettings",
+            f"DTQ_AUTH is on, but there is no token file, and no service account in {settings.auth_service_account}:"
+            " mount one (automountServiceAccountToken), or set DTQ_AUTH_TOKENS_FILE",
+        )
+    policy: Watched[Policy] | Policy = default_policy(_namespace(settings.auth_service_account))
+    if settings.auth_policy_file is not None:
+        policy = Watched(settings.auth_policy_file, parse_policy, variable="DTQ_AUTH_POLICY_FILE")
+    _log.info("callers are asked for a token", token_file=tokens is not None, service_accounts=reviews is not None)
+    return Guarded(tokens=tokens, reviews=reviews, policy=policy, audience=settings.auth_audience, metrics=metrics)
+
+
+def _reviews(settings: Settings, metrics: ApiMetrics) -> Reviews | None:
+    folder, host = settings.auth_service_account, settings.kubernetes_host
+    if not host or not (folder / "token").exists():
+        return None
+    server = f"https://{f'[{host}]' if ':' in host else host}:{settings.kubernetes_port}"
+    return Reviews(server, folder, audience=settings.auth_audience, metrics=metrics)
+
+
+def _namespace(folder: Path) -> str | None:
+    file = folder / "namespace"
+    return file.read_text(encoding="utf-8").strip() if file.exists() else None

@@ -56,7 +56,7 @@ db-shell: $(VENV) ## psql on the stack's database
 	@$(STACK) db-shell
 
 ##@ Development
-.PHONY: lint types test test-cluster fmt verify clean
+.PHONY: lint types test test-cluster bench fmt verify clean
 lint: $(VENV) ## Style, format and layers
 	$(PYTHON) -m ruff check
 	$(PYTHON) -m ruff format --check
@@ -67,6 +67,8 @@ test: $(VENV) packages ## Every suite that needs no cluster, on real servers
 	$(PYTHON) -m pytest -n 2 $(CLUSTER_SUITES:%=--ignore=%) $(NODE_SUITES:%=--ignore=%) $(ARGS)
 test-cluster: $(VENV) packages ## The suites that build or need a cluster (Go; minutes when nothing is cached)
 	$(PYTHON) -m pytest $(CLUSTER_SUITES) $(ARGS)
+bench: $(VENV) ## Plain figures of this machine, beside a running stack (make up bench)
+	@set -a; . $${DTQ_STATE:-.dtq}/env; set +a; $(PYTHON) -m bench $(ARGS)
 fmt: $(VENV) ## Format, and mend what can be mended
 	$(PYTHON) -m ruff check --fix-only
 	$(PYTHON) -m ruff format

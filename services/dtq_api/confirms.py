@@ -8,6 +8,9 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
+import structlog
+
+from dtq.domain.errors import Unavailable
 from dtq.runtime import failpoints
 from dtq.runtime.loops import every
 from dtq_db import tasks as store
@@ -17,6 +20,8 @@ DELAY_SECONDS: Final = 1.0
 """How long a confirm waits for its task to be claimed, in seconds; well below the relay's grace."""
 PENDING_MAX: Final = 50_000
 """Most confirms kept in memory; beyond it they are forgotten, which costs duplicates only."""
+
+_log = structlog.get_logger(__name__)
 
 
 class Confirms:
@@ -43,5 +48,8 @@ class Confirms:
     async def run(self, stop: asyncio.Event) -> None:
         """Flush until `stop`, then write the rest."""
         await every(DELAY_SECONDS, self.flush, stop, name="confirms")
-        await self.flush()
-        await self.flush()
+        try:
+            await self.flush()
+            await self.flush()
+        except Unavailable as error:
+            _log.warning("confirms are not noted: the relay publishes once more", reason=str(error))

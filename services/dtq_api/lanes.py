@@ -32,6 +32,10 @@ WAITING_MAX: Final = 2_000
 """Most requests waiting for a lane; more are told to come back: memory stays bounded."""
 REPLAY_TRIES: Final = 3
 """How often a key is looked up and stored anew while others store and take back the same key."""
+ANSWER_SECONDS: Final = 20.0
+"""Longest wait for an answer, in seconds: connecting, storing, publishing twice and taking back, each at its bound."""
+BATCH_SECONDS: Final = 30.0
+"""Longest batch, in seconds: beyond it the lane is given up for the next one."""
 
 _log = structlog.get_logger(__name__)
 
@@ -103,7 +107,11 @@ class Lanes:
         waiting = _Waiting(task)
         self._waiting.append(waiting)
         self._start()
-        return await waiting.answer
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                return await waiting.answer
+        except TimeoutError as error:
+            raise Unavailable(f"nothing was heard of the task for {ANSWER_SECONDS:g} s", in_doubt=True) from error
 
     async def idle(self) -> None:
         """Wait for what is under way, at the end of the process."""
@@ -126,14 +134,19 @@ class Lanes:
     async def _run(self, lane: Lane, batch: list[_Waiting]) -> None:
         """Bring one batch to its end; whatever goes wrong, every request gets an answer."""
         with _answering(batch):
-            stored = await self._insert(lane, batch)
-            await failpoints.hit("enqueue.inserted")
-            self._metrics.batch.observe(len(batch))
-            await self._publish(lane, [one for one in batch if one.task.id in stored], stored)
+            async with asyncio.timeout(BATCH_SECONDS):
+                await self._store(lane, batch)
         for one in batch:
             if not one.answer.done():
                 with _answering([one]):
-                    await self._replay(lane, one)
+                    async with asyncio.timeout(BATCH_SECONDS):
+                        await self._replay(lane, one)
+
+    async def _store(self, lane: Lane, batch: list[_Waiting]) -> None:
+        stored = await self._insert(lane, batch)
+        await failpoints.hit("enqueue.inserted")
+        self._metrics.batch.observe(len(batch))
+        await self._publish(lane, [one for one in batch if one.task.id in stored], stored)
 
     async def _insert(self, lane: Lane, batch: list[_Waiting]) -> dict[UUID, datetime]:
         try:

@@ -37,6 +37,10 @@ LINGER_SECONDS: Final = 0.005
 """How long a busy finisher waits for more, in seconds: tiny batches waste Postgres."""
 BUSY_SECONDS: Final = 0.010
 """A flush that follows the last one within this time, in seconds, is busy."""
+WRITE_SECONDS: Final = 15.0
+"""Longest try to record a batch, in seconds: connecting and one statement, each at its bound, and some."""
+FOLLOW_SECONDS: Final = 30.0
+"""How long retries and dead letters under way are waited for at the end, in seconds; the relay publishes the rest."""
 
 _log = structlog.get_logger(__name__)
 
@@ -74,6 +78,8 @@ class Finisher:
         self._waiting: list[Ended] = []
         self._arrived = asyncio.Event()
         self._following: set[asyncio.Task[None]] = set()
+        self._bug: BaseException | None = None
+        self._stop = asyncio.Event()
         self.pending: set[UUID] = set()
         """Tasks whose attempt has ended here and is not recorded yet."""
 
@@ -84,7 +90,11 @@ class Finisher:
         self._arrived.set()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Record ends until `stop`, and then what is left."""
+        """Record ends until `stop`, and then what is left.
+
+        A bug beside it ends the worker: its lease would keep what was left behind from everybody else.
+        """
+        self._stop = stop
         stopping = asyncio.ensure_future(stop.wait())
         flushed_at = 0.0
         while not (stop.is_set() and not self._waiting):
@@ -96,15 +106,16 @@ class Finisher:
             batch, self._waiting = self._waiting[:BATCH_MAX], self._waiting[BATCH_MAX:]
             if not self._waiting:
                 self._arrived.clear()
+            if self._bug is not None:
+                raise self._bug
             if batch:
                 await self._record(batch)
                 flushed_at = time.monotonic()
         if self._following:
-            await asyncio.wait(self._following)
+            await asyncio.wait(self._following, timeout=FOLLOW_SECONDS)
 
     async def _record(self, batch: list[Ended]) -> None:
         finished = await self._write(batch)
-        await failpoints.hit("finish.committed")
         for ended in batch:
             self.pending.discard(ended.claim.id)
             written = finished.get(ended.claim.id)
@@ -122,18 +133,29 @@ class Finisher:
     def _meanwhile(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._following.add(task)
-        task.add_done_callback(self._following.discard)
+        task.add_done_callback(self._followed)
+
+    def _followed(self, task: asyncio.Task[None]) -> None:
+        self._following.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._bug = error
+            self._arrived.set()
 
     async def _write(self, batch: list[Ended]) -> dict[UUID, Finished]:
-        """Write a batch, again and again until the leases it belongs to have ended for sure."""
+        """Write a batch, again and again: while the lease is renewed nobody else can end these attempts.
+
+        A worker that is stopping leaves them to the end of its lease.
+        """
         until = time.monotonic() + LEASE_SECONDS
         failures = 0
         while True:
             try:
-                return await store.finish(self._lane, [self._finish(ended) for ended in batch])
-            except Unavailable as error:
+                async with asyncio.timeout(WRITE_SECONDS):
+                    finished = await store.finish(self._lane, [self._finish(ended) for ended in batch])
+                    await failpoints.hit("finish.committed")
+            except (Unavailable, TimeoutError) as error:
                 failures += 1
-                if time.monotonic() > until:
+                if self._stop.is_set() and time.monotonic() > until:
                     _log.error("ends of attempts are left to the reaper", tasks=len(batch), reason=str(error))
                     return {}
                 await asyncio.sleep(min(1.0, backoff_seconds(failures)))
@@ -143,6 +165,8 @@ class Finisher:
                 # One result that Postgres cannot hold must not lose its neighbours.
                 parts = [await self._write([ended]) for ended in batch]
                 return {id_: written for part in parts for id_, written in part.items()}
+            else:
+                return finished
 
     def _finish(self, ended: Ended) -> Finish:
         grace = RELAY_GRACE_SECONDS if self._rung(ended) is not None else 0.0
@@ -185,14 +209,12 @@ class Finisher:
         """Note what the broker confirmed; a note that is lost costs one message more."""
         retried = {id_: version for status, id_, version in sent if status is TaskStatus.ENQUEUED}
         dead = {id_: version for status, id_, version in sent if status is TaskStatus.FAILED}
-        if retried:
-            await failpoints.hit("retry.published")
-        if dead:
-            await failpoints.hit("dead_letter.published")
         try:
             if retried:
+                await failpoints.hit("retry.published")
                 await confirm(self._lane, retried)
             if dead:
+                await failpoints.hit("dead_letter.published")
                 await store.dead_lettered(self._lane, dead)
         except Unavailable as error:
             _log.warning("confirms are lost: the relay publishes once more", reason=str(error))

@@ -39,6 +39,8 @@ STOP_SECONDS: Final = 5.0
 """How long a handler may take to give up when it is told to, in seconds."""
 DOUBT_SECONDS: Final = STATEMENT_SECONDS + 2.0
 """When an interrupted claim is settled, in seconds: after the server has ended its statement for sure."""
+CLAIM_SECONDS: Final = 15.0
+"""Longest claim with its acknowledgement, in seconds: connecting and one statement, each at its bound, and some."""
 
 _log = structlog.get_logger(__name__)
 
@@ -88,12 +90,18 @@ class Intake:
         self._running: dict[UUID, asyncio.Task[None]] = {}
         self._slot_free = asyncio.Event()
         self._doubts: list[Doubt] = []
+        self._bug: BaseException | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Claim and start until `stop`."""
+        """Claim and start until `stop`.
+
+        A bug beside a handler ends the worker: its lease would keep what it left behind from everybody else.
+        """
         failures = 0
         claimed_at = 0.0
         while not stop.is_set():
+            if self._bug is not None:
+                raise self._bug
             slots = self._concurrency - len(self._running)
             if slots <= 0:
                 self._slot_free.clear()
@@ -143,16 +151,17 @@ class Intake:
         if worker_id is None:
             raise Stale("there is no lease")
         ids = self._ids(deliveries)
-        await failpoints.hit("claim.taken")
         try:
-            claims = await store.claim(self._lane, worker_id, sorted(ids), self._types) if ids else []
-            await failpoints.hit("claim.committed")
-        except Unavailable:
+            async with asyncio.timeout(CLAIM_SECONDS):
+                await failpoints.hit("claim.taken")
+                claims = await store.claim(self._lane, worker_id, sorted(ids), self._types) if ids else []
+                await failpoints.hit("claim.committed")
+                await self._consumer.ack(deliveries)
+                await failpoints.hit("claim.acked")
+        except (Unavailable, TimeoutError) as error:
             # The claims may have been committed, or may be yet: then they would run nowhere.
             self._doubts.append(Doubt(worker_id, frozenset(ids), time.monotonic() + DOUBT_SECONDS))
-            raise
-        await self._consumer.ack(deliveries)
-        await failpoints.hit("claim.acked")
+            raise Unavailable(f"whether tasks are claimed is unknown: {error}") from error
         self._metrics.deliveries.labels("claimed").inc(len(claims))
         self._metrics.deliveries.labels("dropped").inc(len(deliveries) - len(claims))
         if stop.is_set():
@@ -203,7 +212,8 @@ class Intake:
         self._metrics.running.set(len(self._running))
         self._slot_free.set()
         if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("a bug in the worker", task_id=str(id_), exc_info=error)
+            _log.error("a bug in the worker ends it", task_id=str(id_), exc_info=error)
+            self._bug = error
 
     async def _attempt(self, worker_id: UUID, claim: Claim) -> None:
         started = time.perf_counter()

@@ -8,6 +8,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Final
 from uuid import UUID, uuid4
 
@@ -59,6 +60,7 @@ class Lease:
         self._valid_until = 0.0
         self._ending = threading.Event()
         self._loop = asyncio.get_running_loop()
+        self._ended: asyncio.Future[None] = self._loop.create_future()
         self._thread = threading.Thread(target=self._run, name="dtq-lease", daemon=True)
 
     def start(self) -> None:
@@ -70,13 +72,31 @@ class Lease:
         """The id of the lease in force, or None: nothing may be claimed then."""
         return self._id if time.monotonic() < self._valid_until else None
 
+    async def held(self) -> None:
+        """Wait until the last lease has ended; a bug of the thread that renews it is raised here."""
+        await self._ended
+
     async def end(self) -> None:
         """End the lease: what is still held may be taken back at once."""
         self._ending.set()
         await asyncio.to_thread(self._thread.join, JOIN_SECONDS)
 
     def _run(self) -> None:
-        asyncio.run(self._renew_for_ever())
+        bug: BaseException | None = None
+        try:
+            asyncio.run(self._renew_for_ever())
+        except Exception as error:  # noqa: BLE001 - it is raised in `held`
+            bug = error
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(self._settle, bug)
+
+    def _settle(self, bug: BaseException | None) -> None:
+        if self._ended.done():
+            return
+        if bug is None:
+            self._ended.set_result(None)
+        else:
+            self._ended.set_exception(bug)
 
     async def _renew_for_ever(self) -> None:
         store = LeaseStore(self._dsn)
@@ -96,11 +116,12 @@ class Lease:
         worker_id = uuid4()
         asked_at = time.monotonic()
         try:
-            await store.register(
-                worker_id, name=self._name, queues=self._queues, types=self._types, concurrency=self._concurrency
-            )
-            await failpoints.hit("lease.registered")
-        except Unavailable as error:
+            async with asyncio.timeout(LEASE_SECONDS):
+                await store.register(
+                    worker_id, name=self._name, queues=self._queues, types=self._types, concurrency=self._concurrency
+                )
+                await failpoints.hit("lease.registered")
+        except (Unavailable, TimeoutError) as error:
             _log.warning("no lease yet", reason=str(error))
             self._ending.wait(RETRY_SECONDS)
             return

@@ -139,6 +139,7 @@ class Worker:
             parts.create_task(every(CATALOG_SECONDS, self._refresh, stop, name="catalog"))
             parts.create_task(every(RENEW_SECONDS, self.consumer.renew, stop, name="subscriptions"))
             parts.create_task(self._measure_lag(stop_rest))
+            parts.create_task(self.lease.held())
             finishing = parts.create_task(self.finisher.run(stop_finishing))
             _log.info("worker ready", queues=self._settings.queues, concurrency=self._settings.concurrency)
             await self.intake.run(stop)

@@ -113,7 +113,7 @@ async def test_a_queue_deleted_by_hand_comes_back_without_a_restart(
 
     async def nobody_is_deaf() -> bool:
         ids.extend(await asyncio.gather(*(enqueue(api) for _ in range(10))))
-        ran = {run["pid"] for run in declared.runs() if run["id"] in ids}
+        ran = {run["pid"] for run in declared.runs() if run["task_id"] in ids}
         return ran == {worker.popen.pid for worker in workers}
 
     await eventually(nobody_is_deaf, "every worker runs tasks again", 30)

@@ -19,6 +19,9 @@ JITTER: Final = 0.2
 BACKOFF_SECONDS_MAX: Final = 15.0
 """Longest pause of a loop whose service is down, in seconds."""
 
+STEP_SECONDS: Final = 60.0
+"""Longest step of a loop, in seconds: far beyond what its statements and publishes may take, each at its own bound."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -35,7 +38,7 @@ async def every(seconds: float, once: Callable[[], Awaitable[bool | None]], stop
     while not stop.is_set():
         pause = seconds
         try:
-            if await once():
+            if await _bounded(once, name):
                 pause = 0.0
             if failures:
                 _log.info("loop recovered", loop=name, failures=failures)
@@ -49,6 +52,18 @@ async def every(seconds: float, once: Callable[[], Awaitable[bool | None]], stop
             await wait(stop, pause * random.uniform(1 - JITTER, 1 + JITTER))  # noqa: S311
         else:
             await asyncio.sleep(0)
+
+
+async def _bounded(once: Callable[[], Awaitable[bool | None]], name: str) -> bool | None:
+    """Make one step; one that never ends is given up, so that it cannot take its loop with it."""
+    bound = asyncio.timeout(STEP_SECONDS)
+    try:
+        async with bound:
+            return await once()
+    except TimeoutError as error:
+        if not bound.expired():
+            raise
+        raise Unavailable(f"a step of {name} took longer than {STEP_SECONDS:g} s") from error
 
 
 def backoff_seconds(failures: int, first: float = 0.2) -> float:

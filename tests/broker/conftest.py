@@ -1,6 +1,8 @@
 """Owns the fixtures of the broker suite."""
 
-from collections.abc import Awaitable, Callable
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
@@ -8,6 +10,7 @@ import pytest_asyncio
 from hack.stack.rabbitmq import RabbitMQ
 from tests.broker.world import World
 from tests.support.addresses import BrokerVhost
+from tests.support.services import Services
 
 
 @pytest.fixture
@@ -16,13 +19,17 @@ def world(broker_vhost: BrokerVhost) -> World:
     return World(url=broker_vhost.url, vhost=broker_vhost.vhost, management=broker_vhost.management)
 
 
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def broker(services: Services) -> AsyncIterator[RabbitMQ]:
+    """A broker that tests break, one after the other; each leaves it running."""
+    server = await asyncio.to_thread(services.new_rabbitmq)
+    yield server
+    await asyncio.to_thread(server.destroy)
+
+
 @pytest_asyncio.fixture(loop_scope="session")
-async def broker(own_rabbitmq: Callable[[], Awaitable[RabbitMQ]]) -> RabbitMQ:
-    """A broker that the test may break."""
-    return await own_rabbitmq()
-
-
-@pytest.fixture
-def own_world(broker: RabbitMQ) -> World:
-    """The broker that the test may break, as a world."""
-    return World(url=broker.url(), vhost="/", management=broker.management)
+async def own_world(broker: RabbitMQ) -> World:
+    """A virtual host of the broker that the test may break."""
+    vhost = f"test-{secrets.token_hex(8)}"
+    await asyncio.to_thread(broker.management.create_vhost, vhost)
+    return World(url=broker.url(vhost), vhost=vhost, management=broker.management)

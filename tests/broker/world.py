@@ -1,6 +1,7 @@
 """Owns what the broker tests share: a broker, the supervised parts on it, and a raw view. It must never assert."""
 
 import asyncio
+import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -20,8 +21,10 @@ from dtq.domain.topology import Topology, main_exchange, topology_of, work_queue
 from dtq.runtime.loops import wait
 from dtq.runtime.metrics import BrokerMetrics
 from hack.stack.management import Management
+from hack.stack.rabbitmq import RabbitMQ
 
 READY_SECONDS = 30.0
+CONTROL_SECONDS = 60.0
 
 
 def spec_of(**values: Any) -> QueueSetSpec:
@@ -75,24 +78,24 @@ class World:
 
     async def queues(self) -> dict[str, Any]:
         """The queues of the virtual host, by name, as the management interface tells them."""
-        found = await self._call("GET", f"/api/queues/{quote(self.vhost, safe='')}")
+        found = await self.management_call("GET", f"/api/queues/{quote(self.vhost, safe='')}")
         return {one["name"]: one for one in found}
 
     async def delete_queue(self, name: str) -> None:
         """Delete a queue by hand, with all that is in it."""
-        await self._call("DELETE", f"/api/queues/{quote(self.vhost, safe='')}/{name}")
+        await self.management_call("DELETE", f"/api/queues/{quote(self.vhost, safe='')}/{name}")
 
     async def delete_exchange(self, name: str) -> None:
         """Delete an exchange by hand."""
-        await self._call("DELETE", f"/api/exchanges/{quote(self.vhost, safe='')}/{name}")
+        await self.management_call("DELETE", f"/api/exchanges/{quote(self.vhost, safe='')}/{name}")
 
     async def unbind(self, exchange: str, queue: str, key: str) -> None:
         """Delete a binding by hand."""
-        await self._call("DELETE", f"/api/bindings/{quote(self.vhost, safe='')}/e/{exchange}/q/{queue}/{key}")
+        await self.management_call("DELETE", f"/api/bindings/{quote(self.vhost, safe='')}/e/{exchange}/q/{queue}/{key}")
 
     async def connections(self) -> list[str]:
         """The names that the connections gave themselves."""
-        found = await self._call("GET", f"/api/vhosts/{quote(self.vhost, safe='')}/connections")
+        found = await self.management_call("GET", f"/api/vhosts/{quote(self.vhost, safe='')}/connections")
         return [str(one.get("user_provided_name", "")) for one in found]
 
     def count(self, name: str, **labels: str) -> float:
@@ -111,8 +114,15 @@ class World:
     async def _on_lost(self, queue_set: str, queue: str) -> None:
         self.lost.append((queue_set, queue))
 
-    async def _call(self, method: str, path: str) -> Any:
-        return await asyncio.to_thread(self.management.call, method, path)
+    async def permit(self, *, configure: str) -> None:
+        """Change what our user may declare."""
+        rights = {"configure": configure, "write": ".*", "read": ".*"}
+        path = f"/api/permissions/{quote(self.vhost, safe='')}/{quote(self.management.user, safe='')}"
+        await self.management_call("PUT", path, rights)
+
+    async def management_call(self, method: str, path: str, body: Any = None) -> Any:
+        """Call the management interface."""
+        return await asyncio.to_thread(self.management.call, method, path, body)
 
 
 @asynccontextmanager
@@ -158,3 +168,11 @@ async def take(consumer: Consumer, count: int, seconds: float = 10.0) -> list[De
 def bodies(deliveries: list[Delivery]) -> list[str]:
     """What the messages say."""
     return [one.body.decode() for one in deliveries]
+
+
+async def control(broker: RabbitMQ, *arguments: str) -> None:
+    """Run rabbitmqctl on a broker."""
+    command = broker.control(*arguments)
+    await asyncio.to_thread(
+        subprocess.run, command, env=broker.environ, check=True, capture_output=True, timeout=CONTROL_SECONDS
+    )

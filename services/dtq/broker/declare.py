@@ -56,21 +56,24 @@ class Channels:
 async def declare(connection: AbstractConnection, topology: Topology) -> Declared:
     """Make the broker hold `topology`; what exists already stays as it is.
 
+    Without the right to declare, a topology that is all there is taken as it is.
+
     Raises:
-        Rejected: the broker refuses us the right to declare.
+        Rejected: something is missing, and the broker refuses us the right to declare.
     """
     found = Declared()
     channels = Channels(connection)
+    was_declared = False
     try:
         was_declared = all([await exchange_exists(channels, exchange.name) for exchange in topology.exchanges])
+        found.missing = {queue.name for queue in topology.queues if not await exists(channels, queue.name)}
+        if found.missing and was_declared:
+            await asyncio.sleep(SETTLE_SECONDS)
         for exchange in topology.exchanges:
             try:
                 await (await channels.get()).exchange_declare(exchange.name, exchange_type=exchange.kind, durable=True)
             except aiormq.exceptions.ChannelPreconditionFailed as error:
                 found.mismatched[exchange.name] = str(error)
-        found.missing = {queue.name for queue in topology.queues if not await exists(channels, queue.name)}
-        if found.missing and was_declared:
-            await asyncio.sleep(SETTLE_SECONDS)
         for queue in topology.queues:
             try:
                 await (await channels.get()).queue_declare(queue.name, durable=True, arguments=dict(queue.arguments))
@@ -79,7 +82,8 @@ async def declare(connection: AbstractConnection, topology: Topology) -> Declare
         for binding in topology.bindings:
             await (await channels.get()).queue_bind(binding.queue, binding.exchange, routing_key=binding.routing_key)
     except aiormq.exceptions.ChannelAccessRefused as error:
-        raise Rejected("AccessRefused", f"RabbitMQ refuses to declare: {error}; grant configure on it") from error
+        if found.missing or not was_declared:
+            raise Rejected("AccessRefused", f"RabbitMQ refuses to declare: {error}; grant configure on it") from error
     finally:
         await channels.close()
     for name, reason in found.mismatched.items():

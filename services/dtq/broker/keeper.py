@@ -11,6 +11,7 @@ import structlog
 from aiormq.abc import AbstractConnection
 
 from dtq.broker.declare import Declared, declare
+from dtq.domain.errors import Rejected, Unavailable
 from dtq.domain.manifests import QueueSetSpec
 from dtq.domain.topology import topology_of
 from dtq.runtime.metrics import BrokerMetrics
@@ -42,12 +43,15 @@ class Keeper:
         """Make the broker hold every queue set's topology.
 
         Raises:
-            Rejected: the broker refuses us the right to declare.
+            Unavailable: the broker refuses us the right to declare; once it is granted, the next try passes.
         """
         async with self._one_at_a_time:
             mismatched: dict[str, str] = {}
             for name, spec in self._queue_sets().items():
-                found = await declare(connection, topology_of(spec))
+                try:
+                    found = await declare(connection, topology_of(spec))
+                except Rejected as error:
+                    raise Unavailable(str(error)) from error
                 mismatched |= found.mismatched
                 await self._repaired(name, spec, found)
             self.mismatched = mismatched

@@ -1,0 +1,207 @@
+"""The supervised connection: what ends it, how it comes back, and what it leaves behind."""
+
+import asyncio
+import threading
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from dtq.broker.consumer import Consumer
+from dtq.broker.publisher import Publisher
+from dtq.domain.errors import Unavailable
+from hack.stack.rabbitmq import RabbitMQ
+from tests.broker.world import World, bodies, control, eventually, running, take, up
+
+BOUND_SECONDS = 5.0
+"""How late, in seconds, an answer may be that was promised after 1 s: the machine may be busy."""
+
+
+async def cut_and_back(broker: RabbitMQ, how: str) -> None:
+    """Make the broker go away, wait until everybody knows, and bring it back."""
+    if how == "stop_app":
+        await control(broker, "stop_app")
+        await control(broker, "start_app")
+    else:
+        await asyncio.to_thread(broker.kill)
+        await asyncio.to_thread(broker.start)
+
+
+async def is_down(publisher: Publisher, consumer: Consumer) -> bool:
+    return not publisher.link.is_up and not consumer.is_consuming
+
+
+@pytest.mark.parametrize("how", ["kill -9", "stop_app"])
+async def test_links_come_back_by_themselves_and_nothing_confirmed_is_lost(
+    own_world: World, broker: RabbitMQ, how: str
+) -> None:
+    publisher, consumer = own_world.publisher(), own_world.consumer("high")
+    async with running(publisher.link, consumer.link):
+        assert await publisher.publish([own_world.message(f"{n}") for n in range(20)]) == [None] * 20
+        cut = asyncio.ensure_future(cut_and_back(broker, how))
+        await eventually(lambda: is_down(publisher, consumer), "both links know")
+        with pytest.raises(Unavailable):
+            await publisher.check()
+        assert (await publisher.publish([own_world.message()]))[0] is not None, "no confirm without a broker"
+        await cut
+        await up(publisher.link)
+        await up(consumer.link)
+        assert await publisher.publish([own_world.message("urgent", "high")]) == [None]
+        assert bodies(await take(consumer, 1)) == ["urgent"]
+        assert own_world.count("dq_broker_reconnects_total", purpose="publish") >= 1
+    other = own_world.consumer("default")
+    async with running(other.link):
+        assert sorted(bodies(await take(other, 20))) == sorted(f"{n}" for n in range(20))
+
+
+async def test_a_connection_closed_by_the_broker_comes_back(world: World) -> None:
+    publisher, consumer = world.publisher(), world.consumer()
+    async with running(publisher.link, consumer.link):
+        await eventually(lambda: _are_known(world, 2), "the management interface knows both")
+        for one in await world.management_call("GET", f"/api/vhosts/{world.vhost}/connections"):
+            await world.management_call("DELETE", f"/api/connections/{quote(one['name'], safe='')}")
+
+        async def both_noticed() -> bool:
+            counts = [world.count("dq_broker_reconnects_total", purpose=one) for one in ("publish", "consume")]
+            return all(count >= 1 for count in counts)
+
+        await eventually(both_noticed, "both links noticed")
+        await up(publisher.link)
+        await up(consumer.link)
+        assert await publisher.publish([world.message("again")]) == [None]
+        assert bodies(await take(consumer, 1)) == ["again"]
+
+
+async def test_publishing_and_consuming_have_connections_of_their_own(world: World) -> None:
+    publisher, consumer = world.publisher(), world.consumer()
+    async with running(publisher.link, consumer.link):
+        await eventually(lambda: _are_known(world, 2), "the management interface knows both")
+        assert sorted(await world.connections()) == ["dtq-consume", "dtq-publish"]
+
+
+async def test_a_blocked_publisher_is_refused_in_time_while_consuming_goes_on(
+    own_world: World, broker: RabbitMQ
+) -> None:
+    publisher, consumer = own_world.publisher(timeout_seconds=1.0), own_world.consumer("default")
+    async with running(publisher.link, consumer.link):
+        await publisher.publish([own_world.message(f"{n}") for n in range(3)])
+        await publisher.check()
+        try:
+            await control(broker, "set_vm_memory_high_watermark", "0")
+            loop = asyncio.get_running_loop()
+            asked_at = loop.time()
+            (refused,) = await publisher.publish([own_world.message("late")])
+            assert refused == "no confirm within 1 s"
+            assert loop.time() - asked_at < BOUND_SECONDS
+            # RabbitMQ says that it blocks only to those that publish meanwhile.
+            await eventually(publisher.link.is_blocked, "the publisher knows")
+            with pytest.raises(Unavailable, match="short of memory or disk"):
+                await publisher.check()
+            taken = await take(consumer, 3)
+            assert bodies(taken) == ["0", "1", "2"]
+            await consumer.ack(taken)
+            assert consumer.is_consuming
+        finally:
+            await control(broker, "set_vm_memory_high_watermark", "0.4")
+
+        async def is_free() -> bool:
+            return not await publisher.link.is_blocked()
+
+        await eventually(is_free, "the publisher is free again")
+        await publisher.check()
+        assert await publisher.publish([own_world.message("now")]) == [None]
+        # Not confirmed is not lost: the broker read it once it was well again.
+        assert bodies(await take(consumer, 2)) == ["late", "now"]
+
+
+async def test_a_broker_that_does_not_answer_holds_nobody_up(own_world: World, broker: RabbitMQ) -> None:
+    publisher = own_world.publisher(timeout_seconds=1.0)
+    async with running(publisher.link):
+        await publisher.publish([own_world.message()])
+        await asyncio.to_thread(broker.pause)
+        try:
+            loop = asyncio.get_running_loop()
+            asked_at = loop.time()
+            results = await publisher.publish([own_world.message() for _ in range(10)])
+            assert results == ["no confirm within 1 s"] * 10
+            assert loop.time() - asked_at < BOUND_SECONDS
+        finally:
+            await asyncio.to_thread(broker.resume)
+        assert await publisher.publish([own_world.message()]) == [None]
+
+
+async def test_a_link_that_may_not_declare_says_so_and_tries_again(world: World) -> None:
+    await world.permit(configure="^$")
+    publisher = world.publisher()
+    stop = asyncio.Event()
+    task = asyncio.ensure_future(publisher.link.run(stop))
+    try:
+
+        async def has_tried() -> bool:
+            assert not task.done(), "a missing right must not end the process"
+            return world.count("dq_broker_reconnects_total", purpose="publish") >= 2
+
+        await eventually(has_tried, "it tries again")
+        assert not publisher.link.is_up
+        await world.permit(configure=".*")
+        await up(publisher.link)
+    finally:
+        stop.set()
+        await task
+
+
+async def test_a_wrong_password_is_no_crash_and_is_not_told(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    world.url = world.url.replace(world.url.split(":")[2].split("@")[0], "s3cret-and-wrong")
+    publisher = world.publisher()
+    stop = asyncio.Event()
+    task = asyncio.ensure_future(publisher.link.run(stop))
+
+    async def has_tried() -> bool:
+        return world.count("dq_broker_reconnects_total", purpose="publish") >= 1
+
+    await eventually(has_tried, "it tries again")
+    stop.set()
+    await task
+    told = "".join(capsys.readouterr())
+    assert "broker link is down" in told
+    assert "s3cret" not in told
+
+
+async def test_a_link_that_never_connected_ends_when_told(world: World) -> None:
+    world.url = "amqp://nobody:nothing@127.0.0.1:1/none"
+    stop = asyncio.Event()
+    task = asyncio.ensure_future(world.publisher().link.run(stop))
+
+    async def has_tried() -> bool:
+        return world.count("dq_broker_reconnects_total", purpose="publish") >= 1
+
+    await eventually(has_tried, "it tries again")
+    stop.set()
+    async with asyncio.timeout(BOUND_SECONDS):
+        await task
+
+
+async def test_starting_and_stopping_a_hundred_times_leaves_nothing_behind(world: World) -> None:
+    async with running(world.publisher().link, world.consumer().link):
+        pass
+    before = _held()
+    for _ in range(100):
+        publisher, consumer = world.publisher(), world.consumer()
+        async with running(publisher.link, consumer.link):
+            assert await publisher.publish([world.message()]) == [None]
+            await consumer.ack(await take(consumer, 1))
+            await consumer.renew()
+            await consumer.drain()
+
+    async def is_all_gone() -> bool:
+        return all(now <= then for now, then in zip(_held(), before, strict=True))
+
+    await eventually(is_all_gone, f"tasks, threads and descriptors are back at {before}, not {_held()}", 10)
+
+
+def _held() -> tuple[int, int, int]:
+    return len(asyncio.all_tasks()), threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def _are_known(world: World, count: int) -> bool:
+    return len(await world.connections()) == count

@@ -1,0 +1,183 @@
+"""Publishing: a confirm means that the message is kept, and everything else is told, in time."""
+
+import asyncio
+from uuid import uuid4
+
+import pytest
+from pamqp.commands import Basic
+
+from dtq.broker import wakeups
+from dtq.broker.publisher import Message
+from dtq.domain.errors import Unavailable
+from dtq.domain.topology import retry_queue
+from tests.broker.world import World, eventually, running, spec_of, take
+
+
+async def test_a_confirmed_message_is_kept_once_and_persistently(world: World) -> None:
+    publisher = world.publisher()
+    async with running(publisher.link):
+        assert await publisher.publish([world.message(f"{n}") for n in range(500)]) == [None] * 500
+        async with world.raw() as connection:
+            channel = await connection.channel()
+            first = await channel.basic_get("tasks.default")
+            assert first.header.properties.delivery_mode == 2
+            assert first.header.properties.message_id
+            answer = await channel.queue_declare("tasks.default", passive=True)
+            assert answer.message_count == 499
+        assert world.count("dq_publish_total", result="ok") == 500
+
+
+async def test_windows_of_many_publishers_of_one_process_do_not_mix(world: World) -> None:
+    publisher = world.publisher()
+    async with running(publisher.link):
+        windows = [[world.message(f"{n}.{k}", queue) for k in range(20)] for n in range(10) for queue in ("high", "no")]
+        results = await asyncio.gather(*(publisher.publish(window) for window in windows))
+        for window, result in zip(windows, results, strict=True):
+            known = window[0].routing_key == "high"
+            assert [one is None for one in result] == [known] * 20
+
+
+async def test_a_message_that_no_queue_is_bound_for_is_told_as_returned(world: World) -> None:
+    publisher = world.publisher()
+    async with running(publisher.link):
+        results = await publisher.publish([world.message("a"), world.message("b", "unknown"), world.message("c")])
+        assert results == [None, "returned: no queue is bound for it", None]
+
+
+async def test_a_binding_deleted_by_hand_is_mended_by_the_publish_that_finds_it_missing(world: World) -> None:
+    publisher = world.publisher()
+    async with running(publisher.link):
+        await world.unbind("tasks.direct", "tasks.default", "default")
+        assert await publisher.publish([world.message("a")]) == [None]
+        assert world.count("dq_publish_total", result="returned") == 1
+
+
+async def test_a_queue_deleted_by_hand_is_mended_by_the_publish_that_finds_it_missing(world: World) -> None:
+    publisher = world.publisher()
+    async with running(publisher.link):
+        world.lost.clear()
+        await world.delete_queue("tasks.default")
+        assert await publisher.publish([world.message("a")]) == [None]
+        assert ("default", "default") in world.lost, "what was in it is to be published again"
+        assert world.count("dq_topology_repairs_total") >= 1
+
+
+async def test_an_exchange_deleted_by_hand_is_mended_by_the_publish_that_finds_it_missing(world: World) -> None:
+    publisher = world.publisher()
+    async with running(publisher.link):
+        await world.delete_exchange("tasks.direct")
+        assert await publisher.publish([world.message("a")]) == [None]
+
+
+async def test_a_window_that_meets_a_missing_exchange_ends_in_time_and_the_exchange_comes_back(world: World) -> None:
+    publisher = world.publisher()
+    async with running(publisher.link):
+        await world.delete_exchange("tasks.direct")
+
+        # Frames that cross the closing of their channel may cost the connection: then the link declares.
+        async def all_are_kept() -> bool:
+            async with asyncio.timeout(10):
+                return await publisher.publish([world.message(f"{n}") for n in range(50)]) == [None] * 50
+
+        await eventually(all_are_kept, "the exchange is back")
+
+
+async def test_an_exchange_that_nobody_declares_is_told_and_the_next_window_passes(world: World) -> None:
+    publisher = world.publisher()
+    async with running(publisher.link):
+        results = await publisher.publish([world.message("a", exchange="stranger")])
+        assert results == ["the exchange is missing"]
+        assert await publisher.publish([world.message("b")]) == [None]
+
+
+@pytest.mark.parametrize("kind", ["Quorum", "Classic"])
+async def test_a_full_queue_refuses_and_goes_on_once_there_is_room(world: World, kind: str) -> None:
+    world.spec = spec_of(queues=[{"name": "default", "type": kind, "maxLength": 3}])
+    publisher = world.publisher()
+    async with running(publisher.link):
+        # A quorum queue takes a few more than its length before it refuses.
+        results = [(await publisher.publish([world.message(f"{n}")]))[0] for n in range(30)]
+        refused = [one for one in results if one is not None]
+        assert set(refused) == {"refused by the broker: the queue is full"}
+        assert results[:3] == [None] * 3
+        assert world.count("dq_publish_total", result="refused") == len(refused)
+        consumer = world.consumer("default")
+        async with running(consumer.link):
+            taken = await take(consumer, results.count(None))
+            assert len(taken) == results.count(None), "nothing confirmed was dropped, nothing refused was kept"
+            await consumer.ack(taken)
+
+            async def is_taken() -> bool:
+                return await publisher.publish([world.message("room")]) == [None]
+
+            await eventually(is_taken, "there is room again")
+
+
+async def test_without_a_broker_a_publish_is_refused_at_once(world: World) -> None:
+    world.url = "amqp://nobody:nothing@127.0.0.1:1/none"
+    publisher = world.publisher()
+    with pytest.raises(Unavailable, match="not connected"):
+        await publisher.check()
+    with pytest.raises(Unavailable, match="not connected"):
+        await publisher.declare()
+    async with asyncio.timeout(1):
+        results = await publisher.publish([world.message("a"), world.message("b")])
+    assert [str(one).startswith("not connected") for one in results] == [True, True]
+    assert world.count("dq_publish_total", result="lost") == 2
+
+
+async def test_publishing_without_the_right_to_declare_is_told_and_raises_nothing(world: World) -> None:
+    publisher = world.publisher()
+    async with running(publisher.link):
+        await world.delete_queue("tasks.default")
+        await world.permit(configure="^$")
+        assert await publisher.publish([world.message("a")]) == ["returned: no queue is bound for it"]
+        assert await publisher.publish([world.message("a", "high")]) == [None]
+
+
+async def test_a_retry_waits_its_rung_and_comes_back_to_its_queue(world: World) -> None:
+    world.spec = spec_of(retry={"delaysSeconds": [1, 3600]})
+    publisher, consumer = world.publisher(), world.consumer()
+    async with running(publisher.link, consumer.link):
+        slow, quick, jittered = (uuid4() for _ in range(3))
+        messages = [
+            wakeups.retry("tasks", "high", slow, "a.b", rung=3600, delay_seconds=3600),
+            wakeups.retry("tasks", "high", quick, "a.b", rung=1, delay_seconds=1),
+            # Jitter shortens the message's own TTL within its rung.
+            wakeups.retry("tasks", "default", jittered, "a.b", rung=3600, delay_seconds=0.3),
+        ]
+        loop = asyncio.get_running_loop()
+        sent_at = loop.time()
+        assert await publisher.publish(messages) == [None] * 3
+        taken = await take(consumer, 2)
+        assert [(one.queue, str(quick) in one.body.decode()) for one in taken] == [("default", False), ("high", True)]
+        assert loop.time() - sent_at > 0.9, "not before its delay"
+        await consumer.ack(taken)
+        assert await take(consumer, 1, seconds=0.5) == [], "an hour is an hour"
+        async with world.raw() as connection:
+            answer = await (await connection.channel()).queue_declare(retry_queue("tasks", "high", 3600), passive=True)
+            assert answer.message_count == 1
+
+
+async def test_a_dead_letter_arrives_in_the_dead_letter_queue_with_its_routing_key(world: World) -> None:
+    publisher = world.publisher()
+    async with running(publisher.link):
+        assert await publisher.publish([wakeups.dead_letter("tasks", "high", uuid4(), "a.b")]) == [None]
+        async with world.raw() as connection:
+            message = await (await connection.channel()).basic_get("tasks.dlq")
+            assert isinstance(message.delivery, Basic.GetOk)
+            assert message.delivery.routing_key == "high"
+
+
+async def test_a_message_larger_than_a_frame_arrives_whole(world: World) -> None:
+    publisher, consumer = world.publisher(), world.consumer()
+    async with running(publisher.link, consumer.link):
+        assert await publisher.publish([world.message("x" * 400_000)]) == [None]
+        (delivery,) = await take(consumer, 1)
+        assert len(delivery.body) == 400_000
+
+
+async def test_nothing_to_publish_is_no_error(world: World) -> None:
+    publisher = world.publisher()
+    empty: list[Message] = []
+    assert await publisher.publish(empty) == []

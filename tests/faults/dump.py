@@ -6,7 +6,8 @@ It must never go through a proxy, and must not be called before the system is qu
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -26,6 +27,9 @@ from tests.faults.world import DELAYS_SECONDS, MANIFESTS, MAX_ATTEMPTS, VHOST, W
 DEAD_LETTERS_MAX: Final = 100_000
 """Most dead letters read; a run makes far fewer."""
 DLQ: Final = f"/api/queues/{VHOST}/{quote('tasks.dlq')}"
+SCRAPE_SECONDS: Final = 10.0
+"""Longest wait for the metrics of a process, in seconds."""
+_COUNTED: Final = ("_total", "_count", "_sum", "_bucket")
 _TABLES: Final = {
     "tasks": "SELECT to_jsonb(t) FROM tasks t ORDER BY id",
     "events": "SELECT to_jsonb(e) FROM task_events e ORDER BY id",
@@ -33,7 +37,9 @@ _TABLES: Final = {
 }
 
 
-async def dump(world: World, folder: Path, *, handler_offset: int, started_at: float) -> None:
+async def dump(
+    world: World, folder: Path, *, handler_offset: int, started_at: float, metrics_before: list[Metric]
+) -> None:
     """Write tasks, events, workers, dead letters, metrics, what was declared, what the processes logged, and what the
     handlers noted since `handler_offset`.
     """
@@ -44,7 +50,7 @@ async def dump(world: World, folder: Path, *, handler_offset: int, started_at: f
     finally:
         await connection.close()
     history.write(folder, "dlq", await asyncio.to_thread(_dead_letters, world.rabbitmq.management))
-    history.write(folder, "metrics", [sample async for sample in _metrics(world)])
+    history.write(folder, "metrics", _since(metrics_before, await scrape(world)))
     history.write(folder, "types", _policies())
     history.write(folder, "exits", world.exits)
     history.write(folder, "declared", await asyncio.to_thread(_declared, world.rabbitmq.management))
@@ -95,16 +101,32 @@ def _policies() -> list[TypePolicy]:
     ]
 
 
-async def _metrics(world: World) -> AsyncIterator[Metric]:
-    async with httpx2.AsyncClient(timeout=10) as client:
+def _since(before: list[Metric], now: list[Metric]) -> list[Metric]:
+    """Return what was counted since; a gauge is what it is."""
+    known = {_identity(one): one.value for one in before if one.name.endswith(_COUNTED)}
+    return [replace(one, value=one.value - known.get(_identity(one), 0.0)) for one in now]
+
+
+def _identity(metric: Metric) -> tuple[int, str, tuple[tuple[str, str], ...]]:
+    return metric.pid, metric.name, tuple(sorted(metric.labels.items()))
+
+
+async def scrape(world: World) -> list[Metric]:
+    """Return the metrics of every process; none of one that does not answer, which is a problem of its own."""
+    found: list[Metric] = []
+    async with httpx2.AsyncClient(timeout=SCRAPE_SECONDS) as client:
         for name, member in world.members.items():
-            text = (await client.get(f"http://{member.address}/metrics")).text
-            for family in text_string_to_metric_families(text):
-                for sample in family.samples:
-                    yield Metric(
+            with suppress(httpx2.HTTPError):
+                text = (await client.get(f"http://{member.address}/metrics")).text
+                found += [
+                    Metric(
                         process=name,
                         pid=member.process.popen.pid,
                         name=sample.name,
                         labels=sample.labels,
                         value=sample.value,
                     )
+                    for family in text_string_to_metric_families(text)
+                    for sample in family.samples
+                ]
+    return found

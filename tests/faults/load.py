@@ -25,11 +25,11 @@ IN_FLIGHT_MAX: Final = 200
 AGAIN_SECONDS: Final = 0.5
 """Pause before the same key is posted again, in seconds."""
 MIX: Final = {
-    "fault.ok.v1": 46,
+    "fault.ok.v1": 50,
     "fault.thread.v1": 20,
     "fault.flaky.v1": 14,
-    "fault.slow.v1": 10,
-    "fault.process.v1": 5,
+    "fault.slow.v1": 9,
+    "fault.process.v1": 2,
     "fault.fail.v1": 5,
 }
 """How often each task type is posted, in percent."""
@@ -94,21 +94,20 @@ class Load:
     accepted: int = 0
     _ops: int = 0
     _calls: int = 0
-    _asking: set["asyncio.Task[None]"] = field(default_factory=set)
     _doubtful: dict[int, Question] = field(default_factory=dict)
 
     async def post(self, stop: asyncio.Event) -> None:
         """Post at the given pace until `stop`, then wait for the answers that are due."""
         limits = httpx2.Limits(max_connections=IN_FLIGHT_MAX, max_keepalive_connections=IN_FLIGHT_MAX)
-        async with httpx2.AsyncClient(timeout=ANSWER_SECONDS, limits=limits) as client:
+        places = asyncio.Semaphore(IN_FLIGHT_MAX)
+        async with (
+            httpx2.AsyncClient(timeout=ANSWER_SECONDS, limits=limits) as client,
+            asyncio.TaskGroup() as asking,
+        ):
             while not stop.is_set():
-                if len(self._asking) < IN_FLIGHT_MAX:
-                    asking = asyncio.create_task(self._ask(client, self._question()))
-                    self._asking.add(asking)
-                    asking.add_done_callback(self._asking.discard)
+                await places.acquire()
+                asking.create_task(self._ask(client, self._question())).add_done_callback(lambda _: places.release())
                 await wait(stop, self.chance.uniform(0.5, 1.5) / self.per_second)
-            while self._asking:
-                await asyncio.wait(self._asking)
 
     async def resolve(self, seconds: float) -> int:
         """Post again what is in doubt and has a key, for a bounded time; return how much is left in doubt."""
@@ -138,11 +137,13 @@ class Load:
         address = self.addresses[self.chance.randrange(len(self.addresses))]
         self._calls += 1
         number, started_at, began = self._calls, time.time(), time.monotonic()
-        answer, error = None, None
+        answer: httpx2.Response | None = None
+        heard: dict[str, Any] = {}
         try:
             answer = await client.post(f"http://{address}/enqueue", json=question.body)
+            heard = _heard(answer)
         except httpx2.HTTPError as broken:
-            error = f"{type(broken).__name__}: {broken}"
+            heard = {"error": f"{type(broken).__name__}: {broken}"}
         seconds = time.monotonic() - began
         self.record(
             Call(
@@ -155,12 +156,11 @@ class Load:
                 key=question.key,
                 queue=question.queue,
                 run_at=question.run_at,
-                error=error,
-                **({} if answer is None else _heard(answer)),
+                **heard,
             )
         )
         self.slowest_seconds = max(self.slowest_seconds, seconds)
-        self.statuses[answer.status_code if answer else 0] += 1
+        self.statuses[0 if answer is None else answer.status_code] += 1
         if answer is not None and answer.status_code == httpx2.codes.CREATED:
             self.accepted += 1
             self._doubtful.pop(question.op, None)

@@ -28,6 +28,8 @@ LOOK_SECONDS: Final = 10.0
 """Longest question to the database, in seconds."""
 WINDOW_SECONDS: Final = 3.0
 """Over how long a throughput is taken, in seconds."""
+SYSTEM: Final = "system"
+"""Under which name a sample says what no single process can tell."""
 _COUNTS: Final = """
 SELECT count(*) FILTER (WHERE status NOT IN ('ENQUEUED', 'RUNNING')) AS finished,
     count(*) FILTER (WHERE status IN ('ENQUEUED', 'RUNNING')) AS open,
@@ -99,7 +101,7 @@ class Observer:
         self._record(
             Sample(
                 at=at,
-                process="system",
+                process=SYSTEM,
                 connections=self._connections(progress),
                 finished_total=progress.finished if progress else None,
             )

@@ -8,12 +8,13 @@ import random
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final
 
 from dtq.runtime.loops import wait
-from tests.faults.dump import clear, dump
+from tests.faults.checker import check_folder
+from tests.faults.dump import clear, dump, scrape
 from tests.faults.history import Call, Injected, Lines, Sample
 from tests.faults.injectors import inject
 from tests.faults.load import Load
@@ -32,9 +33,8 @@ RESOLVE_SECONDS: Final = 60.0
 QUIET_SECONDS: Final = 150.0
 """How long the accepted tasks may take to come to their end after the load, in seconds: a lease, a reap and a few
 retries for the last, and the relay's and the topology watch's rounds before them."""
-ANSWER_SECONDS_MAX: Final = 20.0
-"""Longest answer to a request, in seconds: connect, statement, publish, declare, publish again and undo, each at
-its bound."""
+PROBLEMS_MAX: Final = 20
+"""Most broken promises that an outcome tells; the history tells them all."""
 ANSWERS: Final = (0, 201, 503)
 """What a well-formed request may meet: no answer from a process that is not there, a task, or a refusal for now."""
 
@@ -45,7 +45,7 @@ class Outcome:
 
     Attributes:
         problems: what is wrong, in words; none means that all promises held.
-        per_second: tasks that came to their end a second before the first fault.
+        per_second: tasks that were accepted a second.
         ready_seconds: from the last fault's end until every process was ready; None: never.
         recovered_seconds: from there until the throughput was back; None: never.
         statuses: answers to the client by HTTP status, "0" for none.
@@ -64,10 +64,6 @@ class Outcome:
     slowest_seconds: float = 0.0
     statuses: dict[str, int] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
-
-
-Check = Callable[[Path], tuple[list[str], dict[str, int]]]
-"""Decides a history: what is wrong, and what was counted."""
 
 
 class Run:
@@ -100,12 +96,13 @@ class Run:
         self._observer = Observer(world, record=samples.write)
         self.outcome = Outcome(name=folder.name, seed=schedule.seed, faults=[str(fault) for fault in schedule.faults])
 
-    async def go(self, check: Check, *, least_seconds: float = 0.0) -> Outcome:
+    async def go(self, *, least_seconds: float = 0.0) -> Outcome:
         """Run to the end; the load lasts `least_seconds` at the least."""
-        began, started_at = time.monotonic(), time.time()
         self._world.begin()
+        metrics_before = await scrape(self._world)
         handler_log = self._world.system.handler_log
         offset = handler_log.stat().st_size if handler_log.exists() else 0
+        began, started_at = time.monotonic(), time.time()
         stop_load, stop_observer = asyncio.Event(), asyncio.Event()
         with self._stack:
             async with asyncio.TaskGroup() as parts:
@@ -116,13 +113,16 @@ class Run:
                 await self._recover()
                 await wait(asyncio.Event(), max(0.0, began + least_seconds - time.monotonic()))
                 stop_load.set()
+                self.outcome.per_second = round(self._load.accepted / (time.monotonic() - began), 2)
                 await posting
                 await self._come_to_rest()
                 watching.cancel()
                 stop_observer.set()
                 await observing
-        await dump(self._world, self._folder, handler_offset=offset, started_at=started_at)
-        self._conclude(check, began)
+        await dump(
+            self._world, self._folder, handler_offset=offset, started_at=started_at, metrics_before=metrics_before
+        )
+        self._conclude(began)
         await clear(self._world)
         return self.outcome
 
@@ -161,7 +161,6 @@ class Run:
 
     async def _come_to_rest(self) -> None:
         """Ask again what is in doubt, and wait until every task is at its end."""
-        self.outcome.per_second = self._observer.per_second
         if left := await self._load.resolve(RESOLVE_SECONDS):
             self.outcome.problems.append(f"{left} requests with a key got no 201 within {RESOLVE_SECONDS:g} s")
         began = time.monotonic()
@@ -182,7 +181,7 @@ class Run:
             await wait(asyncio.Event(), SAMPLE_SECONDS / 2)
         return round(time.monotonic() - since, 1)
 
-    def _conclude(self, check: Check, began: float) -> None:
+    def _conclude(self, began: float) -> None:
         outcome, load = self.outcome, self._load
         outcome.seconds = round(time.monotonic() - began, 1)
         outcome.slowest_seconds = round(load.slowest_seconds, 2)
@@ -190,7 +189,6 @@ class Run:
         outcome.problems += self._world.crashed
         if wrong := {status: count for status, count in load.statuses.items() if status not in ANSWERS}:
             outcome.problems.append(f"answers that no fault excuses: {wrong}")
-        if load.slowest_seconds > ANSWER_SECONDS_MAX:
-            outcome.problems.append(f"a request took {load.slowest_seconds:.1f} s")
-        problems, outcome.counts = check(self._folder)
-        outcome.problems += problems
+        verdict = check_folder(self._folder)
+        outcome.counts = asdict(verdict.counts)
+        outcome.problems += verdict.problems[:PROBLEMS_MAX]

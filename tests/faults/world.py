@@ -5,6 +5,7 @@ It must never lose a process silently: one that ends without being told to is st
 
 import asyncio
 import os
+import signal
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
@@ -130,7 +131,9 @@ class World:
             member.process.kill()
         else:
             code = await asyncio.to_thread(member.process.terminate)
-            if code:
+            if code == -signal.SIGTERM and not member.process.log.stat().st_size:
+                told = "kill"  # it had not begun: Python was still loading it
+            elif code:
                 self.crashed.append(f"{name} ended with {code} after SIGTERM, not with 0:\n{_tail(member)}")
         self._ended(member, told, time.monotonic() - began)
 

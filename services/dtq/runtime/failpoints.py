@@ -164,7 +164,7 @@ async def _act(point: Failpoint) -> None:
         case "raise":
             raise InjectedBug(f"failpoint {point.name}")
         case "unavailable":
-            raise Unavailable(f"failpoint {point.name}")
+            raise Unavailable(f"failpoint {point.name}", in_doubt=True)
         case "hang":
             await asyncio.Event().wait()
         case "slow":

@@ -1,0 +1,18 @@
+# Breaking dtq on purpose; `python -m tests.faults --help` says more. Variables:
+# SCHEDULES=40, FIRST=0 (the first seed), LANES=2 (systems side by side), FAULTS_STATE=folder
+.PHONY: faults faults-long faults-report
+SCHEDULES := 40
+FIRST := 0
+LANES := 2
+FAULTS_STATE := .faults
+FAULTS := $(PYTHON) -m tests.faults --lanes $(LANES)
+
+faults: $(VENV) packages ## Random fault schedules on real processes (SCHEDULES=40; about 15 minutes)
+	$(FAULTS) --state $(FAULTS_STATE)/short --fresh schedules --first $(FIRST) --count $(SCHEDULES)
+
+faults-long: $(VENV) packages ## 200 schedules, a kill loop and a soak; goes on where it was interrupted
+	$(FAULTS) --state $(FAULTS_STATE)/long long
+	$(FAULTS) --state $(FAULTS_STATE)/long report
+
+faults-report: $(VENV) ## Write docs/fault-report.md from what the long run has found so far
+	$(FAULTS) --state $(FAULTS_STATE)/long report

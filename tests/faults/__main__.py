@@ -1,0 +1,78 @@
+"""Owns the command line of the fault runs: `python -m tests.faults --help`."""
+
+import argparse
+import asyncio
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+from tests.faults import report
+from tests.faults.campaign import Campaign, Job
+from tests.faults.regressions import REGRESSIONS
+from tests.faults.schedule import generate, kill_loop
+from tests.support.system import REPOSITORY
+
+PER_SECOND: Final = 15.0
+REPORT: Final = REPOSITORY / "docs" / "fault-report.md"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description="Break dtq on purpose.")
+    parser.add_argument("--state", type=Path, default=Path(".faults"), help="where results and histories are kept")
+    parser.add_argument("--fresh", action="store_true", help="forget what an earlier run left there")
+    parser.add_argument("--lanes", type=int, default=2, help="systems that are broken side by side")
+    parser.add_argument("--per-second", type=float, default=PER_SECOND, help="requests a second on each of them")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="COMMAND")
+    schedules = verbs.add_parser("schedules", help="what once failed, then the schedules of consecutive seeds")
+    schedules.add_argument("--first", type=int, default=0, help="the first seed")
+    schedules.add_argument("--count", type=int, default=40, help="how many in all")
+    long = verbs.add_parser("long", help="a kill loop, a soak, and many schedules")
+    long.add_argument("--kill-loop-minutes", type=float, default=30.0)
+    long.add_argument("--soak-minutes", type=float, default=15.0)
+    long.add_argument("--count", type=int, default=200, help="how many schedules")
+    verbs.add_parser("report", help=f"write {REPORT.relative_to(REPOSITORY)} from the results")
+    return parser
+
+
+def _schedules(first: int, count: int) -> list[Job]:
+    known = [Job(name=f"regression-{at}", schedule=one.schedule) for at, one in enumerate(REGRESSIONS)]
+    seeds = range(first, first + max(0, count - len(known)))
+    return [*known, *(Job(name=f"seed-{seed}", schedule=generate(seed)) for seed in seeds)]
+
+
+def _jobs(given: argparse.Namespace) -> list[Job]:
+    if given.verb == "schedules":
+        return _schedules(given.first, given.count)
+    soak_seconds = given.soak_minutes * 60
+    return [
+        Job(name="kill-loop", schedule=kill_loop(0, given.kill_loop_minutes * 60)),
+        Job(name="soak", schedule=kill_loop(0, 0), least_seconds=soak_seconds),
+        *_schedules(0, given.count),
+    ]
+
+
+def main() -> int:
+    """Do what was asked for; the exit code is 1 if a promise was broken."""
+    given = _parser().parse_args()
+    if given.fresh:
+        shutil.rmtree(given.state, ignore_errors=True)
+    campaign = Campaign(given.state, per_second=given.per_second, say=_say)
+    if given.verb == "report":
+        report.write(campaign.outcomes(), campaign.runs, REPORT)
+        return 0
+    asyncio.run(campaign.run(_jobs(given), lanes=given.lanes))
+    failed = [outcome for outcome in campaign.outcomes() if outcome.problems]
+    _say(f"{len(campaign.outcomes())} runs, {len(failed)} failed")
+    return 1 if failed else 0
+
+
+def _say(line: str) -> None:
+    """Show a line with the time."""
+    sys.stdout.write(f"{time.strftime('%H:%M:%S')} {line}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""Owns drawing lines over time as SVG: small, without a library, readable on a light and on a dark page.
+
+Pure. It must never decide what is worth drawing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+from xml.sax.saxutils import escape
+
+WIDTH: Final = 960
+HEIGHT: Final = 260
+LEFT: Final = 56
+BOTTOM: Final = 34
+TOP: Final = 34
+RIGHT: Final = 12
+COLOURS: Final = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#8c564b", "#e377c2")
+TICKS: Final = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One line: a name, and points of (seconds, value) in the order of time."""
+
+    name: str
+    points: Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """Something that happened: drawn as a band behind the lines.
+
+    Attributes:
+        heavy: drawn strongly; for what is rare among many.
+    """
+
+    since: float
+    until: float
+    heavy: bool = False
+
+
+def draw(title: str, lines: Sequence[Line], marks: Sequence[Mark] = (), *, unit: str) -> str:
+    """Return an SVG picture of lines over time."""
+    points = [point for line in lines for point in line.points]
+    seconds = max([1.0, *(at for at, _ in points), *(mark.until for mark in marks)])
+    most = max([1.0, *(value for _, value in points)]) * 1.05
+
+    def x(at: float) -> float:
+        return round(LEFT + at / seconds * (WIDTH - LEFT - RIGHT), 1)
+
+    def y(value: float) -> float:
+        return round(HEIGHT - BOTTOM - value / most * (HEIGHT - BOTTOM - TOP), 1)
+
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif">',
+        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/><g font-size="12">',
+        f'<text x="{LEFT}" y="18" font-weight="bold">{escape(title)}</text>',
+    ]
+    for mark in marks:
+        width = max(1.5, x(mark.until) - x(mark.since))
+        parts.append(
+            f'<rect x="{x(mark.since)}" y="{TOP}" width="{width:.1f}" height="{HEIGHT - TOP - BOTTOM}" '
+            f'fill="{"#d62728" if mark.heavy else "#ff7f0e"}" opacity="{0.45 if mark.heavy else 0.18}"/>'
+        )
+    for tick in range(TICKS + 1):
+        at, value = seconds * tick / TICKS, most * tick / TICKS
+        parts.append(f'<text x="{x(at)}" y="{HEIGHT - 14}" text-anchor="middle" fill="#555">{_time(at)}</text>')
+        parts.append(f'<text x="{LEFT - 6}" y="{y(value) + 4}" text-anchor="end" fill="#555">{value:.0f}</text>')
+        parts.append(f'<path d="M{LEFT} {y(value)}H{WIDTH - RIGHT}" stroke="#ddd"/>')
+    for number, line in enumerate(lines):
+        colour = COLOURS[number % len(COLOURS)]
+        path = " ".join(f"{x(at)},{y(value)}" for at, value in line.points)
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.4"/>')
+        parts.append(
+            f'<text x="{WIDTH - RIGHT - 150 * (len(lines) - 1 - number)}" y="18" text-anchor="end" fill="{colour}">'
+            f"{escape(line.name)}</text>"
+        )
+    parts.append(f'<text x="4" y="{TOP - 4}" fill="#555">{escape(unit)}</text></g></svg>')
+    return "\n".join(parts) + "\n"
+
+
+def rates(counted: Sequence[tuple[float, float]], window_seconds: float) -> list[tuple[float, float]]:
+    """Return the growth of a counter a second, over windows of that length."""
+    found: list[tuple[float, float]] = []
+    start = 0
+    for number, (at, value) in enumerate(counted):
+        while number > start + 1 and at - counted[start + 1][0] >= window_seconds:
+            start += 1
+        before_at, before = counted[start]
+        if at - before_at >= window_seconds / 2:
+            found.append((at, max(0.0, (value - before) / (at - before_at))))
+    return found
+
+
+def slope(points: Sequence[tuple[float, float]]) -> float:
+    """Return by how much a value grows a second, by least squares; 0 of fewer than two points."""
+    if len(points) < 2:
+        return 0.0
+    mean_at = sum(at for at, _ in points) / len(points)
+    mean = sum(value for _, value in points) / len(points)
+    spread = sum((at - mean_at) ** 2 for at, _ in points)
+    return sum((at - mean_at) * (value - mean) for at, value in points) / spread if spread else 0.0
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

@@ -1,0 +1,36 @@
+"""Owns the schedules that once broke a promise, each as small as it could be made. They run before all others.
+
+They are written out rather than kept as seeds: the generator may change, they must not.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from tests.faults.schedule import Fault, Kind, Schedule
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Regression:
+    """A schedule that failed, and what it found."""
+
+    schedule: Schedule
+    found: str
+
+
+REGRESSIONS: Final = (
+    Regression(
+        schedule=Schedule(seed=7, faults=(Fault(kind=Kind.NET_HALF_CLOSE, target="api.amqp", at_seconds=2.0),)),
+        found="requests waited 40 s for publishes on a half-open connection, until its heartbeat failed",
+    ),
+    Regression(
+        schedule=Schedule(seed=10, faults=(Fault(kind=Kind.BROKER_WIPED, at_seconds=2.0, seconds=0.5),)),
+        found="a vhost that was made anew, and refused declarations for a moment, was answered with 500",
+    ),
+    Regression(
+        schedule=Schedule(
+            seed=0,
+            faults=(Fault(kind=Kind.NET_ANSWERS_LOST, target="api.postgres", at_seconds=2.0, seconds=3.0),),
+        ),
+        found="a task whose undoing got no answer was promised with a 201, although the row was gone",
+    ),
+)

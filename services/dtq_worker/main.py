@@ -59,9 +59,50 @@ async def run(settings: Settings) -> None:
     handlers = registry.load(settings.worker_handlers)
     stop = stop_on_signals()
     async with Database(settings.db_dsn.get_secret_value(), name="dtq-worker") as database:
-        queue_sets = await _queue_sets(database, settings, stop)
+        queue_sets = await Start(settings, database).queue_sets(stop)
         if queue_sets is not None:
             await Worker(settings, database, handlers, queue_sets).run(stop)
+
+
+class Start:
+    """The wait for Postgres and for the queues that this worker is to consume: alive, and not ready."""
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self._settings = settings
+        self._database = database
+        self._reason = "just started"
+
+    async def queue_sets(self, stop: asyncio.Event) -> Mapping[str, QueueSetSpec] | None:
+        """Return the queue sets of our vhost once one of our queues is declared; None if `stop` came first."""
+        over = asyncio.Event()
+        app = probe_app(CollectorRegistry(), ready=self._trouble, alive=_no_trouble)
+        async with asyncio.TaskGroup() as parts:
+            parts.create_task(serve_until(over, server(app, self._settings.worker_http_port, grace_seconds=1)))
+            found = await self._found(stop)
+            over.set()
+        return found
+
+    async def _found(self, stop: asyncio.Event) -> Mapping[str, QueueSetSpec] | None:
+        settings, failures = self._settings, 0
+        while not stop.is_set():
+            try:
+                await ensure_default(self._database, settings)
+                found = (await catalog.load(self._database)).queue_sets
+                ours = {name: spec for name, spec in found.items() if spec.vhost == settings.rmq_vhost}
+                same = [spec for spec in ours.values() if spec.namespace == settings.rmq_namespace]
+                if set(settings.queues) & {queue.name for spec in same for queue in spec.queues}:
+                    return ours
+                names = ", ".join(settings.queues)
+                self._reason = f"none of QUEUES ({names}) is declared with prefix {settings.rmq_namespace}"
+            except Unavailable as error:
+                self._reason = str(error)
+            failures += 1
+            _log.warning("waiting to start", reason=self._reason)
+            await wait(stop, backoff_seconds(failures))
+        return None
+
+    async def _trouble(self) -> dict[str, str]:
+        return {"start": self._reason}
 
 
 class Worker:
@@ -129,7 +170,7 @@ class Worker:
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop`; then stop consuming, let handlers end, record them, and end the lease."""
         stop_finishing, stop_rest = asyncio.Event(), asyncio.Event()
-        app = probe_app(self.registry, ready=self._trouble, alive=self._no_trouble)
+        app = probe_app(self.registry, ready=self._trouble, alive=_no_trouble)
         serving = server(app, self._settings.worker_http_port, grace_seconds=1)
         self.lease.start()
         async with asyncio.TaskGroup() as parts:
@@ -171,9 +212,6 @@ class Worker:
             trouble["rmq"] = "not consuming from every queue"
         return trouble
 
-    async def _no_trouble(self) -> dict[str, str]:
-        return {}
-
     async def _refresh(self) -> bool:
         """Follow changes of the queue sets: declare and subscribe anew."""
         revision = await catalog.revision(self._database)
@@ -199,6 +237,10 @@ class Worker:
             self._metrics.lag.set(max(0.0, time.monotonic() - before - LAG_SECONDS))
 
 
+async def _no_trouble() -> dict[str, str]:
+    return {}
+
+
 def _subscriptions(settings: Settings, queue_sets: Mapping[str, QueueSetSpec]) -> list[Subscription]:
     """Return the queues to consume, in the order of QUEUES: those of the set with our prefix."""
     spec = next(one for one in queue_sets.values() if one.namespace == settings.rmq_namespace)
@@ -208,31 +250,6 @@ def _subscriptions(settings: Settings, queue_sets: Mapping[str, QueueSetSpec]) -
         for name in settings.queues
         if name in declared
     ]
-
-
-async def _queue_sets(database: Database, settings: Settings, stop: asyncio.Event) -> Mapping[str, QueueSetSpec] | None:
-    """Return the queue sets of our vhost, waiting for Postgres and for the queues we are to consume."""
-    failures = 0
-    while not stop.is_set():
-        try:
-            await ensure_default(database, settings)
-            found = (await catalog.load(database)).queue_sets
-            ours = {name: spec for name, spec in found.items() if spec.vhost == settings.rmq_vhost}
-            declared = [
-                queue.name
-                for spec in ours.values()
-                if spec.namespace == settings.rmq_namespace
-                for queue in spec.queues
-            ]
-            if set(settings.queues) & set(declared):
-                return ours
-            reason = f"none of QUEUES ({', '.join(settings.queues)}) is declared with prefix {settings.rmq_namespace}"
-        except Unavailable as error:
-            reason = str(error)
-        failures += 1
-        _log.warning("waiting to start", reason=reason)
-        await wait(stop, backoff_seconds(failures))
-    return None
 
 
 def main(settings: Settings) -> None:

@@ -42,6 +42,19 @@ async def test_a_task_is_accepted_run_and_shown(declared: System) -> None:
     assert [event["event"] for event in answer["events"]] == ["ENQUEUED", "RUNNING", "SUCCEEDED"]
 
 
+async def test_a_worker_that_waits_for_its_queues_is_alive_says_so_and_can_be_stopped(declared: System) -> None:
+    worker = declared.worker(QUEUES="nowhere")
+
+    async def says_why() -> bool:
+        status, _, told = await call(f"http://{worker.address}/readyz")
+        return (status, told) == (503, {"status": "degraded", "start": why})
+
+    why = "none of QUEUES (nowhere) is declared with prefix tasks"
+    await eventually(says_why, "the worker says why it is not ready", 60)
+    assert (await call(f"http://{worker.address}/livez"))[0] == 200
+    assert await asyncio.to_thread(worker.terminate) == 0
+
+
 async def test_a_task_whose_worker_is_killed_runs_again_and_succeeds(declared: System) -> None:
     api, first = declared.api(), declared.worker()
     await api.ready()

@@ -1,0 +1,180 @@
+"""Owns the workers under test: ours, the one in Go of examples/, or the command of CONFORMANCE_WORKER.
+
+A worker is told where things are by DB_DSN and RMQ_*; it serves the types of `handlers.py` from queue tasks.default.
+"""
+
+import asyncio
+import json
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from tests.support.system import REPOSITORY, Process, System, call, eventually, free_port
+
+GIVEN = os.environ.get("CONFORMANCE_WORKER")
+WORKERS = ["given"] if GIVEN else ["dtq", "go"]
+MANIFESTS = """
+apiVersion: dtq.dev/v1alpha1
+kind: QueueSet
+metadata: {name: default}
+spec:
+  vhost: VHOST
+  queues: [{name: default}]
+  retry: {delaysSeconds: [1]}
+---
+apiVersion: dtq.dev/v1alpha1
+kind: TaskType
+metadata: {name: conform.ok.v1}
+---
+apiVersion: dtq.dev/v1alpha1
+kind: TaskType
+metadata: {name: conform.fail.v1}
+spec: {maxAttempts: 2, backoff: {delaysSeconds: [1]}}
+---
+apiVersion: dtq.dev/v1alpha1
+kind: TaskType
+metadata: {name: conform.slow.v1}
+spec: {maxAttempts: 3, timeoutSeconds: 30, backoff: {delaysSeconds: [1]}}
+---
+apiVersion: dtq.dev/v1alpha1
+kind: TaskType
+metadata: {name: conform.other.v1}
+"""
+
+
+@pytest.fixture(scope="session")
+def go_worker(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The worker in Go, built."""
+    program = tmp_path_factory.mktemp("worker-go") / "worker"
+    command = ["go", "build", "-trimpath", "-o", str(program), "."]
+    done = subprocess.run(
+        command, cwd=REPOSITORY / "examples/worker-go", capture_output=True, text=True, check=False,
+        env=os.environ | {"CGO_ENABLED": "0"}, timeout=900,
+    )  # fmt: skip
+    assert done.returncode == 0, f"go build failed, is Go 1.25 or newer installed? {done.stderr}"
+    return [str(program)]
+
+
+@pytest.fixture(params=WORKERS)
+def command(request: pytest.FixtureRequest) -> list[str]:
+    """The command that starts the worker under test."""
+    match request.param:
+        case "go":
+            built: list[str] = request.getfixturevalue("go_worker")
+            return built
+        case "dtq":
+            return [sys.executable, "-m", "dtq_cli", "worker"]
+        case _:
+            assert GIVEN is not None
+            return shlex.split(GIVEN)
+
+
+@dataclass(slots=True, kw_only=True)
+class Bench:
+    """An API, and workers under test."""
+
+    system: System
+    command: list[str]
+    api: Process
+    dsn: str
+    broker: Any
+
+    def worker(self) -> "subprocess.Popen[bytes]":
+        """Start a worker."""
+        number = len(list(self.system.folder.glob("under-test-*.log")))
+        with (self.system.folder / f"under-test-{number}.log").open("wb") as out:
+            popen = subprocess.Popen(
+                self.command, env=self.system.environ | {"WORKER_HTTP_PORT": f"127.0.0.1:{free_port()}"},
+                stdout=out, stderr=out,
+            )  # fmt: skip
+        self.system.stack.callback(popen.wait)
+        self.system.stack.callback(popen.kill)
+        return popen
+
+    async def enqueue(self, type_: str, payload: Any) -> str:
+        """Store a task and return its id."""
+        status, _, body = await call(f"http://{self.api.address}/enqueue", {"type": type_, "payload": payload})
+        assert status == 201, body
+        return str(body["id"])
+
+    async def task(self, id_: str) -> Any:
+        """The task as the API shows it."""
+        return (await call(f"http://{self.api.address}/tasks/{id_}"))[2]
+
+    async def events(self, id_: str) -> list[str]:
+        """The names of a task's events, in order."""
+        found = (await call(f"http://{self.api.address}/tasks/{id_}/events"))[2]
+        return [event["event"] for event in found["events"]]
+
+    async def until(self, id_: str, status: str, seconds: float = 60.0) -> Any:
+        """The task, once it has that status."""
+
+        async def reached() -> bool:
+            return bool((await self.task(id_))["status"] == status)
+
+        await eventually(reached, f"{id_} is {status}; logs are in {self.system.folder}", seconds)
+        return await self.task(id_)
+
+    async def sql(self, statement: str, *args: Any) -> list[asyncpg.Record]:
+        """Run a statement."""
+        connection = await asyncpg.connect(self.dsn)
+        try:
+            rows: list[asyncpg.Record] = await connection.fetch(statement, *args)
+        finally:
+            await connection.close()
+        return rows
+
+    async def publish(self, body: str) -> None:
+        """Put a message into the work queue."""
+        message = {
+            "properties": {"delivery_mode": 2},
+            "routing_key": "default",
+            "payload": body,
+            "payload_encoding": "string",
+        }
+        path = f"/api/exchanges/{self.broker.vhost}/tasks.direct/publish"
+        await asyncio.to_thread(self.broker.management.call, "POST", path, message)
+
+    async def leased(self, count: int = 1) -> None:
+        """Wait until so many workers hold a lease."""
+
+        async def held() -> bool:
+            (row,) = await self.sql("SELECT count(*) FROM workers WHERE lease_expires_at > now()")
+            return int(row[0]) >= count
+
+        await eventually(held, f"{count} leases", 60.0)
+
+
+@pytest.fixture
+def system(tmp_path: Path, dsn: str, broker_vhost: Any) -> Iterator[System]:
+    environ = dict(os.environ) | {
+        "DB_DSN": dsn,
+        "RMQ_USER": broker_vhost.user,
+        "RMQ_PASS": broker_vhost.password,
+        "RMQ_HOST": broker_vhost.host,
+        "RMQ_PORT": str(broker_vhost.port),
+        "RMQ_VHOST": broker_vhost.vhost,
+        "WORKER_HANDLERS": "tests.conformance.handlers",
+        "PYTHONPATH": str(REPOSITORY),
+        "WORKER_DRAIN": "5s",
+    }
+    with ExitStack() as stack:
+        yield System(folder=tmp_path, environ=environ, handler_log=tmp_path / "none", stack=stack)
+
+
+@pytest.fixture
+async def bench(system: System, command: list[str], dsn: str, broker_vhost: Any) -> Bench:
+    """Everything but a worker."""
+    system.run("apply", "-f", "-", stdin=MANIFESTS.replace("VHOST", json.dumps(broker_vhost.vhost)))
+    api = system.api()
+    await api.ready()
+    return Bench(system=system, command=command, api=api, dsn=dsn, broker=broker_vhost)

@@ -9,7 +9,7 @@ STACK := $(PYTHON) -m hack.stack
 # Where Postgres and RabbitMQ come from: native or compose; empty means the best that works here.
 PROVIDER :=
 # What needs a cluster, or what one is made of; `make test` leaves it to `make test-cluster`.
-CLUSTER_SUITES := tests/cluster/test_control_plane.py tests/operator tests/auth/test_token_review.py
+CLUSTER_SUITES := tests/cluster/test_control_plane.py tests/operator tests/auth/test_token_review.py tests/conformance
 # What needs a whole cluster with nodes: `make e2e` (hack/e2e.mk).
 NODE_SUITES := tests/e2e
 # Given to pytest, for example: make test ARGS='-k backoff'
@@ -72,7 +72,8 @@ bench: $(VENV) ## Plain figures of this machine, beside a running stack (make up
 fmt: $(VENV) ## Format, and mend what can be mended
 	$(PYTHON) -m ruff check --fix-only
 	$(PYTHON) -m ruff format
-verify: lint types test ## All of it
+verify: lint types test test-cluster ## All of it, as CI runs it
+	$(MAKE) faults SCHEDULES=8
 clean: ## Delete caches and the Python environment; the stack's data stays
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

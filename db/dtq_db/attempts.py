@@ -18,7 +18,7 @@ from dtq.domain.decisions import Decision
 from dtq.domain.errors import Stale
 from dtq.domain.limits import CLAIM_EARLY_SECONDS, LEASE_SECONDS
 from dtq.domain.manifests import BackoffSpec
-from dtq_db.connections import Lane, connect, translated
+from dtq_db.connections import Dsn, Lane, connect, translated
 from dtq_db.queries import query
 
 LEASE_GONE: Final = "DTQ01"
@@ -153,7 +153,7 @@ async def dead_lettered(lane: Lane, versions: dict[UUID, datetime]) -> None:
 class LeaseStore:
     """The worker's own row, on a connection of its own that nothing else can hold up."""
 
-    def __init__(self, dsn: str) -> None:
+    def __init__(self, dsn: Dsn) -> None:
         self._dsn = dsn
         self._connection: asyncpg.Connection[asyncpg.Record] | None = None
 

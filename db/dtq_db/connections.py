@@ -5,7 +5,7 @@ is unknown: only the caller knows whether that is safe.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, Self
 
@@ -83,7 +83,11 @@ def translated(*, sent: bool = True) -> Iterator[None]:
         raise
 
 
-async def connect(dsn: str, *, name: str) -> "asyncpg.Connection[asyncpg.Record]":
+Dsn = str | Callable[[], str]
+"""A DSN, or what returns the one in force now: a password may be rotated while the process runs."""
+
+
+async def connect(dsn: Dsn, *, name: str) -> "asyncpg.Connection[asyncpg.Record]":
     """Open one connection whose sessions cannot hang.
 
     Raises:
@@ -91,7 +95,7 @@ async def connect(dsn: str, *, name: str) -> "asyncpg.Connection[asyncpg.Record]
     """
     with translated(sent=False):
         return await asyncpg.connect(
-            dsn,
+            _in_force(dsn),
             timeout=CONNECT_SECONDS,
             command_timeout=STATEMENT_SECONDS + 1,
             server_settings=_SERVER_SETTINGS | {"application_name": name},
@@ -104,7 +108,7 @@ class Lane:
     It connects when it is first used and again after it broke.
     """
 
-    def __init__(self, dsn: str, *, name: str) -> None:
+    def __init__(self, dsn: Dsn, *, name: str) -> None:
         self._dsn = dsn
         self._name = name
         self._lock = asyncio.Lock()
@@ -154,7 +158,7 @@ class Lane:
 class Database:
     """The pool of one process and the lanes it has handed out."""
 
-    def __init__(self, dsn: str, *, name: str) -> None:
+    def __init__(self, dsn: Dsn, *, name: str) -> None:
         self.dsn = dsn
         self.name = name
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
@@ -163,7 +167,7 @@ class Database:
     async def __aenter__(self) -> Self:
         """Prepare the pool without connecting: a process may start before its database."""
         self._pool = asyncpg.create_pool(
-            self.dsn,
+            connect=self._connect,
             min_size=0,
             max_size=POOL_MAX,
             timeout=CONNECT_SECONDS,
@@ -180,6 +184,9 @@ class Database:
             await lane.close()
         if self._pool is not None:
             self._pool.terminate()
+
+    async def _connect(self, *_: Any, **options: Any) -> "asyncpg.Connection[asyncpg.Record]":
+        return await asyncpg.connect(_in_force(self.dsn), **options)
 
     def lane(self, purpose: str) -> Lane:
         """Return a new lane; it is closed with the database."""
@@ -211,6 +218,10 @@ class Database:
             except asyncpg.ReadOnlySQLTransactionError:
                 await self._pool.expire_connections()
                 raise
+
+
+def _in_force(dsn: Dsn) -> str:
+    return dsn if isinstance(dsn, str) else dsn()
 
 
 async def _close(connection: "asyncpg.Connection[asyncpg.Record]") -> None:

@@ -30,6 +30,10 @@ class Conflict(Exception):
     """The object is not what we thought: gone, re-created, or changed meanwhile."""
 
 
+class Refused(RuntimeError):
+    """The API server does not accept the object, and will not next time."""
+
+
 class Kube:
     """A session with the API server."""
 
@@ -56,6 +60,15 @@ class Kube:
         except Conflict:
             return None
         return found
+
+    async def create(self, kind: str, namespace: str, body: Object) -> None:
+        """Create an object.
+
+        Raises:
+            Conflict: it exists, or the kind is not defined here.
+            Refused: it is not valid.
+        """
+        await self._request("POST", _path(kind, namespace), body=body)
 
     async def list_metadata(self, kind: str, namespace: str | None) -> list[Object]:
         """Return the metadata of every object of a kind, read consistently."""
@@ -181,6 +194,8 @@ async def _checked(answer: aiohttp.ClientResponse) -> Any:
         )
     if answer.status == HTTPStatus.FORBIDDEN:
         raise Unavailable(f"the Kubernetes API forbids it, check the operator's Role: {text}", 30)
+    if answer.status in (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY):
+        raise Refused(f"the Kubernetes API answered {answer.status}: {text}")
     raise RuntimeError(f"the Kubernetes API answered {answer.status}: {text}")
 
 

@@ -20,6 +20,7 @@ from dtq.runtime.probes import probe_app, serve_until, server
 from dtq.runtime.settings import Settings
 from dtq_db.connections import Database
 from dtq_operator.backends import Backends
+from dtq_operator.bootstrap import create_absent, read
 from dtq_operator.crd import GROUP, VERSION
 from dtq_operator.events import COMPONENT, Events
 from dtq_operator.kube import PLURALS, Kube, login
@@ -43,7 +44,7 @@ async def run(settings: Settings) -> None:
     stop = stop_on_signals()
     kopf_settings = configure()
     async with (
-        Database(settings.db_dsn.get_secret_value(), name="dtq-operator") as database,
+        Database(lambda: settings.dsn, name="dtq-operator") as database,
         Kube(kopf_settings) as kube,
     ):
         await Operator(settings, kopf_settings, database, kube).run(stop)
@@ -64,6 +65,7 @@ class Operator:
         self._pace = pace or Pace()
         self._kopf_settings = kopf_settings
         self._kube = kube
+        self._bootstrap = read(settings.bootstrap_file) if settings.bootstrap_file else []
         self.registry = CollectorRegistry()
         self.metrics = OperatorMetrics(self.registry)
         self.store = Store()
@@ -102,6 +104,7 @@ class Operator:
             parts.create_task(every(self._settings.resync_seconds, self.sweep.once, stop, name="sweep"))
             parts.create_task(every(self._pace.scaling_seconds, self.scaler.once, stop, name="scaling"))
             parts.create_task(every(self._pace.measure_seconds, self._measure, stop, name="metrics"))
+            parts.create_task(create_absent(self._kube, self._bootstrap, stop))
             _log.info("operator watches", namespaces=self._settings.watch_namespaces or "all")
             await self._watch(stop)
             stop.set()

@@ -43,7 +43,7 @@ _log = structlog.get_logger(__name__)
 
 async def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT."""
-    async with Database(settings.db_dsn.get_secret_value(), name="dtq-api") as database:
+    async with Database(lambda: settings.dsn, name="dtq-api") as database:
         api = Api(settings, database)
         await api.run(stop_on_signals())
 
@@ -59,7 +59,7 @@ class Api:
         self.catalog = CatalogCache(database)
         self.keeper = Keeper(queue_sets=self.queue_sets, on_lost=self._on_lost, metrics=broker_metrics)
         self.publisher = Publisher(
-            settings.rmq_url,
+            lambda: settings.rmq_url,
             declare=self.keeper.declare,
             metrics=broker_metrics,
             timeout_seconds=settings.publish_timeout_seconds,

@@ -18,6 +18,7 @@ from dtq.domain.errors import Stale, Unavailable
 from dtq.domain.limits import LEASE_MARGIN_SECONDS, LEASE_RENEW_SECONDS, LEASE_SECONDS
 from dtq.runtime import failpoints
 from dtq_db.attempts import LeaseStore
+from dtq_db.connections import Dsn
 
 RETRY_SECONDS: Final = 0.5
 """Pause after a renewal that failed, in seconds: several tries fit before the fence."""
@@ -38,7 +39,7 @@ class Lease:
 
     def __init__(
         self,
-        dsn: str,
+        dsn: Dsn,
         *,
         name: str,
         queues: Sequence[str],

@@ -58,7 +58,7 @@ async def run(settings: Settings) -> None:
     """
     handlers = registry.load(settings.worker_handlers)
     stop = stop_on_signals()
-    async with Database(settings.db_dsn.get_secret_value(), name="dtq-worker") as database:
+    async with Database(lambda: settings.dsn, name="dtq-worker") as database:
         queue_sets = await Start(settings, database).queue_sets(stop)
         if queue_sets is not None:
             await Worker(settings, database, handlers, queue_sets).run(stop)
@@ -124,13 +124,13 @@ class Worker:
         keeper = Keeper(queue_sets=lambda: self._queue_sets, on_lost=self._on_lost, metrics=broker_metrics)
         self._watch_lane = database.lane("watch")
         self.publisher = Publisher(
-            settings.rmq_url,
+            lambda: settings.rmq_url,
             declare=keeper.declare,
             metrics=broker_metrics,
             timeout_seconds=settings.publish_timeout_seconds,
         )
         self.consumer = Consumer(
-            settings.rmq_url,
+            lambda: settings.rmq_url,
             subscriptions=_subscriptions(settings, queue_sets),
             declare=keeper.declare,
             metrics=broker_metrics,
@@ -145,7 +145,7 @@ class Worker:
         )
         running: Counter[str] = Counter()
         self.lease = Lease(
-            settings.db_dsn.get_secret_value(),
+            lambda: settings.dsn,
             name=f"{socket.gethostname()}:{os.getpid()}",
             queues=settings.queues,
             types=sorted(handlers),

@@ -22,7 +22,7 @@ from dtq.domain.rows import queue_set_row, task_type_row
 from dtq.runtime.loops import wait
 from dtq.runtime.settings import load
 from dtq_api.main import Api
-from dtq_db.connections import Database
+from dtq_db.connections import Database, Dsn
 from dtq_db.resources import transaction
 from hack.stack.rabbitmq import USER, RabbitMQ
 from tests.api.conformance import conforms
@@ -181,7 +181,7 @@ def environ_of(dsn: str, broker: BrokerVhost, **more: str) -> dict[str, str]:
     } | more
 
 
-async def declare(dsn: str, vhost: str, types: Mapping[str, Mapping[str, Any]] = TYPES, **spec: Any) -> None:
+async def declare(dsn: Dsn, vhost: str, types: Mapping[str, Mapping[str, Any]] = TYPES, **spec: Any) -> None:
     """Write what a QueueSet `default` and these TaskTypes declare."""
     queue_set = QueueSet.model_validate(
         {

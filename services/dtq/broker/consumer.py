@@ -14,7 +14,7 @@ from typing import Final
 import structlog
 from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
 
-from dtq.broker.link import BROKER_ERRORS, SETUP_SECONDS, Link
+from dtq.broker.link import BROKER_ERRORS, SETUP_SECONDS, Link, Url
 from dtq.domain.errors import Unavailable
 from dtq.domain.fairness import take_weighted
 from dtq.runtime.metrics import BrokerMetrics
@@ -69,7 +69,7 @@ class Consumer:
 
     def __init__(
         self,
-        url: str,
+        url: Url,
         *,
         subscriptions: Sequence[Subscription],
         declare: Callable[[AbstractConnection], Awaitable[None]],

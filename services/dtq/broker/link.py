@@ -30,6 +30,9 @@ CLOSE_SECONDS: Final = 2.0
 BROKER_ERRORS: Final = (aiormq.exceptions.AMQPError, OSError, TimeoutError, RuntimeError)
 """What a broken connection raises; aiormq uses RuntimeError for a closed one."""
 
+Url = str | Callable[[], str]
+"""A broker's URL, or what returns the one in force now: a password may be rotated while the process runs."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -44,13 +47,13 @@ class Link:
 
     def __init__(
         self,
-        url: str,
+        url: Url,
         *,
         purpose: str,
         setup: Callable[[AbstractConnection], Awaitable[None]],
         metrics: BrokerMetrics,
     ) -> None:
-        self._url = str(URL(url).with_query(heartbeat=HEARTBEAT_SECONDS, name=f"dtq-{purpose}"))
+        self._url = url
         self._purpose = purpose
         self._setup = setup
         self._metrics = metrics
@@ -112,7 +115,9 @@ class Link:
         """Open one connection and watch it until it ends."""
         self._broken.clear()
         async with asyncio.timeout(CONNECT_SECONDS):
-            connection = await aiormq.connect(self._url)
+            url = self._url if isinstance(self._url, str) else self._url()
+            query = {"heartbeat": str(HEARTBEAT_SECONDS), "name": f"dtq-{self._purpose}"}
+            connection = await aiormq.connect(str(URL(url).with_query(query)))
         gone = asyncio.ensure_future(_closed(connection))
         try:
             async with asyncio.timeout(SETUP_SECONDS):

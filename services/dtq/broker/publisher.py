@@ -14,7 +14,7 @@ import structlog
 from aiormq.abc import AbstractChannel, AbstractConnection
 from pamqp.commands import Basic
 
-from dtq.broker.link import BROKER_ERRORS, SETUP_SECONDS, Link
+from dtq.broker.link import BROKER_ERRORS, SETUP_SECONDS, Link, Url
 from dtq.domain.errors import Rejected, Unavailable
 from dtq.runtime.metrics import BrokerMetrics
 
@@ -47,7 +47,7 @@ class Publisher:
 
     def __init__(
         self,
-        url: str,
+        url: Url,
         *,
         declare: Callable[[AbstractConnection], Awaitable[None]],
         metrics: BrokerMetrics,

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Self
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from pydantic import (
@@ -17,6 +17,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PrivateAttr,
     SecretStr,
     ValidationError,
     ValidationInfo,
@@ -184,6 +185,7 @@ class Settings(BaseModel):
     worker_drain_seconds: Seconds = Field(default=30.0, alias="WORKER_DRAIN")
     events_retention_days: int = Field(default=30, alias="EVENTS_RETENTION_DAYS", ge=1, le=3650)
     watch_namespaces: Csv = Field(default=(), alias="DTQ_WATCH_NAMESPACES")
+    bootstrap_file: Path | None = Field(default=None, alias="DTQ_BOOTSTRAP_FILE")
     resync_seconds: Seconds = Field(default=60.0, alias="DTQ_RESYNC_SECONDS")
     delete_give_up_seconds: Seconds = Field(default=900.0, alias="DTQ_DELETE_GIVE_UP")
     operator_http_port: Address = Field(default=("0.0.0.0", 8082), alias="DTQ_OPERATOR_HTTP_PORT")  # noqa: S104
@@ -192,6 +194,26 @@ class Settings(BaseModel):
     )
     log_format: Annotated[str, Field(pattern="^(json|console)$")] = Field(default="json", alias="DTQ_LOG_FORMAT")
     failpoints: Annotated[str, AfterValidator(_failpoints)] = Field(default="", alias="DTQ_FAILPOINTS")
+
+    _files: Mapping[str, Path] = PrivateAttr(default_factory=dict)
+
+    def with_files(self, files: Mapping[str, Path]) -> Self:
+        """Remember the file of each variable that came from one: credentials are read again when they are used."""
+        self._files = files
+        return self
+
+    @property
+    def dsn(self) -> str:
+        """The DSN, with the password; as its file says now, if it came from one."""
+        return self._now("DB_DSN", self.db_dsn.get_secret_value())
+
+    def _now(self, variable: str, at_start: str) -> str:
+        """Return a credential as its file says now: it may have been rotated since the start."""
+        path = self._files.get(variable)
+        try:
+            return (path and path.read_text(encoding="utf-8").strip()) or at_start
+        except (OSError, UnicodeDecodeError):
+            return at_start  # a Secret that is being replaced: whoever connects tries again
 
     @field_validator("backoff_max")
     @classmethod
@@ -239,9 +261,10 @@ class Settings(BaseModel):
 
     @property
     def rmq_url(self) -> str:
-        """The broker's URL; it holds the password."""
+        """The broker's URL; it holds user and password, as their files say now, if they came from files."""
         host = f"[{self.rmq_host}]" if ":" in self.rmq_host else self.rmq_host
-        user, password = quote(self.rmq_user, safe=""), quote(self.rmq_pass.get_secret_value(), safe="")
+        user = quote(self._now("RMQ_USER", self.rmq_user), safe="")
+        password = quote(self._now("RMQ_PASS", self.rmq_pass.get_secret_value()), safe="")
         scheme = "amqps" if self.rmq_tls == "on" else "amqp"
         return f"{scheme}://{user}:{password}@{host}:{self.rmq_port}/{quote(self.rmq_vhost, safe='')}"
 
@@ -270,7 +293,9 @@ def load(environ: Mapping[str, str], process: Process = Process.ANY) -> Settings
         raise Rejected(
             "InvalidSettings", f"the environment has {len(problems)} mistake(s):\n{listing}", tuple(problems)
         )
-    return settings
+    return settings.with_files(
+        {name: Path(environ[name + _FILE_SUFFIX]) for name in variable_names() if name + _FILE_SUFFIX in environ}
+    )
 
 
 def unknown_names(environ: Mapping[str, str]) -> list[str]:

@@ -1,0 +1,57 @@
+"""Bootstrap: queue sets and task types that an installation brings along.
+
+Owns making what is absent, once at the start. Must never change or restore anything: what is there, or was
+deleted since, belongs to people.
+"""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import structlog
+import yaml
+
+from dtq.domain.errors import Rejected, Unavailable
+from dtq.reconcile.parse import parse
+from dtq.runtime.loops import backoff_seconds, wait
+from dtq_operator.kube import Conflict, Kube, Object, Refused
+
+_log = structlog.get_logger(__name__)
+
+
+def read(file: Path) -> list[dict[str, Any]]:
+    """Return the manifests of a file, QueueSets first, as they are created.
+
+    Raises:
+        Rejected: `InvalidManifest`, or the file cannot be read.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise Rejected("InvalidSettings", f"DTQ_BOOTSTRAP_FILE cannot be read ({error.strerror}): check it") from error
+    parse(text)
+    return sorted((one for one in yaml.safe_load_all(text) if one), key=lambda one: str(one["kind"]))
+
+
+async def create_absent(kube: Kube, manifests: list[dict[str, Any]], stop: asyncio.Event) -> None:
+    """Create what is absent, waiting for the API server and for the definitions."""
+    for manifest in manifests:
+        failures = 0
+        while not stop.is_set() and not await _created(kube, manifest):
+            failures += 1
+            await wait(stop, backoff_seconds(failures))
+
+
+async def _created(kube: Kube, manifest: Object) -> bool:
+    kind, meta = manifest["kind"], manifest["metadata"]
+    try:
+        if await kube.get(kind, meta["namespace"], meta["name"]) is None:
+            await kube.create(kind, meta["namespace"], manifest)
+            _log.info("bootstrapped", kind=kind, name=meta["name"])
+    except Refused as error:
+        _log.error("not bootstrapped: the API server refuses it", kind=kind, name=meta["name"], reason=str(error))
+    except (Conflict, Unavailable) as error:
+        # Somebody else was quicker, or the definitions are not there yet.
+        _log.warning("bootstrap waits", kind=kind, name=meta["name"], reason=str(error))
+        return False
+    return True

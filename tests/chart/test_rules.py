@@ -1,0 +1,166 @@
+"""What the chart promises of every object, whatever is switched on."""
+
+import itertools
+from typing import Any
+
+import pytest
+
+from tests.chart import rendering
+from tests.chart.rendering import Object, containers, env, objects, objects_of, of_kind, pod_specs
+
+PODS = [
+    pytest.param(pod, spec, id=f"{name}-{pod}")
+    for name in rendering.VALUE_SETS
+    for pod, spec in pod_specs(objects_of(name)).items()
+]
+
+
+@pytest.mark.parametrize(("pod", "spec"), PODS)
+def test_every_pod_is_restricted(pod: str, spec: Object) -> None:
+    """What Pod Security's `restricted` asks, and more: a read-only root, no token that is not needed."""
+    security = spec["securityContext"]
+    assert security["runAsNonRoot"] is True
+    assert security["runAsUser"] == 10001
+    assert security["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert spec["enableServiceLinks"] is False
+    assert not any(spec.get(key) for key in ("hostNetwork", "hostPID", "hostIPC"))
+    needs_kubernetes = pod.endswith(("-operator", "-api"))
+    assert spec["automountServiceAccountToken"] is needs_kubernetes
+    for container in containers(spec):
+        own = container["securityContext"]
+        assert own["allowPrivilegeEscalation"] is False
+        assert own["readOnlyRootFilesystem"] is True
+        assert own["capabilities"] == {"drop": ["ALL"]}
+        assert set(container["resources"]) == {"requests", "limits"}
+        assert "memory" in container["resources"]["limits"]
+    kinds = {key for volume in spec.get("volumes", []) for key in volume if key != "name"}
+    assert kinds <= {"projected", "emptyDir", "secret", "configMap", "persistentVolumeClaim"}
+
+
+@pytest.mark.parametrize("spec", [one.values[1] for one in PODS])
+def test_no_secret_is_in_the_environment(spec: Object) -> None:
+    for container in containers(spec):
+        for one in container.get("env", []):
+            assert "secretKeyRef" not in str(one)
+        assert not {"DB_DSN", "RMQ_PASS", "RMQ_USER"} & set(env(container))
+
+
+@pytest.mark.parametrize("spec", [one.values[1] for one in PODS if "StatefulSet" not in str(one.values[0])])
+def test_every_mount_has_its_volume_and_every_port_of_a_probe_is_there(spec: Object) -> None:
+    volumes = {volume["name"] for volume in spec.get("volumes", [])}
+    for container in containers(spec):
+        mounts = [mount["name"] for mount in container.get("volumeMounts", [])]
+        assert set(mounts) <= volumes
+        paths = [mount["mountPath"] for mount in container.get("volumeMounts", [])]
+        assert len(set(paths)) == len(paths)
+        ports = {port["name"] for port in container.get("ports", [])}
+        for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+            if probe in container:
+                assert container[probe]["httpGet"]["port"] in ports
+
+
+@pytest.mark.parametrize("name", rendering.VALUE_SETS)
+def test_selectors_find_the_pods_they_mean(name: str) -> None:
+    found = objects_of(name)
+    labels = {
+        one["metadata"]["name"]: one["spec"]["template"]["metadata"]["labels"]
+        for one in found
+        if one["kind"] in {"Deployment", "StatefulSet"}
+    }
+    for one in found:
+        spec: Any = one.get("spec") or {}
+        if one["kind"] in {"Deployment", "StatefulSet", "PodDisruptionBudget"}:
+            wanted = spec["selector"]["matchLabels"]
+        elif one["kind"] == "Service":
+            wanted = spec["selector"]
+        else:
+            continue
+        matching = [pod for pod, own in labels.items() if wanted.items() <= own.items()]
+        assert matching == [one["metadata"]["name"]], (one["kind"], matching)
+
+
+@pytest.mark.parametrize("name", rendering.VALUE_SETS)
+def test_every_namespaced_object_names_its_namespace(name: str) -> None:
+    cluster_wide = {"CustomResourceDefinition", "ClusterRole", "ClusterRoleBinding"}
+    for one in objects_of(name):
+        if one["kind"] not in cluster_wide:
+            assert one["metadata"]["namespace"] in {"dtq", "shop", "billing"}, one["metadata"]["name"]
+
+
+def test_replicas_are_left_to_whoever_scales() -> None:
+    deployments = of_kind(objects_of("operator-scaling"), "Deployment") | of_kind(objects_of("keda"), "Deployment")
+    scaled = {name for name, one in deployments.items() if "replicas" not in one["spec"]}
+    pools = ("one", "two", "three", "mail", "reports")
+    # The API of one set is scaled by CPU, that of the other has its fixed number.
+    assert scaled == {f"dtq-worker-{pool}" for pool in pools}
+    assert "replicas" not in of_kind(objects_of("operator-scaling"), "Deployment")["dtq-api"]["spec"]
+    assert of_kind(objects_of("minimal"), "Deployment")["dtq-worker-default"]["spec"]["replicas"] == 1
+
+
+@pytest.mark.parametrize("seconds", [1, 60, 3600])
+def test_a_pod_that_ends_waits_for_the_longest_task_of_its_pool(seconds: int) -> None:
+    found = objects({"workers": {"pools": {"default": {"longestTaskSeconds": seconds}}}})
+    spec = pod_specs(found)["Deployment/dtq-worker-default"]
+    drain = int(env(spec["containers"][0])["WORKER_DRAIN"].removesuffix("s"))
+    assert drain == seconds
+    assert spec["terminationGracePeriodSeconds"] == drain + 30
+
+
+def test_a_pool_overrides_only_what_it_names() -> None:
+    pools = {"plain": None, "own": {"queues": ["high"], "podDisruptionBudget": {"enabled": False}, "replicas": 0}}
+    found = objects({"workers": {"defaults": {"prefetch": 8}, "pools": pools | {"default": None}}})
+    deployments = of_kind(found, "Deployment")
+    own = env(deployments["dtq-worker-own"]["spec"]["template"]["spec"]["containers"][0])
+    assert (own["QUEUES"], own["WORKER_PREFETCH"], own["WORKER_CONCURRENCY"]) == ("high", "8", "8")
+    assert deployments["dtq-worker-own"]["spec"]["replicas"] == 0
+    assert "dtq-worker-own" not in of_kind(found, "PodDisruptionBudget")
+    assert "dtq-worker-plain" in of_kind(found, "PodDisruptionBudget")
+
+
+def test_a_scaled_object_asks_the_api_for_each_queue() -> None:
+    found = of_kind(objects_of("keda"), "ScaledObject")
+    mail, reports = found["dtq-worker-mail"]["spec"], found["dtq-worker-reports"]["spec"]
+    assert [one["metadata"]["url"] for one in mail["triggers"]] == [
+        f"http://dtq-api.dtq.svc:8080/queues/{queue}/scaling?queue_set=default" for queue in ("high", "default")
+    ]
+    assert {one["metadata"]["authMode"] for one in mail["triggers"]} == {"bearer"}
+    assert mail["minReplicaCount"] == 0
+    assert mail["fallback"] == {"failureThreshold": 3, "replicas": 1, "behavior": "currentReplicasIfHigher"}
+    metadata = reports["triggers"][0]["metadata"]
+    assert (metadata["protocol"], metadata["queueName"]) == ("http", "tasks.reports")
+    assert metadata["excludeUnacknowledged"] == "false"
+    assert set(of_kind(objects_of("keda"), "TriggerAuthentication")) == {"dtq-api", "dtq-rabbitmq"}
+
+
+@pytest.mark.parametrize(("install", "keep"), list(itertools.product([True, False], repeat=2)))
+def test_definitions_come_and_stay_as_asked(*, install: bool, keep: bool) -> None:
+    found = of_kind(objects({"crds": {"install": install, "keep": keep}}), "CustomResourceDefinition")
+    assert bool(found) is install
+    for one in found.values():
+        assert ("helm.sh/resource-policy" in one["metadata"].get("annotations", {})) is keep
+
+
+def test_the_chart_holds_the_definitions_as_they_are() -> None:
+    for file in (rendering.ROOT / "crds").glob("*.yaml"):
+        assert (rendering.CHART / "files/crds" / file.name).read_text() == file.read_text(), "run make crds"
+
+
+def test_the_migration_has_a_new_name_when_it_migrates_to_something_else() -> None:
+    names = {
+        next(iter(of_kind(objects(values), "Job")))
+        for values in ({}, {"image": {"tag": "2"}}, {"migrations": {"existingSecret": "owner"}})
+    }
+    assert len(names) == 3
+
+
+def test_pods_wait_for_the_schema_and_only_the_job_may_change_it() -> None:
+    specs = pod_specs(objects({"migrations": {"existingSecret": "owner", "existingSecretKey": "uri"}}))
+    for pod, spec in specs.items():
+        if pod.startswith("Deployment"):
+            assert spec["initContainers"][0]["args"] == ["migrate", "--check", "--wait", "15m"]
+        secrets = {
+            one["secret"]["name"]
+            for one in spec["volumes"][0].get("projected", {}).get("sources", [])
+            if "secret" in one
+        }
+        assert ("owner" in secrets) is pod.startswith("Job"), pod

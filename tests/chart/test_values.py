@@ -1,0 +1,108 @@
+"""Bad values are refused with words that say what to do; every switch does its one thing; the README tells them all."""
+
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+from hack.chart import paths
+from tests.chart import rendering
+from tests.chart.rendering import objects, objects_of, refusal
+
+REFUSED = [
+    ({"database": {"existingSecret": ""}}, "database.existingSecret: name a Secret that holds the DSN"),
+    ({"rabbitmq": {"existingSecret": ""}}, "rabbitmq.existingSecret: name a Secret"),
+    ({"rabbitmq": {"host": ""}}, "rabbitmq.host: say where RabbitMQ is"),
+    ({"api": {"auth": {"tokenReview": False}}}, "nobody could sign in"),
+    ({"api": {"ingress": {"enabled": True}}}, "api.ingress.host"),
+    ({"replicaCount": 3}, "replicaCount"),
+    ({"api": {"auth": {"enabled": False}}}, "enabled"),
+    ({"api": {"replicas": 0}}, "replicas"),
+    ({"workers": {"pools": {"Upper": {}}}}, "Upper"),
+    ({"workers": {"pools": {"default": {"queues": []}}}}, "queues"),
+    ({"workers": {"pools": {"default": {"autoscaling": {"mode": "magic"}}}}}, "mode"),
+    ({"workers": {"pools": {"default": {"longestTaskSeconds": 0}}}}, "longestTaskSeconds"),
+    ({"config": {"DB_DSN": "postgresql://a:b@c/d"}}, "DB_DSN"),
+    ({"config": {"lower": "x"}}, "lower"),
+    ({"image": {"digest": "latest"}}, "digest"),
+    ({"rabbitmq": {"port": "amqp"}}, "port"),
+]
+
+TOGGLES = [
+    (
+        {"operator": {"enabled": False}},
+        {"Deployment/dtq-operator", "Role/dtq-operator", "RoleBinding/dtq-operator", "ServiceAccount/dtq-operator"},
+        set(),
+    ),
+    ({"migrations": {"enabled": False}}, {"Job/dtq-migrate-*", "ServiceAccount/dtq-migrate"}, set()),
+    ({"test": {"enabled": False}}, {"Pod/dtq-test"}, set()),
+    ({"api": {"podDisruptionBudget": {"enabled": False}}}, {"PodDisruptionBudget/dtq-api"}, set()),
+    ({"api": {"autoscaling": {"enabled": True}}}, set(), {"HorizontalPodAutoscaler/dtq-api"}),
+    ({"api": {"ingress": {"enabled": True, "host": "a.example"}}}, set(), {"Ingress/dtq-api"}),
+    ({"api": {"auth": {"policy": {"grants": []}}}}, set(), {"ConfigMap/dtq-policy"}),
+    ({"monitoring": {"serviceMonitor": {"enabled": True}}}, set(), {"ServiceMonitor/dtq-api"}),
+    ({"monitoring": {"podMonitor": {"enabled": True}}}, set(), {"PodMonitor/dtq"}),
+    ({"monitoring": {"prometheusRule": {"enabled": True}}}, set(), {"PrometheusRule/dtq"}),
+    ({"monitoring": {"dashboard": {"enabled": True}}}, set(), {"ConfigMap/dtq-dashboards"}),
+    ({"bootstrap": {"queueSets": [{"name": "a", "spec": {"namespace": "a"}}]}}, set(), {"ConfigMap/dtq-bootstrap"}),
+    (
+        {"networkPolicy": {"enabled": True}},
+        set(),
+        {f"NetworkPolicy/dtq-{one}" for one in ("api", "operator", "worker", "migrate")},
+    ),
+    (
+        {"demo": {"postgres": {"enabled": True}}},
+        set(),
+        {f"{kind}/dtq-demo-postgres" for kind in ("Secret", "Service", "StatefulSet")},
+    ),
+    (
+        {"demo": {"rabbitmq": {"enabled": True}}},
+        set(),
+        {f"{kind}/dtq-demo-rabbitmq" for kind in ("Secret", "Service", "StatefulSet", "ConfigMap")},
+    ),
+]
+
+
+def names(found: tuple[rendering.Object, ...]) -> set[str]:
+    return {re.sub(r"migrate-[0-9a-f]{8}$", "migrate-*", f"{one['kind']}/{one['metadata']['name']}") for one in found}
+
+
+@pytest.mark.parametrize(("values", "words"), REFUSED)
+def test_bad_values_are_refused(values: dict[str, Any], words: str) -> None:
+    assert words in refusal(values)
+
+
+@pytest.mark.parametrize(("values", "without", "with_"), TOGGLES, ids=[str(one[0]) for one in TOGGLES])
+def test_a_switch_changes_just_the_objects_it_is_about(
+    values: dict[str, Any], without: set[str], with_: set[str]
+) -> None:
+    before, after = names(objects_of("minimal")), names(objects(values))
+    assert before - after == without
+    assert after - before == with_
+
+
+@pytest.mark.parametrize("name", rendering.VALUE_SETS)
+def test_lint_has_nothing_to_say(name: str) -> None:
+    done = rendering.run("lint", "--strict", str(rendering.CHART), "--values", str(rendering.values_file(name)))
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_readme_tells_every_value() -> None:
+    table = re.findall(r"^\| `([^`]+)` \|", (rendering.CHART / "README.md").read_text(), re.MULTILINE)
+    values = yaml.safe_load((rendering.CHART / "values.yaml").read_text())
+    assert table == [path for path, _ in paths(values)]
+
+
+def test_settings_of_the_chart_are_settings_of_dtq() -> None:
+    from dtq.runtime.settings import variable_names  # noqa: PLC0415
+
+    known = set(variable_names())
+    for name in rendering.VALUE_SETS:
+        for pod, spec in rendering.pod_specs(objects_of(name)).items():
+            if "demo" in pod or pod.startswith("Pod"):
+                continue
+            for container in rendering.containers(spec):
+                unknown = {one.removesuffix("_FILE") for one in rendering.env(container)} - known
+                unknown -= {one.removesuffix("_FILE") for one in known} | {"TZ"}
+                assert not unknown, (pod, unknown)

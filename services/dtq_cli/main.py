@@ -64,20 +64,20 @@ def migrate(
     """Apply or show the migrations."""
     from dtq_db import migrations  # noqa: PLC0415
 
-    dsn = settings().db_dsn.get_secret_value()
+    chosen = settings()
     seconds = _seconds(wait)
     if check:
-        _run(migrations.patiently(lambda: migrations.check(dsn), seconds))
+        _run(migrations.patiently(lambda: migrations.check(chosen.dsn), seconds))
         print("the schema is up to date")
         return
     if status:
-        found = _run(migrations.status(dsn))
+        found = _run(migrations.status(chosen.dsn))
         for name in found.applied:
             print(f"applied  {name}")
         for name in found.pending:
             print(f"pending  {name}")
         return
-    applied = _run(migrations.patiently(lambda: migrations.migrate(dsn), seconds))
+    applied = _run(migrations.patiently(lambda: migrations.migrate(chosen.dsn), seconds))
     for name in applied:
         print(f"applied  {name}")
     if not applied:

@@ -35,6 +35,8 @@ QUIET_SECONDS: Final = 150.0
 retries for the last, and the relay's and the topology watch's rounds before them."""
 PROBLEMS_MAX: Final = 20
 """Most broken promises that an outcome tells; the history tells them all."""
+STARTING: Final = "starting"
+"""Names, among the faults, the time from the last one until every process was ready."""
 ANSWERS: Final = (0, 201, 503)
 """What a well-formed request may meet: no answer from a process that is not there, a task, or a refusal for now."""
 
@@ -145,6 +147,11 @@ class Run:
         # A sample that was begun before the last fault's end says nothing.
         await wait(asyncio.Event(), 2 * SAMPLE_SECONDS)
         self.outcome.ready_seconds = await self._until(lambda: self._observer.all_ready, healed, READY_SECONDS)
+        if self._schedule.faults:
+            # Until then nobody may have been there to do anything: a start takes its time, longest on a busy machine.
+            at = time.time() - (time.monotonic() - healed)
+            until = at + (self.outcome.ready_seconds or READY_SECONDS)
+            self._faults.write(Injected(at=at, until=until, name=STARTING))
         if self.outcome.ready_seconds is None:
             down = [name for name, ready in self._observer.ready.items() if not ready]
             self.outcome.problems.append(f"not ready within {READY_SECONDS:g} s after the last fault: {down}")

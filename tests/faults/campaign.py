@@ -7,7 +7,9 @@ import asyncio
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +24,10 @@ BASELINE_SECONDS: Final = 8.0
 """How long the undisturbed throughput is measured, in seconds."""
 SHRINK_RUNS_MAX: Final = 6
 """Most runs spent on making one failure smaller."""
+SHRUNK_FAULTS_MAX: Final = 10
+"""A schedule of more faults is not shrunk: a kill loop is its own explanation."""
+WORLDS_MAX: Final = 5
+"""How often one lane may start anew."""
 KEPT: Final = ("samples.jsonl", "faults.jsonl", "client.jsonl")
 """What is kept of a run that passed: enough to draw it."""
 UNDISTURBED: Final = Schedule(seed=-1, faults=())
@@ -68,34 +74,49 @@ class Campaign:
         done = {outcome.name for outcome in self.outcomes()}
         waiting = [job for job in jobs if job.name not in done]
         progress = _Progress(total=len(waiting), say=self._say)
-        left = iter(waiting)
+        left = deque(waiting)
         services = Services.create()
         try:
             async with asyncio.TaskGroup() as group:
                 for number in range(min(lanes, len(waiting))):
-                    group.create_task(self._lane(services, f"lane-{number}", left, progress))
+                    group.create_task(self._keep_lane(services, f"lane-{number}", left, progress))
         finally:
             services.remove()
 
-    async def _lane(self, services: Services, name: str, left: Iterator[Job], progress: "_Progress") -> None:
+    async def _keep_lane(self, services: Services, name: str, left: deque[Job], progress: "_Progress") -> None:
+        """Run jobs on one world after another: what breaks the harness itself must not end the campaign."""
+        for world_number in range(WORLDS_MAX):
+            taken: list[Job] = []
+            try:
+                await self._lane(services, f"{name}-{world_number}", left, taken, progress)
+            except Exception as error:  # noqa: BLE001 - told, and the job is made again
+                self._say(f"{name} broke down and is made anew: {''.join(traceback.format_exception(error))}")
+                left.extendleft(taken)
+            else:
+                return
+
+    async def _lane(
+        self, services: Services, name: str, left: deque[Job], taken: list[Job], progress: "_Progress"
+    ) -> None:
+        """Run jobs until none is left; `taken` holds the one that is under way."""
         async with AsyncExitStack() as stack:
-            world = await stack.enter_async_context(Lane(services, self._folder(services, name)))
+            world = await stack.enter_async_context(Lane(services, services.folder / name))
             undisturbed = await self._once(world, UNDISTURBED, f"{name}-undisturbed", BASELINE_SECONDS, None)
             baseline = undisturbed.per_second
             self._say(f"{name}: {baseline:.1f} tasks a second undisturbed {'; '.join(undisturbed.problems)}")
-            for job in left:
+            while left:
+                taken.append(job := left.popleft())
                 outcome = await self._once(world, job.schedule, job.name, job.least_seconds, baseline)
                 progress.show(outcome)
                 if outcome.problems:
-                    smallest = await self._shrink(world, job, baseline)
-                    outcome.problems.append(f"shrunk to: {smallest}")
-                    self._say(f"{job.name} FAILED\n" + "\n".join(outcome.problems))
+                    self._say(f"{job.name} FAILED\n{job.schedule}\n" + "\n".join(outcome.problems))
+                    if len(job.schedule.faults) <= SHRUNK_FAULTS_MAX:
+                        smallest = await self._shrink(world, job, baseline)
+                        outcome.problems.append(f"shrunk to: {smallest}")
+                        self._say(f"{job.name} shrunk to {smallest}")
                 with self._results.open("a") as results:
                     results.write(json.dumps(asdict(outcome)) + "\n")
-
-    @staticmethod
-    def _folder(services: Services, name: str) -> Path:
-        return services.folder / name
+                taken.clear()
 
     async def _once(
         self, world: World, schedule: Schedule, name: str, least_seconds: float, baseline: float | None

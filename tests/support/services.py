@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +34,7 @@ class Services:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._guarding = threading.Lock()
 
     @classmethod
     def create(cls) -> "Services":
@@ -113,7 +115,8 @@ class Services:
     def _start_any(self, make: Callable[[], Server]) -> Server:
         """Start a server, on other ports when somebody was quicker."""
         self._require_packages()
-        guard.watch(self.folder, self._owner()).start()
+        with self._guarding:
+            guard.watch(self.folder, self._owner()).start()
         for _ in range(START_TRIES - 1):
             server = make()
             try:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from dtq.runtime.loops import wait
+from hack.stack import proc
 from hack.stack.errors import StackError
 from hack.stack.postgres import Postgres
 from hack.stack.rabbitmq import RabbitMQ
@@ -106,6 +107,9 @@ class World:
             **(clock_environ(clock_seconds) if clock_seconds else {}),
         }
         process = self.system.start(kind, address, environ)
+        # Whoever kills the run leaves these to the guard, which ends what has a pid file.
+        if identity := proc.identify(process.popen.pid):
+            (self.folder / f"{name}.pid").write_text(f"{identity.pid} {identity.started}\n")
         self.members[name] = Member(name=name, address=address, process=process, clock_seconds=clock_seconds)
 
     def begin(self) -> None:

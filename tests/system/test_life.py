@@ -130,7 +130,7 @@ async def test_a_queue_deleted_by_hand_comes_back_without_a_restart(
         return ran == {worker.popen.pid for worker in workers}
 
     await eventually(nobody_is_deaf, "every worker runs tasks again", 30)
-    starts = [run["id"] for run in declared.runs() if run["event"] == "start"]
+    starts = [run["task_id"] for run in declared.runs() if run["phase"] == "start"]
     assert len(starts) == len(set(starts)), "no task runs twice"
 
 

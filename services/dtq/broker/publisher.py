@@ -118,7 +118,9 @@ class Publisher:
         except TimeoutError:
             result, label = f"no confirm within {self._timeout_seconds:g} s", "timeout"
             # The connection may be dead without our being told: a new one shows, long before its heartbeat would.
-            self.link.invalidate(result)
+            # One that is blocked is alive: the broker has said so.
+            if not await self.link.is_blocked():
+                self.link.invalidate(result)
         except aiormq.exceptions.ChannelNotFoundEntity:
             result, label = _NO_EXCHANGE, "lost"
         except BROKER_ERRORS as error:

@@ -144,10 +144,11 @@ async def release(lane: Lane, worker_id: UUID, ids: Collection[UUID]) -> int:
     return len(await lane.fetch(query("task_release"), worker_id, sorted(ids)))
 
 
-async def dead_lettered(lane: Lane, versions: dict[UUID, datetime]) -> None:
-    """Note that the broker confirmed the dead-letter copies of these tasks."""
+async def dead_lettered(lane: Lane, versions: dict[UUID, datetime]) -> int:
+    """Note that the broker confirmed the dead-letter copies of these tasks; return for how many that was news."""
     ids = sorted(versions)
-    await lane.fetch(query("task_dead_letter"), ids, [versions[id_] for id_ in ids])
+    (row,) = await lane.fetch(query("task_dead_letter"), ids, [versions[id_] for id_ in ids])
+    return int(row["noted"])
 
 
 class LeaseStore:

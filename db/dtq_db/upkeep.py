@@ -3,6 +3,7 @@
 Owns the statements of relay, reaper, pruner and scheduler. Must never do more than one bounded batch a call.
 """
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -81,7 +82,7 @@ async def unblock(lane: Lane, slots: Sequence[str], hold_seconds: float) -> list
 async def dead_letter(
     lane: Lane, age_seconds: float, publish: Callable[[list[Due]], Awaitable[dict[UUID, datetime]]]
 ) -> int:
-    """Publish the overdue copies of failed tasks; return how many were confirmed.
+    """Publish the overdue copies of failed tasks; return how many are in the dead letter queue now.
 
     The rows stay locked meanwhile, so that two relays do not both send a copy.
 
@@ -93,10 +94,11 @@ async def dead_letter(
     async with lane.transaction() as connection:
         rows = await connection.fetch(query("task_dead_letter_due"), age_seconds, BATCH)
         confirmed = await publish([Due(**dict(row)) for row in rows]) if rows else {}
-        if confirmed:
-            ids = sorted(confirmed)
-            await connection.fetch(query("task_dead_letter"), ids, [confirmed[id_] for id_ in ids])
-        return len(confirmed)
+        if not confirmed:
+            return 0
+        ids = sorted(confirmed)
+        noted = await connection.fetchval(query("task_dead_letter"), ids, [confirmed[id_] for id_ in ids])
+        return int(noted)
 
 
 async def lost(lane: Lane, queue_set: str, queue: str, waiting_seconds: float) -> int:
@@ -108,12 +110,12 @@ async def lost(lane: Lane, queue_set: str, queue: str, waiting_seconds: float) -
     return int(count)
 
 
-async def reap(lane: Lane, decide: Callable[[Held], Finish]) -> tuple[int, bool]:
-    """Take back tasks of one expired worker; return how many, and whether there may be more to do."""
+async def reap(lane: Lane, decide: Callable[[Held], Finish]) -> tuple[Counter[str], bool]:
+    """Take back tasks of one expired worker; return how many by their new status, and whether there may be more."""
     async with lane.transaction() as connection:
         expired = await connection.fetch(query("worker_expired_lock"))
         if not expired:
-            return 0, False
+            return Counter(), False
         worker_id = expired[0]["id"]
         rows = await connection.fetch(query("worker_running"), worker_id, BATCH)
         ended = [
@@ -135,7 +137,7 @@ async def reap(lane: Lane, decide: Callable[[Held], Finish]) -> tuple[int, bool]
             await failpoints.hit("reap.written")
         if len(rows) < BATCH:
             await connection.execute(query("worker_reaped"), worker_id)
-        return len(taken), True
+        return Counter(row["status"] for row in taken), True
 
 
 async def prune(lane: Lane, after: UUID) -> tuple[UUID, int]:

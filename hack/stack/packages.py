@@ -18,8 +18,13 @@ POLICY = Path("/usr/sbin/policy-rc.d")
 POLICY_TEXT = "#!/bin/sh\n# dtq: packages may be installed, services may not be started.\nexit 101\n"
 NO_CLUSTER = Path("/etc/postgresql-common/createcluster.d/dtq.conf")
 NO_CLUSTER_TEXT = "create_main_cluster = false\n"
-UNITS = {"postgresql": ("postgresql",), "rabbitmq-server": ("rabbitmq-server", "epmd.socket", "epmd.service")}
-FOR_TESTS = ("faketime",)  # clocks that are wrong
+UNITS = {
+    "postgresql": ("postgresql",),
+    "rabbitmq-server": ("rabbitmq-server", "epmd.socket", "epmd.service"),
+    "prometheus": ("prometheus",),
+}
+# Package and the program of it that is used: clocks that are wrong, and alert rules that are tried out.
+FOR_TESTS = {"faketime": "faketime", "prometheus": "promtool"}
 PROGRESS = re.compile(r"^(?:Get:\d+ \S+ |(?=Unpacking |Setting up ))(\S.*?)(?: \.\.\.)?$")
 
 
@@ -31,7 +36,7 @@ def missing() -> list[str]:
 
 def missing_for_tests() -> list[str]:
     """The packages that the tests need besides and that are still to be installed."""
-    return [name for name in FOR_TESTS if shutil.which(name) is None]
+    return [name for name, program in FOR_TESTS.items() if shutil.which(program) is None]
 
 
 def ensure(log: Path, *, for_tests: bool = False) -> None:

@@ -23,6 +23,7 @@ from starlette.routing import Route
 
 from dtq.domain.errors import Rejected, Unavailable
 from dtq.domain.limits import PAYLOAD_BYTES_MAX
+from dtq.domain.states import TaskStatus
 from dtq.runtime import failpoints
 from dtq.runtime.metrics import UNKNOWN, ApiMetrics
 from dtq.runtime.probes import Health, health_response, metrics_response
@@ -31,6 +32,7 @@ from dtq_api.auth.door import Door, rights_of
 from dtq_api.auth.gate import Gate, Open
 from dtq_api.auth.policy import Rights, Verb
 from dtq_api.catalog import CatalogCache
+from dtq_api.counted import Counted
 from dtq_api.enqueue import enqueue
 from dtq_api.lanes import Lanes
 from dtq_api.scaling import ScalingHints
@@ -90,7 +92,7 @@ def build(parts: Parts) -> Starlette:
             Route("/queues/{queue}/scaling", routes.scaling, methods=["GET"]),
             Route("/dlq/redrive", routes.redrive, methods=["POST"]),
         ],
-        middleware=[Middleware(Door, gate=parts.gate)],
+        middleware=[Middleware(Counted, responses=parts.metrics.responses), Middleware(Door, gate=parts.gate)],
         exception_handlers={
             Rejected: problems.on_rejected,
             Unavailable: problems.on_rejected,
@@ -143,6 +145,7 @@ class _Routes:
             self._parts.metrics.enqueue_seconds.labels(type_, queue).observe(time.perf_counter() - started)
         headers = {"Location": f"/tasks/{done.id}"}
         if done.replayed:
+            self._parts.metrics.replayed.labels(type_).inc()
             headers["Idempotency-Replayed"] = "true"
         return _json({"id": done.id, "status": done.status, "queue": done.queue}, status=201, headers=headers)
 
@@ -189,6 +192,8 @@ class _Routes:
         await failpoints.hit("cancel.committed")
         if row is None:
             raise _not_found(id_)
+        if row["requested"] and row["status"] == TaskStatus.CANCELLED:
+            self._parts.metrics.cancelled.inc()
         _audit.info("cancel", caller=rights.caller.name, task_id=str(id_), status=row["status"], done=row["requested"])
         if not row["requested"]:
             raise Rejected("AlreadyFinished", f"task {id_} is {row['status']} and cannot be cancelled any more")

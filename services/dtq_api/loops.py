@@ -73,7 +73,8 @@ class Relay:
             await confirm(self._lane, confirmed)
             self._metrics.relayed.inc(len(confirmed))
             await failpoints.hit("relay.confirmed")
-        await upkeep.dead_letter(self._lane, RELAY_GRACE_SECONDS, self._publish_dead_letters)
+        noted = await upkeep.dead_letter(self._lane, RELAY_GRACE_SECONDS, self._publish_dead_letters)
+        self._metrics.dead_lettered.inc(noted)
         return len(due) >= BATCH
 
     async def _unblocked(self) -> list[Due]:
@@ -110,8 +111,9 @@ class Reaper:
         taken, more = await upkeep.reap(self._lane, self._lost)
         if taken:
             await failpoints.hit("reap.committed")
-            self._metrics.reaped.inc(taken)
-            _log.warning("tasks taken back from a lost worker", tasks=taken)
+            for status, count in taken.items():
+                self._metrics.reaped.labels(status).inc(count)
+            _log.warning("tasks taken back from a lost worker", tasks=taken.total())
         return more
 
     def _lost(self, held: Held) -> Finish:

@@ -20,12 +20,13 @@ from dtq.domain.topology import dead_letter_queue
 from dtq.reconcile.embedded import ensure_default
 from dtq.runtime import failpoints
 from dtq.runtime.loops import every, stop_on_signals
-from dtq.runtime.metrics import ApiMetrics, BrokerMetrics
+from dtq.runtime.metrics import ApiMetrics, BacklogMetrics, BrokerMetrics, LoopMetrics
 from dtq.runtime.probes import probe_app, serve_until, server
 from dtq.runtime.settings import Settings, WhenBrokerDown
 from dtq_api import loops
 from dtq_api.app import Parts, build
 from dtq_api.auth import gate
+from dtq_api.backlog import BACKLOG_SECONDS, BacklogWatch
 from dtq_api.catalog import REFRESH_SECONDS, CatalogCache
 from dtq_api.confirms import Confirms
 from dtq_api.health import ApiHealth
@@ -56,6 +57,7 @@ class Api:
         self._database = database
         self.registry = CollectorRegistry()
         metrics, broker_metrics = ApiMetrics(self.registry), BrokerMetrics(self.registry)
+        self._loop_metrics = LoopMetrics(self.registry)
         self.catalog = CatalogCache(database)
         self.keeper = Keeper(queue_sets=self.queue_sets, on_lost=self._on_lost, metrics=broker_metrics)
         self.publisher = Publisher(
@@ -77,6 +79,7 @@ class Api:
         self.reaper = loops.Reaper(database, backoff=settings.backoff, metrics=metrics)
         self.pruner = loops.Pruner(database, events_retention_days=settings.events_retention_days, metrics=metrics)
         self.watch = loops.TopologyWatch(database, self.publisher, queue_sets=self.queue_sets, metrics=metrics)
+        self.backlog = BacklogWatch(database, metrics=BacklogMetrics(self.registry))
         self.scheduler = Scheduler(database, metrics=metrics)
         self.tasks = TaskStore(database)
         self.gate = gate.gate_of(settings, metrics)
@@ -107,7 +110,8 @@ class Api:
         stop_parts = asyncio.Event()
         serving = server(self.app, self._settings.http_port, grace_seconds=GRACE_SECONDS)
         async with asyncio.TaskGroup() as parts:
-            parts.create_task(every(REFRESH_SECONDS, self._refresh, stop_parts, name="catalog"))
+            noted = self._loop_metrics.noted
+            parts.create_task(every(REFRESH_SECONDS, noted("catalog", self._refresh), stop_parts, name="catalog"))
             parts.create_task(every(gate.REFRESH_SECONDS, self.gate.refresh, stop_parts, name="auth"))
             parts.create_task(self.publisher.link.run(stop_parts))
             parts.create_task(self.confirms.run(stop_parts))
@@ -117,9 +121,10 @@ class Api:
                 ("pruner", loops.PRUNE_SECONDS, self.pruner.once),
                 ("topology", loops.WATCH_SECONDS, self.watch.once),
                 ("scheduler", SCHEDULE_SECONDS, self.scheduler.once),
+                ("backlog", BACKLOG_SECONDS, self.backlog.once),
                 ("dead letters", loops.RELAY_SECONDS, self._drop_spent_dead_letters),
             ):
-                parts.create_task(every(seconds, once, stop, name=name))
+                parts.create_task(every(seconds, noted(name, once), stop, name=name))
             if self._settings.metrics_port is not None:
                 metrics_app = probe_app(self.registry, ready=self.health.ready, alive=self._no_trouble)
                 metrics_server = server(metrics_app, self._settings.metrics_port, grace_seconds=1)

@@ -124,6 +124,8 @@ class Finisher:
             if written is None:
                 self._metrics.stale.inc()
                 _log.warning("a result is dropped: the task went to another worker", task_id=str(ended.claim.id))
+            elif written.status != TaskStatus.ENQUEUED:
+                self._metrics.attempts.labels(ended.claim.type).observe(ended.claim.attempt)
         followers = [(ended, finished[ended.claim.id]) for ended in batch if ended.claim.id in finished]
         if any(written.status != TaskStatus.SUCCEEDED for _, written in followers):
             self._meanwhile(self._follow(followers))
@@ -202,6 +204,8 @@ class Finisher:
                 if spec and spec.dead_letter.enabled:
                     messages.append(dead_letter(spec.namespace, claim.queue, claim.id, claim.type))
                     kinds.append((TaskStatus.FAILED, claim.id, written.updated_at))
+            elif written.status == TaskStatus.CANCELLED:
+                self._metrics.cancelled.inc()
         results = await self._publisher.publish(messages)
         await self._note([kind for kind, refused in zip(kinds, results, strict=True) if refused is None])
 
@@ -215,7 +219,7 @@ class Finisher:
                 await confirm(self._lane, retried)
             if dead:
                 await failpoints.hit("dead_letter.published")
-                await store.dead_lettered(self._lane, dead)
+                self._metrics.dead_lettered.inc(await store.dead_lettered(self._lane, dead))
         except Unavailable as error:
             _log.warning("confirms are lost: the relay publishes once more", reason=str(error))
 

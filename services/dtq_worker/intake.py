@@ -150,7 +150,7 @@ class Intake:
         worker_id = self._lease.worker_id
         if worker_id is None:
             raise Stale("there is no lease")
-        ids = self._ids(deliveries)
+        ids, undecodable = self._ids(deliveries)
         try:
             async with asyncio.timeout(CLAIM_SECONDS):
                 await failpoints.hit("claim.taken")
@@ -162,8 +162,9 @@ class Intake:
             # The claims may have been committed, or may be yet: then they would run nowhere.
             self._doubts.append(Doubt(worker_id, frozenset(ids), time.monotonic() + DOUBT_SECONDS))
             raise Unavailable(f"whether tasks are claimed is unknown: {error}") from error
+        self._metrics.deliveries.labels("undecodable").inc(undecodable)
         self._metrics.deliveries.labels("claimed").inc(len(claims))
-        self._metrics.deliveries.labels("dropped").inc(len(deliveries) - len(claims))
+        self._metrics.deliveries.labels("dropped").inc(len(deliveries) - undecodable - len(claims))
         if stop.is_set():
             # A task that never started burns no attempt.
             await self._release(worker_id, {claim.id for claim in claims})
@@ -171,28 +172,29 @@ class Intake:
         for claim in claims:
             self._start(worker_id, claim)
 
-    def _ids(self, deliveries: list[Delivery]) -> set[UUID]:
+    def _ids(self, deliveries: list[Delivery]) -> tuple[set[UUID], int]:
         ids: set[UUID] = set()
+        undecodable = 0
         for delivery in deliveries:
             try:
                 ids.add(decode(delivery.body).id)
             except ValueError as error:
                 # Nobody can ever run it; its bytes may be anything, so they are counted, not shown.
-                self._metrics.deliveries.labels("undecodable").inc()
+                undecodable += 1
                 _log.error("a message is no envelope and is dropped", queue=delivery.queue, reason=str(error)[:200])
-        return ids
+        return ids, undecodable
 
     async def _settle_doubts(self) -> None:
         """Give back what an interrupted claim may have taken and this worker never started."""
         for doubt in list(self._doubts):
             if time.monotonic() > doubt.settle_at:
                 unstarted = doubt.ids - self._running.keys() - self._finisher.pending
-                await store.release(self._lane, doubt.worker_id, unstarted)
+                self._metrics.released.inc(await store.release(self._lane, doubt.worker_id, unstarted))
                 self._doubts.remove(doubt)
 
     async def _release(self, worker_id: UUID, ids: set[UUID]) -> None:
         try:
-            await store.release(self._lane, worker_id, ids)
+            self._metrics.released.inc(await store.release(self._lane, worker_id, ids))
             await failpoints.hit("claim.released")
         except Unavailable as error:
             _log.warning("claims are left to the lease's end", tasks=len(ids), reason=str(error))

@@ -40,10 +40,10 @@ def lost(held: Held) -> Finish:
 async def test_a_reap_takes_back_what_a_lost_worker_ran(world: World, lane: Lane) -> None:
     worker, id_ = await world.running()
     _, healthy = await world.running()
-    assert await upkeep.reap(lane, lost) == (0, False)
+    assert await upkeep.reap(lane, lost) == ({}, False)
     await world.expire(worker)
-    assert await upkeep.reap(lane, lost) == (1, True)
-    assert await upkeep.reap(lane, lost) == (0, False)
+    assert await upkeep.reap(lane, lost) == ({"ENQUEUED": 1}, True)
+    assert await upkeep.reap(lane, lost) == ({}, False)
     row = await world.row(id_)
     assert (row["status"], row["crashes"], row["last_error"]) == ("ENQUEUED", 1, "worker lost")
     assert (await world.row(healthy))["status"] == "RUNNING"
@@ -66,9 +66,9 @@ async def test_a_reap_works_through_a_worker_with_more_than_one_batch(world: Wor
     ids, worker = await world.enqueue(upkeep.BATCH + 5), await world.worker()
     await world.claim(worker, *ids)
     await world.expire(worker)
-    assert await upkeep.reap(lane, lost) == (upkeep.BATCH, True)
-    assert await upkeep.reap(lane, lost) == (5, True)
-    assert await upkeep.reap(lane, lost) == (0, False)
+    assert await upkeep.reap(lane, lost) == ({"ENQUEUED": upkeep.BATCH}, True)
+    assert await upkeep.reap(lane, lost) == ({"ENQUEUED": 5}, True)
+    assert await upkeep.reap(lane, lost) == ({}, False)
 
 
 async def test_two_reapers_take_each_task_back_once(world: World, database: Database) -> None:
@@ -80,7 +80,7 @@ async def test_two_reapers_take_each_task_back_once(world: World, database: Data
     async def reaper(one: Lane) -> int:
         total = 0
         while (step := await upkeep.reap(one, lost))[1]:
-            total += step[0]
+            total += step[0].total()
         return total
 
     assert sum(await asyncio.gather(*map(reaper, lanes))) == 6

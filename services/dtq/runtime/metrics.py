@@ -4,9 +4,12 @@ Owns the names (prefix `dq_`, the origin's). Must never label with an id, a payl
 that nobody declared: labels stay few.
 """
 
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from dtq.domain.errors import Unavailable
 
 UNKNOWN: Final = "unknown"
 """Label of a type or queue that is not declared."""
@@ -43,6 +46,89 @@ class BrokerMetrics:
         )
 
 
+def _dead_lettered(registry: CollectorRegistry) -> Counter:
+    return Counter(
+        "dq_dead_letters_confirmed_total",
+        "Copies of failed tasks that the broker confirmed to hold in the dead letter queue.",
+        registry=registry,
+    )
+
+
+class LoopMetrics:
+    """When each loop of a process last came to its end."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.last_success = Gauge(
+            "dq_loop_last_success_timestamp_seconds",
+            "When a loop last ended a step well: relay, reaper, pruner, topology, scheduler, catalog, backlog, ...",
+            ["loop"],
+            registry=registry,
+        )
+        self.failures = Counter(
+            "dq_loop_failures_total",
+            "Steps of a loop that Postgres or RabbitMQ did not answer.",
+            ["loop"],
+            registry=registry,
+        )
+
+    def noted(self, name: str, once: Callable[[], Awaitable[bool | None]]) -> Callable[[], Awaitable[bool | None]]:
+        """Return the same step, noted when it ends."""
+
+        async def step() -> bool | None:
+            try:
+                more = await once()
+            except Unavailable:
+                self.failures.labels(name).inc()
+                raise
+            self.last_success.labels(name).set_to_current_time()
+            return more
+
+        return step
+
+
+class BacklogMetrics:
+    """What waits, as Postgres has it: the same in every replica of the API, so take the maximum, never the sum."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.waiting = Gauge(
+            "dq_queue_waiting_tasks",
+            "Tasks that are due and wait for a worker, counted up to 10,000 over all queues.",
+            ["queue_set", "queue"],
+            registry=registry,
+        )
+        self.oldest = Gauge(
+            "dq_queue_oldest_seconds",
+            "How long the oldest of them has been due.",
+            ["queue_set", "queue"],
+            registry=registry,
+        )
+        self.outbox = Gauge(
+            "dq_outbox_tasks", "Due tasks that nobody has published yet, counted up to 10,000.", registry=registry
+        )
+        self.outbox_lag = Gauge(
+            "dq_outbox_lag_seconds", "How long the oldest of them has been overdue to the relay.", registry=registry
+        )
+        self.blocked = Gauge(
+            "dq_tasks_blocked",
+            "Tasks that wait for room under a limit of their type, counted up to 10,000.",
+            registry=registry,
+        )
+        self.failed = Gauge(
+            "dq_tasks_failed", "FAILED tasks, which a person may redrive, counted up to 10,000.", registry=registry
+        )
+        self.undelivered = Gauge(
+            "dq_dead_letters_due",
+            "FAILED tasks whose copy in the dead letter queue is not confirmed, counted up to 10,000.",
+            registry=registry,
+        )
+        self.workers = Gauge(
+            "dq_workers",
+            "Workers by the state of their lease (alive|expired); expired ones still hold tasks.",
+            ["state"],
+            registry=registry,
+        )
+
+
 class ApiMetrics:
     """What the API and its loops count."""
 
@@ -73,8 +159,22 @@ class ApiMetrics:
         )
         self.lost = Counter("dq_relay_lost_total", "Published tasks that the broker no longer held.", registry=registry)
         self.reaped = Counter(
-            "dq_reaped_total", "Tasks taken back from workers whose lease expired.", registry=registry
+            "dq_reaped_total",
+            "Tasks taken back from workers whose lease expired, by the status they have now.",
+            ["status"],
+            registry=registry,
         )
+        self.responses = Counter(
+            "dq_http_responses_total", "Answers by route and code.", ["route", "code"], registry=registry
+        )
+        self.replayed = Counter(
+            "dq_enqueue_replayed_total",
+            "Enqueue requests answered with the task of an earlier request, counted as ok too.",
+            ["type"],
+            registry=registry,
+        )
+        self.cancelled = Counter("dq_tasks_cancelled_total", "Tasks that ended CANCELLED.", registry=registry)
+        self.dead_lettered = _dead_lettered(registry)
         self.pruned = Counter("dq_pruned_total", "Finished tasks dropped after their retention.", registry=registry)
         self.fired = Counter("dq_schedule_fired_total", "Tasks enqueued by a cron entry.", ["type"], registry=registry)
         self.redriven = Counter("dq_redriven_total", "Failed tasks that a person sent again.", registry=registry)
@@ -98,7 +198,7 @@ class WorkerMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.deliveries = Counter(
             "dq_deliveries_total",
-            "Deliveries by verdict (claimed|dropped|undecodable|returned).",
+            "Deliveries by verdict (claimed|dropped|undecodable).",
             ["verdict"],
             registry=registry,
         )
@@ -111,12 +211,24 @@ class WorkerMetrics:
         self.run_seconds = Histogram(
             "dq_task_run_seconds", "How long handlers ran.", ["type"], buckets=_RUN, registry=registry
         )
+        self.attempts = Histogram(
+            "dq_task_attempts",
+            "Attempts that a task had taken when it came to its end, by type.",
+            ["type"],
+            buckets=(1, 2, 3, 5, 10, 20),
+            registry=registry,
+        )
+        self.released = Counter(
+            "dq_released_total", "Claims given back because their handler never started.", registry=registry
+        )
         self.retries = Counter(
             "dq_retries_total", "Attempts that will be made again, by type.", ["type"], registry=registry
         )
         self.dead_letters = Counter(
             "dq_dead_letters_total", "Tasks that failed for good, by type.", ["type"], registry=registry
         )
+        self.dead_lettered = _dead_lettered(registry)
+        self.cancelled = Counter("dq_tasks_cancelled_total", "Tasks that ended CANCELLED.", registry=registry)
         self.running = Gauge("dq_tasks_running", "Handlers running now.", registry=registry)
         self.leases_lost = Counter(
             "dq_leases_lost_total", "Leases that could not be renewed in time.", registry=registry

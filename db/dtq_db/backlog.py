@@ -1,0 +1,48 @@
+"""The backlog: what waits, for how long, and who could run it.
+
+Owns two bounded statements. Must never scan the table: a backlog of millions costs as much as one of thousands.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from dtq_db.connections import Lane
+from dtq_db.queries import query
+
+COUNT_MAX: Final = 10_000
+"""Where counting stops, in tasks: a gauge that says so many says enough, and is read in some milliseconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueBacklog:
+    """What is due and waits in one queue."""
+
+    queue_set: str
+    queue: str
+    waiting: int
+    oldest_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backlog:
+    """What waits, besides the queues; each count stops at COUNT_MAX."""
+
+    queues: tuple[QueueBacklog, ...]
+    outbox: int
+    outbox_lag_seconds: float
+    blocked: int
+    failed: int
+    dead_letters_due: int
+    workers_alive: int
+    workers_expired: int
+
+
+async def look(lane: Lane) -> Backlog:
+    """Return the backlog as it is now.
+
+    Raises:
+        Unavailable: the database does not answer.
+    """
+    queues = await lane.fetch(query("backlog_queues"), COUNT_MAX)
+    (totals,) = await lane.fetch(query("backlog_totals"), COUNT_MAX)
+    return Backlog(queues=tuple(QueueBacklog(**dict(row)) for row in queues), **dict(totals))

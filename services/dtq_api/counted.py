@@ -1,0 +1,28 @@
+"""Counting answers, by route and code.
+
+Owns the labels: a route is the name of its endpoint, so that no path and no id of a caller becomes one.
+"""
+
+from prometheus_client import Counter
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from dtq.runtime.metrics import UNKNOWN
+
+
+class Counted:
+    """The middleware that counts, whoever answers: a route, the door, or the router itself."""
+
+    def __init__(self, app: ASGIApp, responses: Counter) -> None:
+        self._app = app
+        self._responses = responses
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on and count what is answered."""
+
+        async def counting(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                route = getattr(scope.get("endpoint"), "__name__", UNKNOWN)
+                self._responses.labels(route, message["status"]).inc()
+            await send(message)
+
+        await self._app(scope, receive, counting)

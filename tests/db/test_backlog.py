@@ -1,0 +1,76 @@
+"""The backlog: the gauges are what the table holds, and reading them costs the same whatever it holds."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from dtq_db import backlog
+from dtq_db.connections import Database, Lane
+from dtq_db.queries import query
+from tests.db.test_statements import FILL, access
+from tests.db.world import QUEUE, World
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def lane(dsn: str) -> AsyncIterator[Lane]:
+    async with Database(dsn, name="test") as database:
+        yield database.lane("backlog")
+
+
+async def test_an_empty_table_has_no_backlog(world: World, lane: Lane) -> None:
+    assert (await backlog.look(lane)).queues == ()
+    await world.sql.execute(
+        "INSERT INTO queue (queue_set, name, position, type, prefetch) VALUES ('default', $1, 0, 'Quorum', 1)", QUEUE
+    )
+    found = await backlog.look(lane)
+    assert [(one.queue, one.waiting, one.oldest_seconds) for one in found.queues] == [(QUEUE, 0, 0.0)]
+    assert (found.outbox, found.outbox_lag_seconds, found.failed, found.dead_letters_due) == (0, 0.0, 0, 0)
+    assert (found.workers_alive, found.workers_expired) == (0, 0)
+    assert await world.sql.fetchval("SELECT count(*) FROM tasks") == 0
+
+
+async def test_what_is_due_waits_and_what_is_due_later_or_runs_does_not(world: World, lane: Lane) -> None:
+    ids = await world.enqueue(3)
+    await world.confirm({ids[0]: await world.version(ids[0])})
+    await world.running()
+    await world.one(run_at=(await world.now()).replace(year=2099))
+    await world.sql.execute("UPDATE tasks SET run_at = now() - interval '90 seconds' WHERE id = $1", ids[0])
+    (queue,) = (await backlog.look(lane)).queues
+    assert queue.waiting == 3
+    assert 90 <= queue.oldest_seconds < 150
+
+
+@pytest.mark.parametrize("paused", [False, True])
+async def test_the_outbox_is_what_the_relay_should_have_published(world: World, lane: Lane, *, paused: bool) -> None:
+    await world.enqueue(2)
+    await world.sql.execute("UPDATE tasks SET publish_at = now() - interval '40 seconds'")
+    await world.sql.execute("UPDATE queue_set SET paused = $1", paused)
+    found = await backlog.look(lane)
+    assert found.outbox == (0 if paused else 2)
+    assert 40 <= found.outbox_lag_seconds + (40 if paused else 0) < 100
+
+
+async def test_what_failed_waits_for_a_person_and_its_copy_for_the_broker(world: World, lane: Lane) -> None:
+    first, _ = await world.failed(), await world.failed()
+    await world.dead_letter({first: await world.version(first)})
+    found = await backlog.look(lane)
+    assert (found.failed, found.dead_letters_due) == (2, 1)
+
+
+async def test_workers_are_alive_or_expired_until_they_are_reaped(world: World, lane: Lane) -> None:
+    await world.worker()
+    await world.expire(await world.worker())
+    found = await backlog.look(lane)
+    assert (found.workers_alive, found.workers_expired) == (1, 1)
+
+
+async def test_a_look_reads_no_more_than_it_counts(world: World) -> None:
+    await world.sql.execute(FILL, 40_000)
+    await world.sql.execute("ANALYZE tasks")
+    before = await access(world)
+    for name in ("backlog_queues", "backlog_totals"):
+        await world.sql.fetch(query(name), 100)
+    after = await access(world)
+    assert after["seq_scan"] == before["seq_scan"]
+    assert after["idx_tup_fetch"] - before["idx_tup_fetch"] <= 10 * 100

@@ -120,7 +120,7 @@ class Rights:
         raise Rejected(
             "Forbidden",
             f"{self.caller.name} lacks the right {what}: whoever runs dtq grants it in the policy"
-            " (DTQ_AUTH_POLICY_FILE; auth.policy of the Helm chart)",
+            " (DTQ_AUTH_POLICY_FILE; api.auth.policy of the Helm chart)",
         )
 
 

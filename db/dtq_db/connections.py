@@ -6,13 +6,14 @@ is unknown: only the caller knows whether that is safe.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any, Final, Self
 
 import asyncpg
 import structlog
 
 from dtq.domain.errors import Rejected, Unavailable
+from dtq_db.queries import query
 
 CONNECT_SECONDS: Final = 3.0
 """Longest wait for a new connection, in seconds."""
@@ -212,12 +213,24 @@ class Database:
         """
         assert self._pool is not None, "enter the database first"
         with translated():
-            try:
-                async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+            async with AsyncExitStack() as held:
+                with translated(sent=False):
+                    connection = await held.enter_async_context(self._pool.acquire(timeout=ACQUIRE_SECONDS))
+                try:
                     yield connection  # type: ignore[misc]  # a pool proxy has the connection's methods
-            except asyncpg.ReadOnlySQLTransactionError:
-                await self._pool.expire_connections()
-                raise
+                except asyncpg.ReadOnlySQLTransactionError:
+                    await self._pool.expire_connections()
+                    raise
+
+
+async def is_read_only(database: Database) -> bool:
+    """Return whether the database answers and yet may not be written.
+
+    Raises:
+        Unavailable: it does not answer.
+    """
+    (row,) = await database.fetch(query("database_read_only"))
+    return bool(row["read_only"])
 
 
 def _in_force(dsn: Dsn) -> str:

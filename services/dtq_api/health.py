@@ -14,13 +14,13 @@ from dtq.broker.publisher import Publisher
 from dtq.domain.errors import Unavailable
 from dtq.domain.manifests import QueueSetSpec
 from dtq.domain.topology import dead_letter_queue, work_queue
-from dtq_db import catalog
-from dtq_db.connections import Database
+from dtq_db.connections import Database, is_read_only
 
 CACHE_SECONDS: Final = 1.0
 """How long an answer is good for, in seconds: probes of many must not load the services."""
 CHECK_SECONDS: Final = 1.5
 """Longest check of one part, in seconds."""
+READ_ONLY: Final = "read-only: a standby, or a failover under way"
 
 
 class ApiHealth:
@@ -53,13 +53,18 @@ class ApiHealth:
             return self._wrong
 
     async def ready(self) -> dict[str, str]:
-        """Return what keeps requests from being answered: the database only, since most routes need no broker."""
-        return {part: trouble for part, trouble in (await self.everything()).items() if part == "db"}
+        """Return what keeps requests from being answered: the database only, since most routes need no broker.
+
+        A read-only database answers questions, and no other replica would find a better one.
+        """
+        wrong = await self.everything()
+        return {part: trouble for part, trouble in wrong.items() if part == "db" and trouble != READ_ONLY}
 
     async def _database_trouble(self) -> str:
         try:
             async with asyncio.timeout(CHECK_SECONDS):
-                await catalog.revision(self._database)
+                if await is_read_only(self._database):
+                    return READ_ONLY
         except TimeoutError:
             return "down: no answer in time"
         except Unavailable as error:

@@ -116,4 +116,5 @@ async def on_http_error(_: Request, error: Exception) -> Response:
 async def on_bug(request: Request, error: Exception) -> Response:
     """Answer what nobody foresaw, and tell the log all about it."""
     _log.error("a bug answered 500", path=request.url.path, exc_info=error)
-    return problem("Internal", "an error of dtq's own: its log says more")
+    # The server closes the connection after it, so the client had better know.
+    return problem("Internal", "an error of dtq's own: its log says more", headers={"Connection": "close"})

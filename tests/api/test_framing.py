@@ -12,7 +12,7 @@ import pytest_asyncio
 from dtq.domain.limits import PAYLOAD_BYTES_MAX
 from dtq.runtime import heads
 from dtq_api import app
-from tests.api.world import ANY, Running, serving
+from tests.api.world import ANY, Running, eventually, serving
 from tests.support.addresses import BrokerVhost
 
 ANSWER_SECONDS: Final = 20.0
@@ -89,7 +89,11 @@ class Server:
 async def listening(api: Running, shared_services: tuple[str, BrokerVhost]) -> AsyncIterator[tuple[str, int]]:
     """The socket of a whole API beside the shared one."""
     async with serving(*shared_services) as (other, host, port):
-        await other.publisher.link.up.wait()
+
+        async def declared() -> bool:
+            return not await other.health.everything()
+
+        await eventually(declared, "the topology is declared")
         yield host, port
     assert api.api.publisher.link.is_up
 

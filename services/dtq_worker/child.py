@@ -1,17 +1,23 @@
 """A child process: runs handlers one at a time, told by a line of JSON on stdin, answering by one on stdout.
 
-Owns nothing but its own life: it ends when stdin does. What handlers print goes to stderr.
+Owns nothing but its own life: it ends when stdin or its worker does. What handlers print goes to stderr.
 """
 
+import ctypes
 import os
+import signal
 import sys
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 import msgspec
 
+from dtq.domain.decisions import cut, describe
 from dtq.handlers import Handler, PermanentError, RetryLater
 from dtq_worker.processes import Answer, Order
 from dtq_worker.registry import load
+
+PR_SET_PDEATHSIG: Final = 1
+"""prctl(2): the signal to get when the parent dies."""
 
 
 def serve(orders: BinaryIO, answers: BinaryIO, handlers: dict[str, Handler]) -> None:
@@ -37,18 +43,22 @@ def run(order: Order, handlers: dict[str, Handler]) -> Answer:
         args = (payload, order.context) if handler.wants_context else (payload,)
         return Answer(value=handler.run(*args))
     except PermanentError as error:
-        return Answer(error=f"{type(error).__name__}: {error}", permanent=True)
+        return Answer(error=cut(describe(error)), permanent=True)
     except RetryLater as error:
-        return Answer(error=str(error), delay_seconds=error.delay_seconds)
+        return Answer(error=cut(str(error)), delay_seconds=error.delay_seconds)
     except BaseException as error:  # noqa: BLE001 - SystemExit of a handler is its failure, not our end
-        return Answer(error=f"{type(error).__name__}: {error}")
+        return Answer(error=cut(describe(error)))
 
 
 def main() -> None:
-    """Serve on the descriptors we were given, and send stray prints to stderr."""
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    serve(sys.stdin.buffer, answers, dict(load(sys.argv[1:])))
+    """Serve on the descriptors we were given; the handlers see an empty stdin, and their prints go to stderr."""
+    if sys.platform == "linux":
+        # A handler that never ends must not outlive a worker that was killed.
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    orders, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)
+    serve(orders, answers, dict(load(sys.argv[1:])))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import structlog
 
 from dtq.broker.consumer import Consumer, Delivery
 from dtq.domain.backoff import Backoff
-from dtq.domain.decisions import decide
+from dtq.domain.decisions import Attempt, decide
 from dtq.domain.envelope import decode
 from dtq.domain.errors import Stale, Unavailable
 from dtq.runtime import failpoints
@@ -27,7 +27,7 @@ from dtq_db.attempts import Claim
 from dtq_db.connections import STATEMENT_SECONDS, Lane
 from dtq_worker.finisher import Ended, Finisher
 from dtq_worker.lease import Lease
-from dtq_worker.runner import CANCEL, DRAIN, FENCE, Runner
+from dtq_worker.runner import CANCEL, DRAIN, FENCE, Runner, timed_out
 
 TAKE_SECONDS: Final = 0.5
 """How long one look for deliveries takes at the most, in seconds."""
@@ -88,6 +88,7 @@ class Intake:
         self._backoff = backoff
         self._metrics = metrics
         self._running: dict[UUID, asyncio.Task[None]] = {}
+        self._stubborn: set[asyncio.Task[None]] = set()
         self._slot_free = asyncio.Event()
         self._doubts: list[Doubt] = []
         self._bug: BaseException | None = None
@@ -200,14 +201,33 @@ class Intake:
             _log.warning("claims are left to the lease's end", tasks=len(ids), reason=str(error))
 
     def _start(self, worker_id: UUID, claim: Claim) -> None:
-        task = asyncio.get_running_loop().create_task(self._attempt(worker_id, claim))
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(self._attempt(worker_id, claim))
         self._running[claim.id] = task
         queue = f"{claim.queue_set}/{claim.queue}"
         self._running_by_queue[queue] += 1
         self._metrics.running.set(len(self._running))
-        task.add_done_callback(lambda _: self._ended(claim.id, queue, task))
+        bound = loop.call_later(claim.timeout_seconds + STOP_SECONDS, self._give_up, worker_id, claim, task)
+        task.add_done_callback(lambda _: self._ended(claim.id, queue, task, bound))
 
-    def _ended(self, id_: UUID, queue: str, task: asyncio.Task[None]) -> None:
+    def _give_up(self, worker_id: UUID, claim: Claim, task: asyncio.Task[None]) -> None:
+        """Record the time-out of a handler that swallows its cancellation, and let it run on: nobody can stop it."""
+        if self._running.get(claim.id) is not task:
+            return
+        _log.error("a handler ignores its cancellation", type=claim.type, task_id=str(claim.id))
+        del self._running[claim.id]
+        self._stubborn.add(task)
+        self._slot_free.set()
+        self._record(worker_id, claim, timed_out(claim))
+
+    @property
+    def is_held_up(self) -> bool:
+        """Whether handlers still run that could not be stopped."""
+        return bool(self._running or self._stubborn)
+
+    def _ended(self, id_: UUID, queue: str, task: asyncio.Task[None], bound: asyncio.TimerHandle) -> None:
+        bound.cancel()
+        self._stubborn.discard(task)
         self._running_by_queue[queue] -= 1
         if self._running.get(id_) is task:
             del self._running[id_]
@@ -223,5 +243,9 @@ class Intake:
         ended = await self._runner.run(claim)
         await failpoints.hit("run.ended")
         self._metrics.run_seconds.labels(claim.type).observe(time.perf_counter() - started)
+        if asyncio.current_task() not in self._stubborn:
+            self._record(worker_id, claim, ended)
+
+    def _record(self, worker_id: UUID, claim: Claim, ended: Attempt) -> None:
         decision = decide(ended, claim.backoff or self._backoff, random.random())  # noqa: S311
         self._finisher.add(Ended(worker_id=worker_id, claim=claim, decision=decision))

@@ -6,6 +6,7 @@ Owns the order of start and end. The only place that connects things.
 import asyncio
 import os
 import socket
+import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -60,8 +61,14 @@ async def run(settings: Settings) -> None:
     stop = stop_on_signals()
     async with Database(lambda: settings.dsn, name="dtq-worker") as database:
         queue_sets = await Start(settings, database).queue_sets(stop)
-        if queue_sets is not None:
-            await Worker(settings, database, handlers, queue_sets).run(stop)
+        if queue_sets is None:
+            return
+        worker = Worker(settings, database, handlers, queue_sets)
+        await worker.run(stop)
+    if worker.intake.is_held_up:
+        _log.warning("ending without the handlers that ignore their cancellation")
+        sys.stdout.flush()
+        os._exit(0)  # the loop would wait for them
 
 
 class Start:

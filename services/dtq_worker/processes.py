@@ -6,8 +6,10 @@ The protocol is a line of JSON each way. Must never trust a child's answer beyon
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
@@ -120,11 +122,9 @@ class Processes:
 
 
 async def _kill(child: asyncio.subprocess.Process) -> None:
-    if child.returncode is None:
-        try:
-            child.kill()
-        except ProcessLookupError:
-            return
+    """End a child and whatever it started: it leads a session of its own."""
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
     await child.wait()
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from dtq.domain.decisions import Attempt
+from dtq.domain.decisions import Attempt, describe
 from dtq.domain.limits import RESULT_BYTES_MAX
 from dtq.domain.states import Outcome
 from dtq.handlers import Context, Handler, Mode, PermanentError, RetryLater
@@ -44,9 +44,7 @@ class Runner:
         Raises:
             asyncio.CancelledError: the worker gave the task up and its end must not be recorded.
         """
-        ended = functools.partial(
-            Attempt, attempt=claim.attempt, max_attempts=claim.max_attempts, crashes=claim.crashes
-        )
+        ended = _ending(claim)
         handler = self._handlers[claim.type]
         bound = asyncio.timeout(claim.timeout_seconds)
         try:
@@ -56,7 +54,7 @@ class Runner:
             return _cancelled(error, ended)
         except BaseException as error:  # noqa: BLE001 - a handler's SystemExit must not end the worker
             if bound.expired():
-                return ended(outcome=Outcome.TIMED_OUT, error=f"took longer than {claim.timeout_seconds} s")
+                return timed_out(claim)
             return _failed(error, ended)
         return _succeeded(value, ended)
 
@@ -69,6 +67,15 @@ class Runner:
         if handler.mode is Mode.ASYNC:
             return await handler.run(*args)
         return await in_thread(functools.partial(handler.run, *args), name=f"dtq-{claim.type}")
+
+
+def timed_out(claim: Claim) -> Attempt:
+    """Return the end of an attempt that took too long."""
+    return _ending(claim)(outcome=Outcome.TIMED_OUT, error=f"took longer than {claim.timeout_seconds} s")
+
+
+def _ending(claim: Claim) -> Callable[..., Attempt]:
+    return functools.partial(Attempt, attempt=claim.attempt, max_attempts=claim.max_attempts, crashes=claim.crashes)
 
 
 def context_of(claim: Claim) -> Context:
@@ -119,12 +126,6 @@ async def in_thread(function: Callable[[], Any], *, name: str) -> Any:
     return await answer
 
 
-def describe(error: BaseException) -> str:
-    """Return an error as a person reads it in `last_error`."""
-    text = str(error)
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
 def _cancelled(error: asyncio.CancelledError, ended: Callable[..., Attempt]) -> Attempt:
     match error.args:
         case (str(reason),) if reason == CANCEL:
@@ -150,6 +151,8 @@ def _failed(error: BaseException, ended: Callable[..., Attempt]) -> Attempt:
 
 def _succeeded(value: Any, ended: Callable[..., Attempt]) -> Attempt:
     if inspect.isgenerator(value) or inspect.isasyncgen(value) or inspect.iscoroutine(value):
+        if inspect.iscoroutine(value):
+            value.close()  # else Python complains that nobody awaited it
         return ended(outcome=Outcome.FAILED, permanent=True, error=f"the handler returned a {type(value).__name__}")
     try:
         text = msgspec.json.encode(value)

@@ -129,10 +129,7 @@ async def test_a_broker_that_does_not_answer_holds_nobody_up(own_world: World, b
                 await publisher.check()  # the next request does not wait for a confirm that will not come
         finally:
             await asyncio.to_thread(broker.resume)
-<<<<<<< HEAD
         # A connection that confirms nothing is given up: it might be dead without our being told.
-=======
->>>>>>> 5bd4104 (Publisher: a blocked connection is kept, since it alone knows that the broker is short of memory or disk)
         await up(publisher.link)
         assert await publisher.publish([own_world.message()]) == [None]
 

@@ -14,6 +14,7 @@ import structlog
 from aiormq.abc import AbstractConnection
 from yarl import URL
 
+from dtq.broker import tolerant
 from dtq.domain.errors import Rejected, Unavailable
 from dtq.runtime.loops import backoff_seconds, wait
 from dtq.runtime.metrics import BrokerMetrics
@@ -32,6 +33,8 @@ BROKER_ERRORS: Final = (aiormq.exceptions.AMQPError, OSError, TimeoutError, Runt
 
 Url = str | Callable[[], str]
 """A broker's URL, or what returns the one in force now: a password may be rotated while the process runs."""
+
+tolerant.install()
 
 _log = structlog.get_logger(__name__)
 

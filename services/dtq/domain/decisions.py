@@ -105,6 +105,12 @@ def _retry_or_fail(
     )
 
 
+def describe(error: BaseException) -> str:
+    """Return an error as a person reads it in `last_error`."""
+    text = str(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
 def cut(text: str | None) -> str | None:
     r"""Return `text` no longer than ERROR_CHARS_MAX and storable: Postgres refuses NUL and lone surrogates."""
     if text is None:

@@ -1,0 +1,191 @@
+"""Owns what the worker tests share: a database, a virtual host, and whole workers inside the test's process.
+
+It must never assert.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+from prometheus_client import CollectorRegistry
+
+from dtq.broker import wakeups
+from dtq.broker.publisher import Message, Publisher
+from dtq.domain.backoff import Backoff
+from dtq.handlers import Handler
+from dtq.reconcile.embedded import ensure_default
+from dtq.runtime.metrics import ApiMetrics, BrokerMetrics
+from dtq.runtime.settings import Settings, load
+from dtq_api.loops import Reaper, Relay
+from dtq_db import catalog
+from dtq_db.connections import Database
+from dtq_worker.main import Worker
+from dtq_worker.registry import load as load_handlers
+from tests.broker.world import eventually, up
+from tests.db.world import World as Rows
+from tests.support.addresses import BrokerVhost
+from tests.support.system import free_port
+
+MODULE = "tests.worker.handlers"
+NAMESPACE = "tasks"
+
+
+@dataclass(kw_only=True)
+class World:
+    """A database, a virtual host, and the parts of an API that a worker needs beside it."""
+
+    dsn: str
+    vhost: BrokerVhost
+    rows: Rows
+    database: Database
+    publisher: Publisher
+    relay: Relay
+    reaper: Reaper
+
+    def settings(self, **environ: str) -> Settings:
+        """A worker's settings."""
+        return _settings(self.dsn, self.vhost, environ)
+
+    async def declare(self, *types: str, backoff: dict[str, Any] | None = None, **columns: Any) -> None:
+        """Declare types of the default queue set; by default every sample handler's."""
+        values = {"default_queue": "default", "backoff": backoff and json.dumps(backoff)} | columns
+        names, places = ", ".join(values), ", ".join(f"${n}" for n in range(2, 2 + len(values)))
+        for type_ in types or sorted(load_handlers([MODULE])):
+            await self.rows.sql.execute(
+                f"INSERT INTO task_type (type, {names}) VALUES ($1, {places})", type_, *values.values()
+            )
+
+    async def enqueue(self, type_: str, count: int = 1, *, max_attempts: int = 1, **payload: Any) -> list[UUID]:
+        """Store tasks and publish their messages."""
+        ids = await self.rows.enqueue(count, type_=type_, payload=json.dumps(payload), max_attempts=max_attempts)
+        await self.send([wakeups.work(NAMESPACE, "default", id_, type_) for id_ in ids])
+        await self.rows.confirm({id_: await self.rows.version(id_) for id_ in ids})
+        return ids
+
+    async def send(self, messages: Sequence[Message]) -> None:
+        """Publish messages."""
+        await up(self.publisher.link)
+        refused = [one for one in await self.publisher.publish(messages) if one is not None]
+        if refused:
+            raise RuntimeError(refused[0])
+
+    async def ended(self, *ids: UUID, seconds: float = 30.0) -> list[asyncpg.Record]:
+        """Wait until tasks are terminal; return their rows."""
+        return [await self.has(id_, "SUCCEEDED", "FAILED", "CANCELLED", seconds=seconds) for id_ in ids]
+
+    async def has(self, id_: UUID, *statuses: str, seconds: float = 30.0) -> asyncpg.Record:
+        """Wait until a task has one of these statuses; return its row."""
+
+        async def it_has() -> bool:
+            return (await self.rows.row(id_))["status"] in statuses
+
+        await eventually(it_has, f"task {id_} is {' or '.join(statuses)}", seconds)
+        return await self.rows.row(id_)
+
+    async def ready(self, queue: str = "tasks.default") -> int:
+        """How many messages of a queue are ready."""
+        channel = await self.publisher.link.connection().channel(publisher_confirms=False)
+        answer = await channel.queue_declare(queue, passive=True)
+        await channel.close()
+        return int(answer.message_count or 0)
+
+    @asynccontextmanager
+    async def worker(self, **environ: str) -> AsyncIterator["Running"]:
+        """Run a worker until the block ends; it consumes and has its lease when the block begins."""
+        settings = self.settings(**environ)
+        async with Database(settings.db_dsn.get_secret_value(), name="dtq-worker") as database:
+            queue_sets = (await catalog.load(database)).queue_sets
+            handlers: dict[str, Handler] = dict(load_handlers(settings.worker_handlers))
+            worker = Worker(settings, database, handlers, queue_sets)
+            stop = asyncio.Event()
+            running = Running(worker=worker, stop=stop, task=asyncio.ensure_future(worker.run(stop)), settings=settings)
+            try:
+                await eventually(running.is_ready, "the worker is ready")
+                yield running
+            finally:
+                await running.end()
+
+
+@dataclass(kw_only=True)
+class Running:
+    """A worker that runs in this process."""
+
+    worker: Worker
+    stop: asyncio.Event
+    task: "asyncio.Task[None]"
+    settings: Settings
+
+    async def is_ready(self) -> bool:
+        """Whether it has a lease and consumes."""
+        if self.task.done():
+            self.task.result()
+        return not await self.worker._trouble()
+
+    async def end(self) -> None:
+        """Tell it to stop, as a signal does, and wait for its end."""
+        self.stop.set()
+        await self.task
+
+    def count(self, name: str, **labels: str) -> float:
+        """A metric's value."""
+        return self.worker.registry.get_sample_value(name, labels) or 0.0
+
+    @property
+    def url(self) -> str:
+        """Where its probes answer."""
+        host, port = self.settings.worker_http_port
+        return f"http://{host}:{port}"
+
+
+@asynccontextmanager
+async def open_world(dsn: str, vhost: BrokerVhost) -> AsyncIterator[World]:
+    """A world on a fresh database and virtual host, with the default queue set written."""
+    settings = _settings(dsn, vhost, {})
+    stop = asyncio.Event()
+    async with Database(dsn, name="test") as database, asyncio.TaskGroup() as tasks:
+        await ensure_default(database, settings)
+        connection = await asyncpg.connect(dsn)
+        registry = CollectorRegistry()
+        metrics = ApiMetrics(registry)
+        publisher = Publisher(vhost.url, declare=_nothing, metrics=BrokerMetrics(registry), timeout_seconds=5.0)
+        try:
+            tasks.create_task(publisher.link.run(stop))
+            yield World(
+                dsn=dsn,
+                vhost=vhost,
+                rows=Rows(connection),
+                database=database,
+                publisher=publisher,
+                relay=Relay(database, publisher, namespace_of=lambda _: NAMESPACE, metrics=metrics),
+                reaper=Reaper(database, backoff=Backoff(delays_seconds=(1.0,)), metrics=metrics),
+            )
+        finally:
+            stop.set()
+            connection.terminate()
+
+
+async def _nothing(_: object) -> None:
+    """The workers declare."""
+
+
+def _settings(dsn: str, vhost: BrokerVhost, environ: dict[str, str]) -> Settings:
+    return load(
+        {
+            "DB_DSN": dsn,
+            "RMQ_USER": vhost.user,
+            "RMQ_PASS": vhost.password,
+            "RMQ_HOST": vhost.host,
+            "RMQ_PORT": str(vhost.port),
+            "RMQ_VHOST": vhost.vhost,
+            "QUEUES": "high,default",
+            "BACKOFFS": "1s,3600s",
+            "WORKER_HANDLERS": MODULE,
+            "WORKER_HTTP_PORT": f"127.0.0.1:{free_port()}",
+        }
+        | environ
+    )

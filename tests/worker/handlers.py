@@ -103,9 +103,9 @@ ERRORS: dict[str, BaseException] = {
 
 def act(payload: dict[str, Any]) -> Any:
     """Return or raise what the payload names."""
-    if "raise" in payload:
-        raise ERRORS[payload["raise"]]
-    return RESULTS[payload["return"]]()
+    if "raises" in payload:
+        raise ERRORS[payload["raises"]]
+    return RESULTS[payload["gives"]]()
 
 
 @handler("w.act.async")

@@ -18,7 +18,7 @@ JSON = "application/json"
 
 async def test_deliveries_are_claimed_in_batches(world: World) -> None:
     await world.declare("w.act.async")
-    ids = await world.rows.enqueue(200, type_="w.act.async", payload='{"return": "number"}')
+    ids = await world.rows.enqueue(200, type_="w.act.async", payload='{"gives": "number"}')
     async with world.worker():
         await world.send([wakeups.work(NAMESPACE, "default", id_, "w.act.async") for id_ in ids])
         assert {row["status"] for row in await world.ended(*ids)} == {"SUCCEEDED"}
@@ -29,20 +29,8 @@ async def test_deliveries_are_claimed_in_batches(world: World) -> None:
 async def test_a_message_is_acknowledged_only_once_its_claim_is_committed(world: World) -> None:
     await world.declare("w.act.async")
     async with world.worker():
-        async with world.rows.sql.transaction():
-            # Nobody else can claim what we hold locked; the claim waits, then is given up and tried again.
-            (id_,) = await world.rows.enqueue(1, type_="w.act.async", payload='{"return": "number"}')
-            await world.send([wakeups.work(NAMESPACE, "default", id_, "w.act.async")])
-
-            async def is_dropped() -> bool:
-                return await _unacknowledged(world) == 0 and await world.ready() == 0
-
-            # Not committed means not there: its message is a duplicate of nothing, acknowledged and dropped.
-            await eventually(is_dropped, "the message is dropped")
-        await world.send([wakeups.work(NAMESPACE, "default", id_, "w.act.async")])
-        await world.has(id_, "SUCCEEDED")
         locker = world.rows.sql.transaction()
-        (held,) = await world.rows.enqueue(1, type_="w.act.async", payload='{"return": "number"}')
+        (held,) = await world.rows.enqueue(1, type_="w.act.async", payload='{"gives": "number"}')
         await locker.start()
         await world.rows.sql.execute("SELECT 1 FROM tasks WHERE id = $1 FOR UPDATE", held)
         await world.send([wakeups.work(NAMESPACE, "default", held, "w.act.async")])
@@ -69,7 +57,7 @@ async def test_a_worker_without_postgres_holds_its_messages_and_goes_on_afterwar
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                 " WHERE application_name LIKE 'dtq-worker%' AND datname = current_database()"
             )
-            ids = await world.enqueue("w.act.async", 10, **{"return": "number"})
+            ids = await world.enqueue("w.act.async", 10, gives="number")
             assert {row["attempts"] for row in await world.ended(*ids)} == {1}
         assert await running.is_ready()
 
@@ -104,7 +92,7 @@ async def test_a_paused_queue_set_hands_out_nothing_and_loses_nothing(world: Wor
     await world.declare("w.act.async")
     async with world.worker():
         await world.rows.sql.execute("UPDATE queue_set SET paused = true")
-        (id_,) = await world.enqueue("w.act.async", **{"return": "number"})
+        (id_,) = await world.enqueue("w.act.async", gives="number")
         await eventually(lambda: _is_parked(world, id_), "the task waits for the relay")
         await world.rows.sql.execute("UPDATE queue_set SET paused = false")
         await world.relay.once()
@@ -167,7 +155,7 @@ async def test_only_the_row_decides_whatever_a_message_claims(
 ) -> None:
     world, _ = shared
     assert name
-    (id_,) = await world.rows.enqueue(1, type_="w.act.async", payload='{"return": "number"}')
+    (id_,) = await world.rows.enqueue(1, type_="w.act.async", payload='{"gives": "number"}')
     properties = {key: value for key, value in strange.items() if key != "more"}
     body = {"id": str(id_), "type": "w.act.async"} | strange.get("more", {})
     await _publish(world, json.dumps(body).encode(), **properties)
@@ -182,8 +170,11 @@ async def test_a_message_of_a_task_that_has_ended_changes_nothing(shared: tuple[
         (id_,) = await world.rows.enqueue(1, type_="w.act.async", payload="{}")
         await world.rows.cancel(id_)
     else:
-        what = {"return": "number"} if status == "SUCCEEDED" else {"raise": "plain"}
-        (id_,) = await world.enqueue("w.act.async", **what)
+        (id_,) = (
+            await world.enqueue("w.act.async", gives="number")
+            if status == "SUCCEEDED"
+            else await world.enqueue("w.act.async", raises="plain")
+        )
         await world.ended(id_)
     before = dict(await world.rows.row(id_))
     assert before["status"] == status
@@ -221,7 +212,7 @@ async def test_a_message_that_the_driver_cannot_read_ends_no_connection(
 
 
 async def _goes_on(world: World, running: Running) -> None:
-    (id_,) = await world.enqueue("w.act.async", **{"return": "number"})
+    (id_,) = await world.enqueue("w.act.async", gives="number")
     (row,) = await world.ended(id_)
     assert row["status"] == "SUCCEEDED"
     await eventually(lambda: _nothing_left(world), "nothing is left in the queues")
@@ -232,7 +223,7 @@ async def _publish(world: World, body: bytes, **properties: Any) -> None:
     """Publish as a stranger would, past all that dtq does."""
     connection = await aiormq.connect(world.vhost.url)
     channel = await connection.channel()
-    known = {"content_type": JSON, "delivery_mode": 2} | properties
+    known: dict[str, Any] = {"content_type": JSON, "delivery_mode": 2} | properties
     await channel.basic_publish(
         body, exchange="tasks.direct", routing_key="default", properties=Basic.Properties(**known), mandatory=True
     )

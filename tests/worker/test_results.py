@@ -60,7 +60,7 @@ async def test_a_result_is_kept_or_the_task_fails_for_good_and_says_why(
     shared: tuple[World, Running], mode: str, name: str, status: str, told: object
 ) -> None:
     world, running = shared
-    (id_,) = await world.enqueue(f"w.act.{mode}", max_attempts=3, **{"return": name})
+    (id_,) = await world.enqueue(f"w.act.{mode}", max_attempts=3, gives=name)
     (row,) = await world.ended(id_)
     assert (row["status"], row["attempts"]) == (status, 1), row["last_error"]
     if status == "SUCCEEDED":
@@ -77,7 +77,7 @@ async def test_whatever_a_handler_raises_ends_its_attempt_and_nothing_else(
     shared: tuple[World, Running], mode: str, name: str, told: str
 ) -> None:
     world, running = shared
-    (id_,) = await world.enqueue(f"w.act.{mode}", **{"raise": name})
+    (id_,) = await world.enqueue(f"w.act.{mode}", raises=name)
     (row,) = await world.ended(id_)
     assert (row["status"], row["attempts"], row["crashes"]) == ("FAILED", 1, 0)
     assert re.search(told, row["last_error"]), row["last_error"]
@@ -88,7 +88,7 @@ async def test_whatever_a_handler_raises_ends_its_attempt_and_nothing_else(
 async def test_a_permanent_error_spends_no_further_attempt(shared: tuple[World, Running]) -> None:
     world, _ = shared
     for mode in MODES:
-        (id_,) = await world.enqueue(f"w.act.{mode}", max_attempts=5, **{"raise": "permanent"})
+        (id_,) = await world.enqueue(f"w.act.{mode}", max_attempts=5, raises="permanent")
         (row,) = await world.ended(id_)
         assert (row["status"], row["attempts"]) == ("FAILED", 1)
 

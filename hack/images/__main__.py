@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from hack.cluster.report import ClusterError, say
-from hack.images import builder
+from hack.images import builder, sbom
 from hack.images.recipes import Recipe, recipes
 
 DESCRIPTION = """\
@@ -26,6 +26,7 @@ def parser() -> argparse.ArgumentParser:
     for name, text in (
         ("build", "build what is not in the cache; prints reference and archive, one image a line"),
         ("tags", "print the references that this checkout gives, and build nothing"),
+        ("sbom", "print what an image is made of, as CycloneDX JSON; builds it if need be (dtq when no NAME is given)"),
     ):
         made = commands.add_parser(name, help=text, description=text)
         made.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(recipes())}; all when none is given")
@@ -39,7 +40,10 @@ def main() -> int:
     unknown = sorted(set(options.names) - set(recipes()))
     if unknown:
         arguments.error(f"no image {', '.join(unknown)}: there are {', '.join(recipes())}")
-    chosen = [recipe for name, recipe in recipes().items() if name in options.names or not options.names]
+    names = options.names or (["dtq"] if options.command == "sbom" else list(recipes()))
+    if options.command == "sbom" and names != ["dtq"]:
+        arguments.error("sbom: only dtq's own image has one; the demo servers are plain Debian")
+    chosen = [recipe for name, recipe in recipes().items() if name in names]
     try:
         for recipe in chosen:
             print(_line(options.command, recipe, options.cache.resolve()), flush=True)
@@ -52,7 +56,8 @@ def main() -> int:
 def _line(command: str, recipe: Recipe, folder: Path) -> str:
     if command == "tags":
         return recipe.reference
-    return f"{recipe.reference} {builder.build(recipe, folder)}"
+    archive = builder.build(recipe, folder)
+    return sbom.of(recipe, archive) if command == "sbom" else f"{recipe.reference} {archive}"
 
 
 if __name__ == "__main__":

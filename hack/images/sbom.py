@@ -1,0 +1,64 @@
+"""Owns the bill of materials of dtq's image: what uv.lock says of Python, and what the image says of Debian.
+
+Must never list what is not in the image, or differ for the same image.
+"""
+
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+from uuid import NAMESPACE_URL, uuid5
+
+from hack.cluster.report import ClusterError
+from hack.images import unpack
+from hack.images.recipes import ROOT, SUITE, Recipe
+
+RECORDS = "var/lib/dpkg/status.d/"
+
+
+def of(recipe: Recipe, archive: Path) -> str:
+    """The image's bill of materials, as CycloneDX JSON."""
+    bill = _python()
+    bill["serialNumber"] = f"urn:uuid:{uuid5(NAMESPACE_URL, recipe.reference)}"
+    del bill["metadata"]["timestamp"]
+    bill["components"] += debian(unpack.texts(archive, RECORDS))
+    return json.dumps(bill, indent=2) + "\n"
+
+
+def debian(records: list[str]) -> list[dict[str, Any]]:
+    """Components of Debian packages, from their control records."""
+    components = []
+    for record in sorted(records):
+        fields = dict(re.findall(r"^(\w[\w-]*): (.*)$", record, re.MULTILINE))
+        name, version, machine = fields["Package"], fields["Version"], fields["Architecture"]
+        components.append(
+            {
+                "type": "library",
+                "bom-ref": f"deb-{name}@{version}",
+                "name": name,
+                "version": version,
+                "purl": f"pkg:deb/debian/{name}@{version}?arch={machine}&distro={SUITE}",
+            }
+        )
+    return components
+
+
+def uv() -> Path:
+    """The pinned uv that hack/bootstrap keeps."""
+    version = re.search(r"^UV_VERSION=(.+)$", (ROOT / "hack/bootstrap").read_text(), re.MULTILINE)
+    assert version
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "dtq" / f"uv-{version[1]}" / "bin/uv"
+
+
+def _python() -> dict[str, Any]:
+    command = [str(uv()), "export", "--quiet", "--frozen", "--no-dev", "--extra", "all", "--format", "cyclonedx1.5"]
+    done = subprocess.run(
+        [*command, "--preview-features", "sbom-export"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise ClusterError(f"uv export failed: {done.stderr.strip()}", next_step="run hack/bootstrap")
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found

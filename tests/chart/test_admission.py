@@ -1,0 +1,105 @@
+"""A real API server takes every object, in a namespace held to `restricted`; the operator's Role suffices."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from hack.cluster import control_plane, kubectl, programs
+from hack.cluster.control_plane import ControlPlane
+from tests.chart import rendering
+from tests.support.addresses import BrokerVhost
+
+NAMESPACES = ("dtq", "shop", "billing")
+# Kinds of others; tests/chart/test_schemas.py holds them to their schemas.
+FOREIGN = {"ScaledObject", "TriggerAuthentication", "ServiceMonitor", "PodMonitor", "PrometheusRule"}
+
+
+@pytest.fixture(scope="module")
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    with control_plane.running(tmp_path_factory.mktemp("plane") / "state") as made:
+        kubectl.run(made.kubeconfig, "apply", "--filename", str(rendering.ROOT / "crds"))
+        kubectl.run(made.kubeconfig, "wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        for name in NAMESPACES:
+            kubectl.run(made.kubeconfig, "create", "namespace", name)
+            levels = [f"pod-security.kubernetes.io/{mode}=restricted" for mode in ("enforce", "warn")]
+            kubectl.run(made.kubeconfig, "label", "namespace", name, *levels)
+        yield made
+
+
+def apply(plane: ControlPlane, objects: list[rendering.Object], *options: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [
+            str(programs.ensure(["kubectl"])["kubectl"]),
+            f"--kubeconfig={plane.kubeconfig}",
+            "--warnings-as-errors",
+            "apply",
+            *options,
+            "--filename",
+            "-",
+        ],
+        input=yaml.safe_dump_all(objects),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize("name", rendering.VALUE_SETS)
+def test_every_object_is_admitted_without_a_warning(plane: ControlPlane, name: str) -> None:
+    objects = [one for one in rendering.objects_of(name) if one["kind"] not in FOREIGN]
+    done = apply(plane, objects, "--dry-run=server")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("(server dry run)") == len(objects)
+
+
+def test_a_pod_that_is_not_restricted_would_be_told(plane: ControlPlane) -> None:
+    found = [json.loads(json.dumps(one)) for one in rendering.objects_of("minimal") if one["kind"] == "Deployment"]
+    found[0]["spec"]["template"]["spec"]["containers"][0]["securityContext"] = {}
+    done = apply(plane, found, "--dry-run=server")
+    assert done.returncode != 0
+    assert "would violate PodSecurity" in done.stderr
+
+
+def test_the_operator_needs_no_more_than_the_role_of_the_chart(
+    plane: ControlPlane, dsn: str, broker_vhost: BrokerVhost, tmp_path: Path
+) -> None:
+    kinds = {"Role", "RoleBinding", "ServiceAccount"}
+    done = apply(plane, [one for one in rendering.objects_of("minimal") if one["kind"] in kinds])
+    assert done.returncode == 0, done.stderr
+    token = kubectl.run(plane.kubeconfig, "--namespace=dtq", "create", "token", "dtq-operator").strip()
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_text(yaml.safe_dump(_signed_in(plane.kubeconfig, token)))
+    environ = {
+        "DB_DSN": dsn,
+        "RMQ_USER": broker_vhost.user,
+        "RMQ_PASS": broker_vhost.password,
+        "RMQ_HOST": broker_vhost.host,
+        "RMQ_PORT": str(broker_vhost.port),
+        "RMQ_VHOST": broker_vhost.vhost,
+        "DTQ_WATCH_NAMESPACES": "dtq",
+        "DTQ_OPERATOR_HTTP_PORT": "127.0.0.1:0",
+        "KUBECONFIG": str(kubeconfig),
+    }
+    with subprocess.Popen([str(Path(sys.executable).parent / "dtq"), "operator"], env=environ) as operator:
+        try:
+            manifests = list(yaml.safe_load_all((rendering.CHART / "files/quickstart.yaml").read_text()))
+            manifests[0]["spec"]["vhost"] = broker_vhost.vhost
+            assert apply(plane, manifests, "--namespace=dtq").returncode == 0
+            everything = ("queuesets,tasktypes", "--all", "--namespace=dtq", "--timeout=25s")
+            kubectl.run(plane.kubeconfig, "wait", "--for=condition=Ready", *everything)
+            kubectl.run(plane.kubeconfig, "delete", "--wait", *everything)
+        finally:
+            operator.kill()
+
+
+def _signed_in(kubeconfig: Path, token: str) -> dict[str, Any]:
+    made: dict[str, Any] = yaml.safe_load(kubeconfig.read_text())
+    made["users"] = [{"name": made["users"][0]["name"], "user": {"token": token}}]
+    return made

@@ -12,6 +12,8 @@ from hack.images import builder, sbom, unpack
 from hack.images.recipes import recipes
 
 BYTES_MAX = 200_000_000
+# A cold build fetches a base and all wheels.
+pytestmark = pytest.mark.timeout(1800)
 LIBRARIES = ("/usr/lib", "/opt/dtq/lib")
 
 

@@ -7,7 +7,7 @@ import asyncio
 import ssl
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import httpx2
 import msgspec
@@ -30,6 +30,27 @@ RETRY_AFTER_SECONDS: Final = 5
 _PATH: Final = "/apis/authentication.k8s.io/v1/tokenreviews"
 _USER: Final = "system:serviceaccount:"
 _log = structlog.get_logger(__name__)
+
+
+class User(msgspec.Struct, frozen=True):
+    """Whose token it is."""
+
+    username: str = ""
+    groups: list[str] | None = None
+
+
+class Status(msgspec.Struct, frozen=True):
+    """What the API server says; an authenticator that knows no audiences leaves them out."""
+
+    authenticated: bool = False
+    audiences: list[str] | None = None
+    user: User = User()
+
+
+class Review(msgspec.Struct, frozen=True):
+    """The part of a TokenReview that we read."""
+
+    status: Status
 
 
 class Reviews:
@@ -62,7 +83,7 @@ class Reviews:
                 raise _unavailable("it did not answer just now")
             async with asyncio.timeout(REVIEW_SECONDS), self._slots:
                 status = await self._ask(token)
-        except (httpx2.HTTPError, OSError, TimeoutError, Unavailable) as error:
+        except (httpx2.HTTPError, msgspec.MsgspecError, ValueError, OSError, TimeoutError, Unavailable) as error:
             self._metrics.reviews.labels("unavailable").inc()
             if isinstance(error, Unavailable):
                 raise
@@ -78,7 +99,7 @@ class Reviews:
         if self._client is not None:
             await self._client.aclose()
 
-    async def _ask(self, token: str) -> dict[str, Any]:
+    async def _ask(self, token: str) -> Status:
         review = {
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "TokenReview",
@@ -88,8 +109,7 @@ class Reviews:
         client = await self._connected((self._folder / "ca.crt").read_text(encoding="utf-8"))
         answer = await client.post(_PATH, json=review, headers={"Authorization": f"Bearer {ours}"})
         if answer.is_success:
-            status: dict[str, Any] = msgspec.json.decode(answer.content).get("status") or {}
-            return status
+            return msgspec.json.decode(answer.content, type=Review).status
         _log.error(
             "the API server does not let us review tokens: the API's ServiceAccount needs `create` on tokenreviews"
             if answer.status_code in (401, 403)
@@ -111,17 +131,15 @@ class Reviews:
             )
         return self._client
 
-    def _verdict(self, status: dict[str, Any]) -> Verdict:
-        user = status.get("user") or {}
-        name = str(user.get("username", ""))
-        if not status.get("authenticated"):
+    def _verdict(self, status: Status) -> Verdict:
+        if not status.authenticated:
             return "the Kubernetes API refuses the token: it has expired, or its ServiceAccount or pod is gone"
-        # An authenticator that knows no audiences leaves them out: then the token may be for anybody.
-        if self._audience not in (status.get("audiences") or []):
+        # Without audiences the token may be for anybody.
+        if self._audience not in (status.audiences or ()):
             return f"the token is for another audience: ask for one with audience {self._audience}"
-        if not name.startswith(_USER):
+        if not status.user.username.startswith(_USER):
             return "the token is not that of a ServiceAccount"
-        return Caller(name, frozenset(map(str, user.get("groups") or [])))
+        return Caller(status.user.username, frozenset(status.user.groups or ()))
 
 
 def _unavailable(reason: str) -> Unavailable:

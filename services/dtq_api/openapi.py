@@ -12,7 +12,7 @@ import msgspec
 from dtq.domain import limits
 from dtq_api import problems
 from dtq_api.auth.door import OPEN_PATHS
-from dtq_api.openapi_schemas import SCHEMAS, STATUS, STRING, TYPE, UUID, Schema, reference
+from dtq_api.openapi_schemas import SCHEMAS, STATUS, STRING, TEXT, TYPE, UUID, Schema, reference
 from dtq_api.requests import PAGE_DEFAULT
 
 _BODY_PROBLEMS: Final = ("InvalidBody", "RequestTimeout", "PayloadTooLarge", "UnsupportedMediaType")
@@ -148,7 +148,7 @@ _PATHS: Final[dict[str, Schema]] = {
                 _query("cursor", UUID, "next_cursor of the page before."),
                 _query("status", STATUS, "Only tasks of that status."),
                 _query("type", TYPE, "Only tasks of that type."),
-                _query("queue", STRING, "Only tasks of that queue."),
+                _query("queue", TEXT, "Only tasks of that queue."),
             ],
             tags=["Tasks"],
         )

@@ -16,6 +16,8 @@ Schema = dict[str, Any]
 STRING: Final[Schema] = {"type": "string"}
 UUID: Final[Schema] = {"type": "string", "format": "uuid"}
 TIME: Final[Schema] = {"type": "string", "format": "date-time"}
+TEXT: Final[Schema] = STRING | {"pattern": r"^[^\x00-\x1f\x7f-\x9f]*$"}
+"""Text without control characters."""
 COUNT: Final[Schema] = {"type": "integer", "minimum": 0}
 STATUS: Final[Schema] = {"type": "string", "enum": [str(status) for status in TaskStatus]}
 TYPE: Final[Schema] = {"type": "string", "pattern": TYPE_PATTERN, "maxLength": limits.TYPE_CHARS_MAX}
@@ -60,6 +62,7 @@ _EVENT: Final = _object(
         "worker_id": or_null(UUID),
     }
 )
+_NULL: Final[Schema] = {"type": "null"}
 _DRY_RUN: Final[Schema] = {"type": "boolean", "default": False, "description": "Only tell what would be sent again."}
 
 SCHEMAS: Final[dict[str, Schema]] = {
@@ -84,7 +87,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
             ),
             "idempotency_key": or_null(
                 {
-                    "type": "string",
+                    **TEXT,
                     "minLength": 1,
                     "maxLength": limits.IDEMPOTENCY_KEY_CHARS_MAX,
                     "description": "The same key, type and payload again are answered with the first task.",
@@ -121,15 +124,16 @@ SCHEMAS: Final[dict[str, Schema]] = {
         "anyOf": [
             _object(
                 {"ids": _array(UUID, minItems=1, maxItems=REDRIVE_IDS_MAX)},
-                {"dry_run": _DRY_RUN},
+                {"dry_run": _DRY_RUN} | dict.fromkeys(("type", "queue", "failed_before", "limit"), _NULL),
                 closed=True,
                 title="By id",
             ),
             _object(
                 {},
                 {
+                    "ids": _NULL,
                     "type": or_null(TYPE),
-                    "queue": or_null(STRING),
+                    "queue": or_null(TEXT),
                     "failed_before": or_null(TIME),
                     "limit": or_null(
                         {

@@ -25,7 +25,9 @@ class Resources:
         self._connection = connection
 
     async def claim(self, kind: Kind, key: str) -> Owner | None:
-        """Return who owns a name, locking the claim; None if it is free."""
+        """Return who owns a name; None if it is free. Whoever else asks waits until our transaction's end."""
+        # A row that is not there yet cannot be locked: the name itself is.
+        await self._connection.execute(query("resource_claim_lock"), kind, key)
         row = await self._connection.fetchrow(query("resource_claim_get"), kind, key)
         if row is None:
             return None

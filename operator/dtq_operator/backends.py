@@ -6,7 +6,7 @@ parked and come back with it.
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,8 @@ from dtq_db.resources import transaction
 from dtq_operator import conditions
 from dtq_operator.breaker import Breaker
 from dtq_operator.conditions import USER_ERRORS, Condition
+from dtq_operator.hints import Hints
+from dtq_operator.reasons import Why
 from dtq_operator.store import Key
 
 
@@ -52,7 +54,7 @@ class Backends:
 
     Args:
         requeue: called with each key that waited for a backend, once it is back.
-        desired: desired replicas by queue of a queue set, by the set's name; empty while unknown.
+        hints: returns what scaling has found out about a queue set.
     """
 
     def __init__(
@@ -61,22 +63,24 @@ class Backends:
         database: Database,
         *,
         requeue: Callable[[Key], None],
-        desired: Callable[[str], dict[str, int]],
+        hints: Callable[[Key, QueueSet], Awaitable[Hints]],
     ) -> None:
         self._settings = settings
         self._database = database
-        self._desired = desired
+        self._hints = hints
         self.postgres: Breaker[Key] = Breaker("postgres", lambda: catalog.revision(database), requeue)
         self.rabbitmq: Breaker[Key] = Breaker("rabbitmq", self._probe_broker, requeue)
 
     async def apply_task_type(self, key: Key, manifest: TaskType, owner: Owner) -> Effect:
         """Make Postgres hold a TaskType."""
         if self.postgres.is_open:
-            return self._down(key, self.postgres, "Synced", "DatabaseUnavailable", self.postgres.reason)
+            return self._down(key, self.postgres, "Synced", Why.DATABASE_UNAVAILABLE)
         try:
             plan = await reconcile_task_type(self._database, manifest, owner)
-        except Unavailable as error:
-            return self._down(key, self.postgres, "Synced", "DatabaseUnavailable", str(error))
+        except Unavailable:
+            if await self.postgres.is_down():
+                return self._down(key, self.postgres, "Synced", Why.DATABASE_UNAVAILABLE)
+            raise
         if plan.refusal:
             return _refused(plan.refusal, "Synced")
         schema = manifest.spec.payload_schema
@@ -89,35 +93,40 @@ class Backends:
 
     async def apply_queue_set(self, key: Key, manifest: QueueSet, owner: Owner) -> Effect:
         """Make Postgres and RabbitMQ hold a QueueSet."""
-        for breaker, reason in ((self.postgres, "DatabaseUnavailable"), (self.rabbitmq, "BrokerUnreachable")):
+        backends = ((self.postgres, Why.DATABASE_UNAVAILABLE), (self.rabbitmq, Why.BROKER_UNREACHABLE))
+        for breaker, reason in backends:
             if breaker.is_open:
-                return self._down(key, breaker, "TopologyDeclared", reason, breaker.reason)
+                return self._down(key, breaker, "TopologyDeclared", reason)
         try:
             done = await reconcile_queue_set(self._database, self._url(manifest.spec.vhost), manifest, owner)
         except Rejected as error:
-            found = conditions.broker_trouble("AccessRefused", str(error), stalled=True)
-            return Effect(conditions=found, result="refused", waits=True)
-        except Unavailable as error:
-            is_database = "Postgres" in str(error)
-            breaker = self.postgres if is_database else self.rabbitmq
-            reason = "DatabaseUnavailable" if is_database else "BrokerUnreachable"
-            return self._down(key, breaker, "TopologyDeclared", reason, str(error))
+            return _trouble(Why.ACCESS_REFUSED, str(error))
+        except Unavailable:
+            for breaker, reason in backends:
+                if await breaker.is_down():
+                    return self._down(key, breaker, "TopologyDeclared", reason)
+            if await self._can_enter(manifest.spec.vhost):
+                raise
+            vhost = manifest.spec.vhost
+            text = f"RabbitMQ answers, and yet vhost {vhost!r} cannot be entered: create it, or grant access to it"
+            return _trouble(Why.VHOST_UNAVAILABLE, text)
         if done.plan.refusal:
             return _refused(done.plan.refusal, "TopologyDeclared")
-        return self._queue_set_effect(key, manifest, done)
+        return self._queue_set_effect(manifest, done, await self._hints(key, manifest))
 
-    async def release(self, key: Key, owner: Owner, *, force: bool) -> Refusal | None:
+    async def release(self, key: Key, owner: Owner, *, policy: str | None, force: bool) -> Refusal | None:
         """Let go of an object as its policy says; return why that must wait, or None.
 
         Raises:
             Unavailable: a backend that its policy needs does not answer.
+            Rejected: RabbitMQ refuses us the right to delete.
         """
         if key.kind == "TaskType":
-            return (await release_task_type(self._database, key.name, owner)).refusal
+            return (await release_task_type(self._database, key.name, owner, policy=policy)).refusal
         async with transaction(self._database) as resources:
             row = await resources.queue_set(key.name)
         vhost = row.vhost if row else self._settings.rmq_vhost
-        done = await release_queue_set(self._database, self._url(vhost), key.name, owner, force=force)
+        done = await release_queue_set(self._database, self._url(vhost), key.name, owner, policy=policy, force=force)
         return done.plan.refusal
 
     async def is_claimed_by_another(self, key: Key, owner: Owner) -> bool:
@@ -129,17 +138,17 @@ class Backends:
             return True
         return claim is not None and not owner.is_same_object(claim)
 
-    def _queue_set_effect(self, key: Key, manifest: QueueSet, done: Reconciled) -> Effect:
+    def _queue_set_effect(self, manifest: QueueSet, done: Reconciled, hints: Hints) -> Effect:
         spec = manifest.spec
+        warning = None
         if done.mismatched:
             message = "; ".join(f"{name} exists with other arguments" for name in sorted(done.mismatched))
-            found = conditions.broker_trouble(
-                "ArgumentMismatch", f"{message}: delete it once it is empty, or declare a new name", stalled=True
-            )
+            warning = (Why.ARGUMENT_MISMATCH, f"{message}: delete it once it is empty, or declare a new name")
+            found = conditions.broker_trouble(*warning, stalled=True)
         else:
             found = conditions.declared(queues=len(spec.queues), paused=spec.paused)
-        desired = self._desired(key.name)
-        found.append(_scaling(manifest, desired))
+        desired = hints.desired
+        found.append(conditions.scaling(manifest, desired, hints.troubles))
         queues = []
         for queue in spec.queues:
             name = work_queue(spec.namespace, queue.name)
@@ -152,13 +161,21 @@ class Backends:
             status={"queueCount": len(queues), "queues": queues},
             result="refused" if done.mismatched else "ok",
             repaired=_written(done.plan),
+            warning=warning,
         )
 
-    def _down(self, key: Key, breaker: Breaker[Key], effect: str, reason: str, message: str) -> Effect:
-        breaker.trip(key, message)
+    def _down(self, key: Key, breaker: Breaker[Key], effect: str, reason: Why) -> Effect:
+        breaker.trip(key)
         # The driver's words differ from try to try, and each would be one more write.
         text = f"{breaker.name} does not answer; everything is looked at again once it does"
         return Effect(conditions=conditions.unavailable(effect, reason, text), result="waiting", warning=(reason, text))
+
+    async def _can_enter(self, vhost: str) -> bool:
+        try:
+            async with connected(self._url(vhost)):
+                return True
+        except (Unavailable, Rejected):
+            return False
 
     async def _probe_broker(self) -> None:
         async with connected(self._settings.rmq_url):
@@ -179,19 +196,13 @@ def _refused(refusal: Refusal, effect: str) -> Effect:
     )
 
 
+def _trouble(reason: Why, message: str) -> Effect:
+    found = conditions.broker_trouble(reason, message, stalled=True)
+    return Effect(conditions=found, result="refused", warning=(reason, message), waits=True)
+
+
 def _written(plan: Plan) -> str:
     acts = [step for step in plan.steps if step.action is not Action.CLAIM]
     return "; ".join(
         f"{step.action} {step.target} {f'({step.detail})' if step.detail else ''}".strip() for step in acts
     )
-
-
-def _scaling(manifest: QueueSet, desired: dict[str, int]) -> Condition:
-    modes = {queue.scaling.mode for queue in manifest.spec.queues}
-    if modes == {"Disabled"}:
-        return Condition(type="ScalingActive", status="Unknown", reason="Disabled", message="scaling.mode is Disabled")
-    if not desired:
-        message = "the backlog is unknown: replicas stay as they are"
-        return Condition(type="ScalingActive", status="False", reason="StatsUnavailable", message=message)
-    reason = "OperatorScaling" if "Operator" in modes else "Published"
-    return Condition(type="ScalingActive", status="True", reason=reason, message="desiredReplicas are published")

@@ -41,13 +41,21 @@ class Breaker(Generic[K]):
         """Whether the backend is down."""
         return self._tripped.is_set()
 
-    def trip(self, key: K, reason: str) -> None:
-        """Park a key: the backend did not answer it."""
+    def trip(self, key: K) -> None:
+        """Park a key: the backend is down."""
         if not self.is_open:
-            _log.warning("backend is down", backend=self.name, reason=reason)
-        self.reason = reason
+            _log.warning("backend is down", backend=self.name, reason=self.reason)
         self._parked.add(key)
         self._tripped.set()
+
+    async def is_down(self) -> bool:
+        """Return whether the backend itself is down: one failed call may have another cause."""
+        try:
+            await self._probe()
+        except Unavailable as error:
+            self.reason = str(error)
+            return True
+        return False
 
     async def run(self, stop: asyncio.Event) -> None:
         """Probe an open breaker until the backend is back, then release what was parked."""
@@ -58,10 +66,7 @@ class Breaker(Generic[K]):
                 await wait(self._tripped, PROBE_SECONDS)
                 continue
             await wait(stop, backoff_seconds(failures + 1, PROBE_SECONDS))
-            try:
-                await self._probe()
-            except Unavailable as error:
-                self.reason = str(error)
+            if await self.is_down():
                 failures += 1
                 continue
             parked, self._parked = self._parked, set()

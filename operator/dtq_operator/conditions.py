@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from dtq.domain.manifests import QueueSet, ScalingMode
 from dtq.domain.plan import Reason, Refusal
+from dtq_operator.reasons import CONDITION_REASONS, Why
 
 USER_ERRORS: Final = frozenset(
     {
@@ -26,12 +28,18 @@ MESSAGE_CHARS_MAX: Final = 1_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
-    """One finding; `status` is `True`, `False` or `Unknown`."""
+    """One finding; `status` is `True`, `False` or `Unknown`, `reason` one of `CONDITION_REASONS`."""
 
     type: str
     status: str
     reason: str
     message: str = ""
+
+
+def is_ready(obj: Mapping[str, Any]) -> bool:
+    """Return whether an object's status says that it is ready."""
+    found = (obj.get("status") or {}).get("conditions") or []
+    return any(one.get("type") == "Ready" and one.get("status") == "True" for one in found)
 
 
 def merged(
@@ -41,13 +49,14 @@ def merged(
     since = {one["type"]: one for one in former if isinstance(one, dict) and "type" in one}
     out = []
     for one in conditions:
+        assert one.reason in CONDITION_REASONS, one.reason
         old = since.get(one.type, {})
         moved = old.get("status") != one.status or not old.get("lastTransitionTime")
         out.append(
             {
                 "type": one.type,
                 "status": one.status,
-                "reason": one.reason,
+                "reason": str(one.reason),
                 "message": one.message[:MESSAGE_CHARS_MAX],
                 "observedGeneration": generation,
                 "lastTransitionTime": now if moved else old["lastTransitionTime"],
@@ -59,15 +68,15 @@ def merged(
 def serving(*, active: bool) -> list[Condition]:
     """A TaskType that is as it should be."""
     ready = (
-        Condition(type="Ready", status="True", reason="Serving", message="tasks of this type are accepted and run")
+        Condition(type="Ready", status="True", reason=Why.SERVING, message="tasks of this type are accepted and run")
         if active
         else Condition(
-            type="Ready", status="True", reason="Inactive", message="accepted tasks run, new ones are refused"
+            type="Ready", status="True", reason=Why.INACTIVE, message="accepted tasks run, new ones are refused"
         )
     )
     return [
-        Condition(type="Accepted", status="True", reason="Claimed"),
-        Condition(type="Synced", status="True", reason="RowMatches"),
+        Condition(type="Accepted", status="True", reason=Why.CLAIMED),
+        Condition(type="Synced", status="True", reason=Why.ROW_MATCHES),
         ready,
         *_settled(),
     ]
@@ -79,7 +88,7 @@ def refused(refusal: Refusal, effect: str) -> list[Condition]:
     reason, message = str(refusal.reason), refusal.message
     return [
         Condition(type="Accepted", status="False", reason=reason, message=message),
-        Condition(type=effect, status="False", reason="NotAccepted", message="nothing was changed"),
+        Condition(type=effect, status="False", reason=Why.NOT_ACCEPTED, message="nothing was changed"),
         Condition(type="Ready", status="False", reason=reason, message=message),
         *_progress(stalled=stalled, reason=reason, message=message),
     ]
@@ -99,9 +108,9 @@ def declared(*, queues: int, paused: bool) -> list[Condition]:
     """A QueueSet whose topology is as it should be."""
     message = "no task is handed out until paused is false" if paused else f"{queues} queue(s) are served"
     return [
-        Condition(type="Accepted", status="True", reason="Claimed"),
-        Condition(type="TopologyDeclared", status="True", reason="Declared"),
-        Condition(type="Ready", status="True", reason="Paused" if paused else "Serving", message=message),
+        Condition(type="Accepted", status="True", reason=Why.CLAIMED),
+        Condition(type="TopologyDeclared", status="True", reason=Why.DECLARED),
+        Condition(type="Ready", status="True", reason=Why.PAUSED if paused else "Serving", message=message),
         *_settled(),
     ]
 
@@ -109,17 +118,54 @@ def declared(*, queues: int, paused: bool) -> list[Condition]:
 def broker_trouble(reason: str, message: str, *, stalled: bool) -> list[Condition]:
     """A QueueSet whose rows are written and whose topology is not as it should be."""
     return [
-        Condition(type="Accepted", status="True", reason="Claimed"),
+        Condition(type="Accepted", status="True", reason=Why.CLAIMED),
         Condition(type="TopologyDeclared", status="False", reason=reason, message=message),
         Condition(type="Ready", status="False", reason=reason, message=message),
         *_progress(stalled=stalled, reason=reason, message=message),
     ]
 
 
+def invalid(message: str) -> list[Condition]:
+    """An object that an older definition let in and that the models refuse: nothing is done about it."""
+    return [
+        Condition(type="Ready", status="False", reason=Why.INVALID_SPEC, message=message),
+        *_progress(stalled=True, reason=Why.INVALID_SPEC, message=message),
+    ]
+
+
+def deleting(reason: str, message: str) -> list[Condition]:
+    """An object whose deletion waits for something."""
+    return [
+        Condition(type="Ready", status="False", reason=reason, message=message),
+        Condition(type="Reconciling", status="True", reason=Why.TERMINATING, message=message),
+    ]
+
+
+def scaling(manifest: QueueSet, desired: Mapping[str, int], troubles: Mapping[str, tuple[Why, str]]) -> Condition:
+    """Whether the scaling of a QueueSet works; `troubles` are reason and message by queue."""
+    modes = {queue.scaling.mode for queue in manifest.spec.queues}
+    acts = ScalingMode.OPERATOR in modes
+    if modes == {ScalingMode.DISABLED}:
+        found = ("Unknown", Why.DISABLED, "scaling.mode is Disabled")
+    elif not desired:
+        found = ("False", Why.STATS_UNAVAILABLE, "the backlog is unknown: replicas stay as they are")
+    elif acts and manifest.spec.paused:
+        found = ("False", Why.PAUSED, "paused: replicas stay as they are")
+    elif troubles:
+        reason = troubles[min(troubles)][0]
+        found = ("False", reason, "; ".join(f"queue {queue}: {text}" for queue, (_, text) in sorted(troubles.items())))
+    elif acts:
+        found = ("True", Why.OPERATOR_SCALING, "the operator scales the Deployments that targetRef names")
+    else:
+        found = ("True", Why.PUBLISHED, "desiredReplicas are published")
+    status, reason, message = found
+    return Condition(type="ScalingActive", status=status, reason=reason, message=message)
+
+
 def _settled() -> list[Condition]:
     return [
-        Condition(type="Reconciling", status="False", reason="Settled"),
-        Condition(type="Stalled", status="False", reason="Settled"),
+        Condition(type="Reconciling", status="False", reason=Why.SETTLED),
+        Condition(type="Stalled", status="False", reason=Why.SETTLED),
     ]
 
 

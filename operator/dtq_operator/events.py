@@ -1,6 +1,7 @@
 """Kubernetes Events: what `kubectl describe` tells, each thing once.
 
-Owns deduplication. An event that cannot be recorded is only a line of the log.
+Owns deduplication: an event's name says what it says of whom, so that neither a new start nor a second operator
+tells it twice. An event that cannot be recorded is only a line of the log.
 """
 
 import hashlib
@@ -46,7 +47,7 @@ class Events:
         event = {
             "apiVersion": "v1",
             "kind": "Event",
-            "metadata": {"generateName": f"{meta['name']}.", "namespace": meta["namespace"]},
+            "metadata": {"name": f"{meta['name']}.{digest}", "namespace": meta["namespace"]},
             "involvedObject": {
                 "apiVersion": obj.get("apiVersion"),
                 "kind": kind,
@@ -64,6 +65,6 @@ class Events:
             "reportingComponent": COMPONENT,
         }
         try:
-            await self._kube.create_event(meta["namespace"], event)
+            await self._kube.record_event(meta["namespace"], event)
         except (Conflict, Unavailable) as error:
             _log.warning("an event was not recorded", reason=reason, error=str(error))

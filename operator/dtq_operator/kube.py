@@ -20,6 +20,12 @@ PAGE: Final = 500
 """Objects of one page of a list."""
 MERGE_PATCH: Final = "application/merge-patch+json"
 PLURALS: Final[Mapping[str, str]] = {"TaskType": "tasktypes", "QueueSet": "queuesets"}
+_SCALERS: Final[Mapping[str, str]] = {
+    "HorizontalPodAutoscaler": "/apis/autoscaling/v2/namespaces/{namespace}/horizontalpodautoscalers",
+    "ScaledObject": "/apis/keda.sh/v1alpha1/namespaces/{namespace}/scaledobjects",
+}
+_COME_BACK: Final = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.GONE)
+"""Too many at once, or a list that took so long that its next page is gone."""
 _METADATA_ONLY: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 Object = Mapping[str, Any]
@@ -40,6 +46,8 @@ class Kube:
     def __init__(self, settings: kopf.OperatorSettings) -> None:
         self._settings = settings
         self._session: aiohttp.ClientSession | None = None
+        self._retired: aiohttp.ClientSession | None = None
+        """The session before this one: requests may still be under way in it."""
         self.requests = 0
         """Requests sent, for the metrics."""
 
@@ -50,8 +58,9 @@ class Kube:
 
     async def __aexit__(self, *_: object) -> None:
         """Close the session."""
-        if self._session is not None:
-            await self._session.close()
+        for session in (self._session, self._retired):
+            if session is not None:
+                await session.close()
 
     async def get(self, kind: str, namespace: str, name: str) -> Object | None:
         """Return an object, or None."""
@@ -70,14 +79,21 @@ class Kube:
         """
         await self._request("POST", _path(kind, namespace), body=body)
 
+    async def list_objects(self, kind: str, namespace: str | None) -> list[Object]:
+        """Return every object of a kind, read consistently."""
+        return await self._pages(_path(kind, namespace), "application/json")
+
     async def list_metadata(self, kind: str, namespace: str | None) -> list[Object]:
         """Return the metadata of every object of a kind, read consistently."""
+        return [item["metadata"] for item in await self._pages(_path(kind, namespace), _METADATA_ONLY)]
+
+    async def _pages(self, path: str, accept: str) -> list[Object]:
         found: list[Object] = []
         token = ""
         while True:
             query = {"limit": str(PAGE)} | ({"continue": token} if token else {})
-            page = await self._request("GET", _path(kind, namespace), query=query, accept=_METADATA_ONLY)
-            found += [item["metadata"] for item in page.get("items") or []]  # an empty list is null here
+            page = await self._request("GET", path, query=query, accept=accept)
+            found += page.get("items") or []  # an empty list is null here
             token = page.get("metadata", {}).get("continue", "")
             if not token:
                 return found
@@ -110,9 +126,14 @@ class Kube:
         patched: Object = await self._request("PATCH", _path(kind, meta["namespace"], meta["name"]), body=body)
         return patched
 
-    async def create_event(self, namespace: str, event: Object) -> None:
-        """Record an event."""
-        await self._request("POST", f"/api/v1/namespaces/{namespace}/events", body=event)
+    async def record_event(self, namespace: str, event: Object) -> None:
+        """Record an event; one of that name which is there already is only made to have happened again."""
+        path = f"/api/v1/namespaces/{namespace}/events"
+        try:
+            await self._request("POST", path, body=event)
+        except Conflict:
+            again = {"lastTimestamp": event["lastTimestamp"]}
+            await self._request("PATCH", f"{path}/{event['metadata']['name']}", body=again)
 
     async def scale(self, namespace: str, deployment: str) -> tuple[int, str] | None:
         """Return a Deployment's replicas as wanted now and the scale's resourceVersion, or None if there is none."""
@@ -130,6 +151,20 @@ class Kube:
         """
         body = {"metadata": {"resourceVersion": version}, "spec": {"replicas": replicas}}
         await self._request("PATCH", _scale_path(namespace, deployment), body=body)
+
+    async def other_scalers(self, namespace: str) -> dict[str, str]:
+        """Return who else scales Deployments of a namespace, by the Deployment's name."""
+        found: dict[str, str] = {}
+        for kind, path in _SCALERS.items():
+            try:
+                items = await self._pages(path.format(namespace=namespace), "application/json")
+            except Conflict:
+                continue  # KEDA is not installed here
+            for item in items:
+                target = item["spec"].get("scaleTargetRef") or {}
+                if target.get("kind", "Deployment") == "Deployment" and "name" in target:
+                    found.setdefault(target["name"], f"{kind} {item['metadata']['name']}")
+        return found
 
     async def _request(
         self,
@@ -164,8 +199,9 @@ class Kube:
         info = login(settings=self._settings)
         if info is None:
             raise Unavailable("no service account and no kubeconfig: nothing says where the Kubernetes API is")
-        if self._session is not None:
-            await self._session.close()
+        former, self._retired = self._retired, self._session
+        if former is not None:
+            await former.close()
         self._session = aiohttp.ClientSession(
             base_url=info.server,
             headers=info.as_http_headers(),
@@ -187,7 +223,7 @@ async def _checked(answer: aiohttp.ClientResponse) -> Any:
         raise Conflict(text)
     if answer.status == HTTPStatus.UNPROCESSABLE_ENTITY and "uid" in text:
         raise Conflict(text)
-    if answer.status == HTTPStatus.TOO_MANY_REQUESTS or answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    if answer.status in _COME_BACK or answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         retry_after = answer.headers.get("Retry-After", "")
         raise Unavailable(
             f"the Kubernetes API answered {answer.status}", int(retry_after) if retry_after.isdigit() else 2

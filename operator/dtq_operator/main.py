@@ -5,9 +5,8 @@ no annotation, no finalizer and no retry of its own to an object.
 """
 
 import asyncio
-import logging
 import time
-from typing import Any, Final
+from typing import Final
 
 import kopf
 import structlog
@@ -21,14 +20,15 @@ from dtq.runtime.settings import Settings
 from dtq_db.connections import Database
 from dtq_operator.backends import Backends
 from dtq_operator.bootstrap import create_absent, read
-from dtq_operator.crd import GROUP, VERSION
-from dtq_operator.events import COMPONENT, Events
-from dtq_operator.kube import PLURALS, Kube, login
+from dtq_operator.conditions import is_ready
+from dtq_operator.events import Events
+from dtq_operator.kube import Kube, Object
 from dtq_operator.pace import Pace
 from dtq_operator.reconciler import Reconciler
 from dtq_operator.scaling import Scaler
-from dtq_operator.store import Key, Store, key_of
+from dtq_operator.store import Key, Store
 from dtq_operator.sweep import Sweep
+from dtq_operator.watch import Watch, configure
 from dtq_operator.workqueue import WorkQueue
 
 CONCURRENCY: Final = 6
@@ -63,16 +63,16 @@ class Operator:
     ) -> None:
         self._settings = settings
         self._pace = pace or Pace()
-        self._kopf_settings = kopf_settings
         self._kube = kube
         self._bootstrap = read(settings.bootstrap_file) if settings.bootstrap_file else []
         self.registry = CollectorRegistry()
         self.metrics = OperatorMetrics(self.registry)
         self.store = Store()
+        self.watch = Watch(kopf_settings, settings.watch_namespaces, self._on_event)
         self.queue: WorkQueue[Key] = WorkQueue(self._reconcile, concurrency=CONCURRENCY)
         events = Events(kube)
         self.scaler = Scaler(settings, kube, self.store, database, events, changed=self.queue.add, metrics=self.metrics)
-        self.backends = Backends(settings, database, requeue=self.queue.add, desired=self.scaler.desired)
+        self.backends = Backends(settings, database, requeue=self.queue.add, hints=self.scaler.hints)
         self.reconciler = Reconciler(
             kube,
             self.store,
@@ -87,6 +87,7 @@ class Operator:
             self.store,
             database,
             self.queue,
+            told=self.watch.versions,
             namespaces=settings.watch_namespaces,
             orphan_seconds=self._pace.orphan_seconds,
             metrics=self.metrics,
@@ -105,35 +106,13 @@ class Operator:
             parts.create_task(every(self._pace.scaling_seconds, self.scaler.once, stop, name="scaling"))
             parts.create_task(every(self._pace.measure_seconds, self._measure, stop, name="metrics"))
             parts.create_task(create_absent(self._kube, self._bootstrap, stop))
+            parts.create_task(self.watch.run(stop))
             _log.info("operator watches", namespaces=self._settings.watch_namespaces or "all")
-            await self._watch(stop)
-            stop.set()
         _log.info("operator ended")
 
-    async def _watch(self, stop: asyncio.Event) -> None:
-        """Let kopf watch until `stop`."""
-        namespaces = self._settings.watch_namespaces
-        await kopf.operator(
-            registry=self._handlers(),
-            settings=self._kopf_settings,
-            standalone=True,
-            clusterwide=not namespaces,
-            namespaces=namespaces,
-            stop_flag=stop,
-        )
-
-    def _handlers(self) -> kopf.OperatorRegistry:
-        registry = kopf.OperatorRegistry()
-        kopf.on.login(registry=registry)(login)
-        for kind, plural in PLURALS.items():
-            kopf.on.event(GROUP, VERSION, plural, registry=registry, id=f"on-{plural}", param=kind)(self._on_event)
-        return registry
-
-    async def _on_event(self, *, type: str, body: kopf.Body, param: Any = None, **_: Any) -> None:  # noqa: A002
-        """Note what the watch says, and have it looked at; `type` is None for what was there before."""
-        obj = dict(body)
-        key = key_of(param, obj)
-        if type == "DELETED":
+    def _on_event(self, type_: str | None, key: Key, obj: Object) -> None:
+        """Note what the watch says, and have it looked at."""
+        if type_ == "DELETED":
             self.store.remove(key, obj)
         else:
             known = self.store.get(key)
@@ -148,7 +127,7 @@ class Operator:
         """Task types that wait for a queue set need not wait for the next sweep."""
         for key, obj in self.store.of_kind("TaskType"):
             ref = (obj["spec"].get("queueSetRef") or {}).get("name", "default")
-            if key.namespace == queue_set.namespace and ref == queue_set.name and not _is_ready(obj):
+            if key.namespace == queue_set.namespace and ref == queue_set.name and not is_ready(obj):
                 self.queue.add(key, after_seconds=0.5)
 
     async def _reconcile(self, key: Key) -> float | None:
@@ -164,39 +143,18 @@ class Operator:
         return False
 
     async def _alive(self) -> dict[str, str]:
-        """Stale means that no sweep came to its end for long though the API server answers; never an outage."""
-        silence = time.monotonic() - self.sweep.ended_at
-        outage = self.backends.postgres.is_open
-        if silence > STALE_SWEEPS * self._settings.resync_seconds and not outage:
-            return {"sweep": f"the last one ended {silence:.0f} s ago"}
-        return {}
+        """Say what only a new start can mend: a sweep that hangs, a watch that has gone silent; never an outage."""
+        bound = STALE_SWEEPS * self._settings.resync_seconds
+        now = time.monotonic()
+        wrong = {}
+        if (silence := now - self.sweep.tried_at) > bound:
+            wrong["sweep"] = f"the last one ended {silence:.0f} s ago"
+        if self.sweep.behind_since is not None and (silence := now - self.sweep.behind_since) > bound:
+            wrong["watch"] = f"for {silence:.0f} s it has not told of what the API server lists"
+        return wrong
 
     async def _no_trouble(self) -> dict[str, str]:
         return {}
-
-
-def configure() -> kopf.OperatorSettings:
-    """Return kopf's settings: no peering, no scanning, bounded waits, few logs."""
-    settings = kopf.OperatorSettings()
-    settings.peering.standalone = True
-    settings.scanning.disabled = True
-    settings.posting.enabled = False
-    settings.posting.reporting_component = COMPONENT
-    settings.watching.connect_timeout = 5
-    settings.watching.client_timeout = 600
-    settings.watching.inactivity_timeout = 70
-    settings.watching.reconnect_backoff = 1.0
-    settings.networking.connect_timeout = 5
-    settings.networking.request_timeout = 30
-    settings.networking.error_backoffs = (1, 2, 3, 5, 8, 13)
-    settings.process.ultimate_exiting_timeout = 25
-    logging.getLogger("kopf").setLevel(logging.WARNING)
-    return settings
-
-
-def _is_ready(obj: Any) -> bool:
-    found = (obj.get("status") or {}).get("conditions") or []
-    return any(one.get("type") == "Ready" and one.get("status") == "True" for one in found)
 
 
 def main(settings: Settings) -> None:

@@ -11,16 +11,17 @@ from typing import Any, Final
 import structlog
 from pydantic import ValidationError
 
-from dtq.domain.errors import Unavailable
+from dtq.domain.errors import Rejected, Unavailable
 from dtq.domain.manifests import QueueSet, TaskType
 from dtq.domain.plan import FORCE_DELETE_ANNOTATION, Owner, Reason
 from dtq.runtime import failpoints
 from dtq.runtime.metrics import OperatorMetrics
 from dtq_operator import conditions
 from dtq_operator.backends import Backends
-from dtq_operator.conditions import Condition
+from dtq_operator.conditions import Condition, is_ready
 from dtq_operator.events import Events
 from dtq_operator.kube import Conflict, Kube, Object
+from dtq_operator.reasons import Happened, Why
 from dtq_operator.store import Key, Store
 
 FINALIZER: Final = "dtq.dev/operator"
@@ -83,8 +84,7 @@ class Reconciler:
         try:
             manifest = parse(key.kind, obj)
         except ValidationError as error:
-            found = [invalid(error)]
-            await self._write_status(key, obj, found, {})
+            await self._write_status(key, obj, conditions.invalid(told(error)), {})
             return "refused", None
         if not await self._finalizer_fits(key, obj, manifest):
             return "ok", 0.0
@@ -97,7 +97,7 @@ class Reconciler:
             return "conflict", await self._reread(key)
         if effect.repaired and self._was_settled(obj):
             self._metrics.drift.labels(key.kind).inc()
-            await self._events.record(key.kind, obj, "DriftRepaired", effect.repaired, warning=True)
+            await self._events.record(key.kind, obj, Happened.DRIFT_REPAIRED, effect.repaired, warning=True)
         if effect.warning:
             await self._events.record(key.kind, obj, effect.warning[0], effect.warning[1], warning=True)
         await self._write_status(key, obj, effect.conditions, effect.status)
@@ -125,28 +125,29 @@ class Reconciler:
             return "gone", None  # it is only waiting for others; its DELETED event comes
         force = (obj["metadata"].get("annotations") or {}).get(FORCE_DELETE_ANNOTATION) == key.name
         try:
-            refusal = await self._backends.release(key, owner_of(obj), force=force)
-        except Unavailable as error:
+            refusal = await self._backends.release(key, owner_of(obj), policy=_policy_of(obj), force=force)
+        except Rejected as error:
+            return await self._deletion_waits(key, obj, Why.ACCESS_REFUSED, str(error))
+        except Unavailable:
             if not self._is_given_up(obj):
-                await self._deletion_waits(key, obj, "BackendUnavailable", str(error))
-                return "waiting", self._wait_seconds
+                # The driver's words differ from try to try, and each would be one more write.
+                text = f"a backend that the deletion needs does not answer; given up after {self._give_up_seconds:g} s"
+                return await self._deletion_waits(key, obj, Why.BACKEND_UNAVAILABLE, text)
             message = f"deleted after {self._give_up_seconds:g} s without its backend: rows or queues may be left"
-            await self._events.record(key.kind, obj, "ExternalResourcesOrphaned", message, warning=True)
+            await self._events.record(key.kind, obj, Happened.EXTERNAL_RESOURCES_ORPHANED, message, warning=True)
             refusal = None
         if refusal is not None:
-            await self._deletion_waits(key, obj, str(refusal.reason), refusal.message)
-            return "waiting", self._wait_seconds
+            return await self._deletion_waits(key, obj, str(refusal.reason), refusal.message)
         await failpoints.hit("operator.released")
         others = [one for one in obj["metadata"]["finalizers"] if one != FINALIZER]
         await self._kube.patch_finalizers(key.kind, obj["metadata"], others)
         await failpoints.hit("operator.finalizer_removed")
         return "gone", None
 
-    async def _deletion_waits(self, key: Key, obj: Object, reason: str, message: str) -> None:
-        found = [Condition(type="Ready", status="False", reason=reason, message=message),
-                 Condition(type="Reconciling", status="True", reason="Terminating", message=message)]  # fmt: skip
-        await self._write_status(key, obj, found, {})
+    async def _deletion_waits(self, key: Key, obj: Object, reason: str, message: str) -> tuple[str, float | None]:
+        await self._write_status(key, obj, conditions.deleting(reason, message), {})
         await self._events.record(key.kind, obj, reason, message, warning=True)
+        return "waiting", self._wait_seconds
 
     async def _gone(self, key: Key) -> tuple[str, float | None]:
         """Let go of an object that is gone: its policy needed no finalizer, or somebody removed it by force."""
@@ -154,8 +155,8 @@ class Reconciler:
         if last is None:
             return "gone", None
         try:
-            refusal = await self._backends.release(key, owner_of(last), force=False)
-        except Unavailable:
+            refusal = await self._backends.release(key, owner_of(last), policy=_policy_of(last), force=False)
+        except (Unavailable, Rejected):
             return "waiting", self._wait_seconds
         if refusal is not None:
             _log.warning("let go of later, by the sweep", key=str(key), reason=refusal.message)
@@ -198,9 +199,7 @@ class Reconciler:
     def _was_settled(obj: Object) -> bool:
         """Whether this generation had been applied before: then a difference is drift, not a change."""
         status = obj.get("status") or {}
-        ready = [one for one in status.get("conditions") or [] if one.get("type") == "Ready"]
-        settled = any(one.get("status") == "True" for one in ready)
-        return settled and status.get("observedGeneration") == obj["metadata"].get("generation")
+        return is_ready(obj) and status.get("observedGeneration") == obj["metadata"].get("generation")
 
 
 def parse(kind: str, obj: Object) -> TaskType | QueueSet:
@@ -221,8 +220,14 @@ def owner_of(obj: Object) -> Owner:
     return Owner(uid=meta["uid"], namespace=meta["namespace"], name=meta["name"], generation=meta.get("generation", 0))
 
 
-def invalid(error: ValidationError) -> Condition:
-    """Return the condition of an object that the models refuse."""
+def told(error: ValidationError) -> str:
+    """Return where the models refuse an object, and why."""
     first = error.errors(include_url=False, include_input=False)[0]
     where = ".".join(map(str, first["loc"]))
-    return Condition(type="Ready", status="False", reason="InvalidSpec", message=f"{where}: {first['msg']}")
+    return f"{where}: {first['msg']}"
+
+
+def _policy_of(obj: Object) -> str | None:
+    """Return the deletion policy as it stands now, which is perhaps newer than the row's; None of an orphan."""
+    policy: str | None = (obj.get("spec") or {}).get("deletionPolicy")
+    return policy

@@ -4,21 +4,26 @@ Owns cooldown and the executor `Operator`. Unknown means: leave everything as it
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 import structlog
+from prometheus_client import Gauge
 
 from dtq.broker.admin import connected
-from dtq.domain.errors import Unavailable
-from dtq.domain.manifests import QueueSet, QueueSpec, ScalingMode
+from dtq.domain.errors import Rejected, Unavailable
+from dtq.domain.manifests import QueueSet, QueueSpec, Scaling, ScalingMode
 from dtq.domain.scaling import Load, desired_replicas
 from dtq.domain.topology import work_queue
 from dtq.runtime.metrics import OperatorMetrics
 from dtq.runtime.settings import Settings
 from dtq_db import catalog
 from dtq_db.connections import Database
+from dtq_operator.conditions import is_ready
 from dtq_operator.events import Events
+from dtq_operator.hints import Hints
 from dtq_operator.kube import Conflict, Kube, Object
+from dtq_operator.reasons import Happened, Why
 from dtq_operator.reconciler import parse
 from dtq_operator.store import Key, Store
 
@@ -26,16 +31,20 @@ _log = structlog.get_logger(__name__)
 
 
 class Cooldown:
-    """Keeps a number from falling too soon: what was wanted within the cooldown still counts."""
+    """Keeps a number from falling too soon: what was wanted within the cooldown still counts.
 
-    def __init__(self) -> None:
-        self._wanted: list[tuple[float, int]] = []
+    Args:
+        known: the number in force before this process began, if any: it counts as wanted now.
+    """
 
-    def settle(self, wanted: int, cooldown_seconds: float, now: float) -> int:
-        """Return the highest number wanted within the cooldown."""
-        self._wanted = [(at, one) for at, one in self._wanted if now - at <= cooldown_seconds]
+    def __init__(self, known: int | None, now: float) -> None:
+        self._wanted: list[tuple[float, int]] = [] if known is None else [(now, known)]
+
+    def settle(self, wanted: int, scaling: Scaling, now: float) -> int:
+        """Return the highest number wanted within the cooldown, within today's maximum."""
+        self._wanted = [(at, one) for at, one in self._wanted if now - at <= scaling.cooldown_seconds]
         self._wanted.append((now, wanted))
-        return max(one for _, one in self._wanted)
+        return max(wanted, min(scaling.max_replicas, max(one for _, one in self._wanted)))
 
 
 class Scaler:
@@ -63,42 +72,60 @@ class Scaler:
         self._events = events
         self._changed = changed
         self._metrics = metrics
-        self._desired: dict[str, dict[str, int]] = {}
+        self._hints: dict[str, Hints] = {}
         self._cooldowns: dict[tuple[str, str], Cooldown] = {}
 
-    def desired(self, queue_set: str) -> dict[str, int]:
-        """Return desired replicas by queue; empty while unknown."""
-        return self._desired.get(queue_set, {})
+    async def hints(self, key: Key, manifest: QueueSet) -> Hints:
+        """Return what is known of a queue set; look now if nobody has, so that its status is written once."""
+        known = self._hints.get(key.name)
+        if known is None:
+            known = self._hints[key.name] = Hints(desired=await self._measure(key, manifest))
+        return known
 
     async def once(self) -> bool:
         """Look once; return False."""
         for key, obj in self._store.of_kind("QueueSet"):
-            if not obj["metadata"].get("deletionTimestamp") and _is_ready(obj):
+            if not obj["metadata"].get("deletionTimestamp") and is_ready(obj):
                 await self._look(key, obj)
         return False
 
     async def _look(self, key: Key, obj: Object) -> None:
         manifest = parse(key.kind, obj)
         assert isinstance(manifest, QueueSet)
-        try:
-            loads = await self._loads(key.name, manifest)
-        except Unavailable as error:
-            _log.warning("a backlog is unknown", queue_set=key.name, reason=str(error))
-            loads = {}
-        before, after = self._desired.get(key.name, {}), {}
-        for queue in manifest.spec.queues:
-            load = loads.get(queue.name)
-            if load is None or queue.scaling.mode is ScalingMode.DISABLED:
-                continue
-            wanted = desired_replicas(load, queue.scaling)
-            cooldown = self._cooldowns.setdefault((key.name, queue.name), Cooldown())
-            after[queue.name] = cooldown.settle(wanted, queue.scaling.cooldown_seconds, time.monotonic())
-            self._publish(key.name, queue, load, after[queue.name])
-            if queue.scaling.mode is ScalingMode.OPERATOR and not manifest.spec.paused:
-                await self._scale(key, obj, queue, load, after[queue.name])
-        self._desired[key.name] = after
+        desired = await self._measure(key, manifest)
+        acts = {} if manifest.spec.paused else {
+            queue.name: queue.scaling.target_ref.name for queue in manifest.spec.queues
+            if queue.name in desired and queue.scaling.mode is ScalingMode.OPERATOR and queue.scaling.target_ref
+        }  # fmt: skip
+        before = self._hints.get(key.name, Hints())
+        troubles = await self._act(key, obj, acts, desired, before.troubles) if acts else {}
+        after = self._hints[key.name] = Hints(desired=desired, troubles=troubles)
         if after != before:
             self._changed(key)
+
+    async def _measure(self, key: Key, manifest: QueueSet) -> dict[str, int]:
+        """Return desired replicas by queue, and publish them; what is unknown is absent."""
+        try:
+            loads = await self._loads(key.name, manifest)
+        except (Unavailable, Rejected) as error:
+            _log.warning("a backlog is unknown", queue_set=key.name, reason=str(error))
+            loads = {}
+        desired = {
+            queue.name: self._desired(key, queue, loads[queue.name])
+            for queue in manifest.spec.queues
+            if queue.name in loads and queue.scaling.mode is not ScalingMode.DISABLED
+        }
+        self._publish(key.name, manifest, loads, desired)
+        return desired
+
+    def _desired(self, key: Key, queue: QueueSpec, load: Load) -> int:
+        now = time.monotonic()
+        cooldown = self._cooldowns.get((key.name, queue.name))
+        if cooldown is None:
+            status = (self._store.get(key) or {}).get("status") or {}
+            known = [one.get("desiredReplicas") for one in status.get("queues", ()) if one["name"] == queue.name]
+            cooldown = self._cooldowns[key.name, queue.name] = Cooldown(known[0] if known else None, now)
+        return cooldown.settle(desired_replicas(load, queue.scaling), queue.scaling, now)
 
     async def _loads(self, name: str, manifest: QueueSet) -> dict[str, Load]:
         spec = manifest.spec
@@ -114,29 +141,62 @@ class Scaler:
                 loads[queue.name] = Load(ready=count, running=busy, concurrency=slots)
         return loads
 
-    def _publish(self, queue_set: str, queue: QueueSpec, load: Load, desired: int) -> None:
-        self._metrics.desired_replicas.labels(queue_set, queue.name).set(desired)
-        self._metrics.backlog.labels(queue_set, queue.name, "ready").set(load.ready)
-        self._metrics.backlog.labels(queue_set, queue.name, "running").set(load.running)
+    def _publish(
+        self, queue_set: str, manifest: QueueSet, loads: Mapping[str, Load], desired: Mapping[str, int]
+    ) -> None:
+        """Set the gauges; what is unknown has none."""
+        for queue in manifest.spec.queues:
+            load = loads.get(queue.name)
+            ready, running = (load.ready, load.running) if load else (None, None)
+            _set(self._metrics.desired_replicas, (queue_set, queue.name), desired.get(queue.name))
+            _set(self._metrics.backlog, (queue_set, queue.name, "ready"), ready)
+            _set(self._metrics.backlog, (queue_set, queue.name, "running"), running)
 
-    async def _scale(self, key: Key, obj: Object, queue: QueueSpec, load: Load, desired: int) -> None:
-        target = queue.scaling.target_ref
-        assert target is not None
+    async def _act(
+        self,
+        key: Key,
+        obj: Object,
+        acts: Mapping[str, str],
+        desired: Mapping[str, int],
+        before: Mapping[str, tuple[Why, str]],
+    ) -> dict[str, tuple[Why, str]]:
+        """Scale the Deployment of each queue; return why that was not possible, by queue."""
+        troubles: dict[str, tuple[Why, str]] = {}
         try:
-            found = await self._kube.scale(key.namespace, target.name)
-            if found is None:
-                message = f"queue {queue.name}: there is no Deployment {target.name}"
-                await self._events.record("QueueSet", obj, "TargetNotFound", message, warning=True)
-                return
-            current, resource_version = found
-            if current != desired:
-                await self._kube.patch_scale(key.namespace, target.name, desired, resource_version)
-                message = f"{target.name}: {current} to {desired} replicas, backlog {load.backlog}"
-                await self._events.record("QueueSet", obj, "Scaled", message)
-        except (Conflict, Unavailable) as error:
-            _log.warning("scaling waits", deployment=target.name, reason=str(error))
+            others = await self._kube.other_scalers(key.namespace)
+            for queue, deployment in acts.items():
+                if other := others.get(deployment):
+                    text = f"{other} scales Deployment {deployment} already: remove it, or set scaling.mode Hints"
+                    troubles[queue] = (Why.EXTERNALLY_MANAGED, text)
+                elif not await self._scale(key, obj, deployment, desired[queue]):
+                    troubles[queue] = (Why.TARGET_NOT_FOUND, f"there is no Deployment {deployment}: create it")
+        except Conflict as error:
+            _log.info("somebody else scales just now", queue_set=key.name, reason=str(error))
+        except Unavailable as error:
+            _log.warning("scaling waits", queue_set=key.name, reason=str(error))
+            text = "the Kubernetes API does not answer or does not allow it: the operator's log says which"
+            troubles = dict.fromkeys(acts, (Why.SCALING_FAILED, text))
+        for queue, (reason, text) in troubles.items():
+            if before.get(queue) != (reason, text):
+                await self._events.record("QueueSet", obj, reason, f"queue {queue}: {text}", warning=True)
+        return troubles
+
+    async def _scale(self, key: Key, obj: Object, deployment: str, desired: int) -> bool:
+        """Scale a Deployment; return whether there is one."""
+        found = await self._kube.scale(key.namespace, deployment)
+        if found is None:
+            return False
+        current, resource_version = found
+        if current != desired:
+            await self._kube.patch_scale(key.namespace, deployment, desired, resource_version)
+            message = f"{deployment}: {current} to {desired} replicas"
+            await self._events.record("QueueSet", obj, Happened.SCALED, message)
+        return True
 
 
-def _is_ready(obj: Object) -> bool:
-    found = (obj.get("status") or {}).get("conditions") or []
-    return any(one.get("type") == "Ready" and one.get("status") == "True" for one in found)
+def _set(gauge: Gauge, labels: tuple[str, ...], value: int | None) -> None:
+    if value is None:
+        with suppress(KeyError):
+            gauge.remove(*labels)
+    else:
+        gauge.labels(*labels).set(value)

@@ -34,10 +34,9 @@ class Store:
 
     def put(self, key: Key, obj: Object) -> None:
         """Take over what the API server said, unless we know better already."""
-        known = self._objects.get(key)
-        same = known is not None and known["metadata"]["uid"] == obj["metadata"]["uid"]
-        if same and known is not None and version(known) > version(obj):
-            return
+        for known in (self._objects.get(key), self.gone.get(key)):
+            if known is not None and version(known) > version(obj):
+                return
         self._objects[key] = obj
         self.gone.pop(key, None)
 

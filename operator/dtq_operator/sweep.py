@@ -5,6 +5,7 @@ Must never let go of many claims at once: a wrong setting must not deactivate pr
 """
 
 import time
+from collections.abc import Mapping
 from typing import Final
 
 import structlog
@@ -15,12 +16,15 @@ from dtq.domain.rows import task_type_row
 from dtq.runtime.metrics import OperatorMetrics
 from dtq_db import resources
 from dtq_db.connections import Database
+from dtq_operator.conditions import is_ready
 from dtq_operator.kube import PLURALS, Kube, Object
 from dtq_operator.reconciler import parse
-from dtq_operator.store import Key, Store, version
+from dtq_operator.store import Key, Store, key_of, version
 from dtq_operator.workqueue import WorkQueue
 
 ORPHANS_MIN: Final = 5
+SINGLE_READS_MAX: Final = 20
+"""Most objects that are read one by one; more are cheaper by the page."""
 ORPHANS_SHARE: Final = 0.2
 """At most ORPHANS_MIN or this share of all claims, whichever is more, may be orphans; else none is let go of."""
 
@@ -31,6 +35,7 @@ class Sweep:
     """Looks at everything once a call.
 
     Args:
+        told: the newest version of each object that the watch has told of.
         namespaces: those that are watched; empty means all.
         orphan_seconds: how long an object must be missing, in two sweeps at least, before its claim is let go of.
     """
@@ -42,6 +47,7 @@ class Sweep:
         database: Database,
         queue: WorkQueue[Key],
         *,
+        told: Mapping[Key, int],
         namespaces: tuple[str, ...],
         orphan_seconds: float,
         metrics: OperatorMetrics,
@@ -54,8 +60,12 @@ class Sweep:
         self._metrics = metrics
         self._orphan_seconds = orphan_seconds
         self._missing_since: dict[Key, float] = {}
-        self.ended_at = time.monotonic()
-        """When a sweep last came to its end: the liveness of the operator."""
+        self._told = told
+        self._listed: dict[Key, int] = {}
+        self.tried_at = time.monotonic()
+        """When a sweep last came to an end, be it that a backend did not answer."""
+        self.behind_since: float | None = None
+        """Since when the watch has not told of something that two sweeps have seen; None while it tells all."""
         self.is_flooded = False
         """Whether more claims look orphaned than may be let go of."""
 
@@ -65,33 +75,64 @@ class Sweep:
         Raises:
             Unavailable: the Kubernetes API or Postgres does not answer; the next sweep tries again.
         """
+        try:
+            present = await self._list()
+            self._watch_the_watch(present)
+            await self._catch_up(present)
+            await self._find_drift()
+            await self._find_orphans(present)
+        finally:
+            self.tried_at = time.monotonic()
+        self._count()
+        self._metrics.last_sweep.set_to_current_time()
+        return False
+
+    async def _list(self) -> dict[Key, Object]:
         present: dict[Key, Object] = {}
         for kind in PLURALS:
             for namespace in self._namespaces:
                 for meta in await self._kube.list_metadata(kind, namespace):
                     present[Key(kind, meta["namespace"], meta["name"])] = meta
-        await self._catch_up(present)
-        await self._find_drift()
-        await self._find_orphans(present)
-        self._count()
-        self.ended_at = time.monotonic()
-        self._metrics.last_sweep.set_to_current_time()
-        return False
+        return present
+
+    def _watch_the_watch(self, present: dict[Key, Object]) -> None:
+        """Notice a watch that keeps silent: what one sweep has listed it should have told by the next."""
+        untold = [key for key, listed in self._listed.items() if key in present and self._told.get(key, 0) < listed]
+        self._listed = {key: int(meta["resourceVersion"]) for key, meta in present.items()}
+        if not untold:
+            self.behind_since = None
+        elif self.behind_since is None:
+            self.behind_since = time.monotonic()
+            _log.warning("the watch has not told of what the sweep has found", objects=len(untold))
 
     async def _catch_up(self, present: dict[Key, Object]) -> None:
         """Take over what the watch has not told us: it may be slow, cut, or silent."""
-        for key, meta in present.items():
-            known = self._store.get(key)
-            if known is None or version(known) < int(meta["resourceVersion"]):
-                fresh = await self._kube.get(key.kind, key.namespace, key.name)
-                if fresh is not None:
-                    self._store.put(key, fresh)
-                    self._queue.add(key)
+        missed = [
+            key for key, meta in present.items()
+            if (known := self._store.get(key)) is None or version(known) < int(meta["resourceVersion"])
+        ]  # fmt: skip
+        for key, fresh in await self._read(missed):
+            self._store.put(key, fresh)
+            self._queue.add(key)
         for kind in PLURALS:
             for key, known in self._store.of_kind(kind):
                 if key not in present:
                     self._store.remove(key, known)
                     self._queue.add(key)
+
+    async def _read(self, keys: list[Key]) -> list[tuple[Key, Object]]:
+        """Read objects: a few one by one, many by the page."""
+        if len(keys) <= SINGLE_READS_MAX:
+            found = [(key, await self._kube.get(key.kind, key.namespace, key.name)) for key in keys]
+            return [(key, obj) for key, obj in found if obj is not None]
+        wanted = set(keys)
+        listed = [
+            (key_of(kind, obj), obj)
+            for kind in PLURALS
+            for namespace in self._namespaces
+            for obj in await self._kube.list_objects(kind, namespace)
+        ]
+        return [(key, obj) for key, obj in listed if key in wanted]
 
     async def _find_drift(self) -> None:
         """Have reconciled what is not as declared; queue sets always, since the broker tells no hash."""
@@ -148,7 +189,6 @@ class Sweep:
             total = 0
             for _, obj in self._store.of_kind(kind):
                 total += 1
-                found = (obj.get("status") or {}).get("conditions") or []
-                ready += any(one.get("type") == "Ready" and one.get("status") == "True" for one in found)
+                ready += is_ready(obj)
             self._metrics.objects.labels(kind, "true").set(ready)
             self._metrics.objects.labels(kind, "false").set(total - ready)

@@ -7,7 +7,7 @@ from tests.chart.rendering import Object, objects, objects_of, of_kind
 OPERATOR = [
     {"apiGroups": ["dtq.dev"], "resources": ["tasktypes", "queuesets"], "verbs": ["get", "list", "watch", "patch"]},
     {"apiGroups": ["dtq.dev"], "resources": ["tasktypes/status", "queuesets/status"], "verbs": ["patch"]},
-    {"apiGroups": [""], "resources": ["events"], "verbs": ["create"]},
+    {"apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"]},
 ]
 
 

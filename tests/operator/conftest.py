@@ -3,9 +3,10 @@
 import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
@@ -13,13 +14,26 @@ import pytest_asyncio
 from dtq_operator.pace import Pace
 from hack.cluster import control_plane, kubectl
 from hack.cluster.control_plane import ControlPlane
+from tests.operator.door import Door
 from tests.operator.running import QUICK, Running
 from tests.operator.world import World
-from tests.support.addresses import BrokerVhost
+from tests.support.addresses import BrokerVhost, PostgresService, RabbitMQService
 from tests.support.kube_api import KubeApi
+from tests.support.kube_proxy import KubeProxy
+from tests.support.system import System
 
 ROOT = Path(__file__).resolve().parents[2]
 Start = Callable[..., Any]
+
+
+# The first run on a machine builds etcd, the API server and kubectl.
+BUILD_SECONDS = 1800
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = [item for item in items if Path(__file__).parent in item.path.parents]
+    for item in here[:1]:
+        item.add_marker(pytest.mark.timeout(BUILD_SECONDS))
 
 
 @pytest.fixture(scope="session")
@@ -62,6 +76,41 @@ async def start(world: World) -> AsyncIterator[Start]:
             return running
 
         yield begin
+
+
+@pytest.fixture
+def system(world: World, tmp_path: Path) -> Iterator[System]:
+    """The world's database, broker and API server for real processes: operators, APIs, workers."""
+    handler_log = tmp_path / "runs.jsonl"
+    more = {"WORKER_HANDLERS": "tests.support.handlers", "HANDLER_LOG": str(handler_log), "PYTHONPATH": str(ROOT)}
+    with ExitStack() as stack:
+        yield System(
+            folder=tmp_path, environ=dict(os.environ) | world.environ() | more, handler_log=handler_log, stack=stack
+        )
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def postgres_door(postgres_server: PostgresService) -> AsyncIterator[Door]:
+    """A door before Postgres: `start(**world.through(postgres_door, rabbitmq_door))` has an operator go by it."""
+    address = urlsplit(postgres_server.admin_dsn)
+    assert address.hostname
+    async with Door(address.hostname, address.port or 5432) as door:
+        yield door
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def rabbitmq_door(rabbitmq_server: RabbitMQService) -> AsyncIterator[Door]:
+    """A door before RabbitMQ."""
+    async with Door(rabbitmq_server.host, rabbitmq_server.port) as door:
+        yield door
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def proxy(kube: KubeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[KubeProxy]:
+    """A proxy before the API server; every operator that starts from now on goes by it."""
+    async with KubeProxy(kube, tmp_path) as made:
+        monkeypatch.setenv("KUBECONFIG", str(made.kubeconfig))
+        yield made
 
 
 def _must_run(running: Running) -> None:

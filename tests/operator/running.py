@@ -1,7 +1,6 @@
 """Owns the operator in this process: started, stopped, and looked into."""
 
 import asyncio
-from types import TracebackType
 from typing import Any, Self
 
 import kopf
@@ -10,8 +9,9 @@ from dtq.runtime.loops import wait
 from dtq.runtime.settings import Settings
 from dtq_db.connections import Database
 from dtq_operator.kube import Kube
-from dtq_operator.main import Operator, configure
+from dtq_operator.main import Operator
 from dtq_operator.pace import Pace
+from dtq_operator.watch import configure
 
 QUICK = Pace(scaling_seconds=0.3, wait_seconds=0.5, orphan_seconds=0.5, measure_seconds=0.2)
 STOP_SECONDS = 30.0
@@ -30,6 +30,7 @@ class Running:
         self.operator = Operator(settings, kopf_settings, self._database, self._kube, pace)
         self._stop = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
+        self.is_over = False
 
     async def __aenter__(self) -> Self:
         await self._database.__aenter__()
@@ -37,23 +38,28 @@ class Running:
         self.task = asyncio.create_task(self.operator.run(self._stop))
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
+        await self.end()
+
+    async def end(self) -> None:
+        """Stop it as SIGTERM would; twice is once."""
+        if self.is_over:
+            return
+        self.is_over = True
         self._stop.set()
         assert self.task is not None
         try:
             async with asyncio.timeout(STOP_SECONDS):
                 await self.task
         finally:
-            await self._kube.__aexit__(kind, error, trace)
-            await self._database.__aexit__(kind, error, trace)
+            await self._kube.__aexit__(None, None, None)
+            await self._database.__aexit__(None, None, None)
 
     @property
     def has_ended(self) -> bool:
         """Whether it ended by itself, which it never should."""
         assert self.task is not None
-        return self.task.done()
+        return self.task.done() and not self.is_over
 
     def metric(self, name: str, **labels: Any) -> float:
         """A metric's value; 0 while nobody has counted."""

@@ -8,9 +8,10 @@ import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit, urlunsplit
 
 import asyncpg
 
@@ -18,8 +19,9 @@ from dtq.runtime.settings import Settings, load
 from hack.cluster import kubectl
 from hack.stack.errors import StackError
 from hack.stack.management import Management
+from tests.operator.door import Door
 from tests.support.addresses import BrokerVhost
-from tests.support.kube_api import KubeApi, Object, eventually
+from tests.support.kube_api import ApiError, KubeApi, Object, eventually
 
 GROUP_PATH: Final = "/apis/dtq.dev/v1alpha1"
 PLURALS: Final = {"TaskType": "tasktypes", "QueueSet": "queuesets"}
@@ -65,6 +67,20 @@ class World:
         for obj in objects:
             await self.kube.call("POST", self.path(obj["kind"], namespace=obj["metadata"]["namespace"]), obj)
 
+    async def until_created(self, obj: Object) -> None:
+        """Create an object that a definition refuses until its change is in force."""
+
+        async def created() -> bool:
+            try:
+                await self.create(obj)
+            except ApiError as error:
+                if error.status == HTTPStatus.UNPROCESSABLE_ENTITY:
+                    return False
+                raise
+            return True
+
+        await eventually(f"{obj['metadata']['name']} is let in", created)
+
     async def create_ready(self, *objects: Object) -> None:
         """Create objects, each once the one before is ready."""
         for obj in objects:
@@ -99,6 +115,36 @@ class World:
             kubectl.run, self.kubeconfig, "--namespace", self.namespace, *arguments, manifest=manifest
         )
 
+    async def create_deployment(self, name: str, replicas: int = 1) -> None:
+        """A Deployment; no controller runs here, so it never has a pod."""
+        labels = {"app": name}
+        spec = {
+            "replicas": replicas,
+            "selector": {"matchLabels": labels},
+            "template": {
+                "metadata": {"labels": labels},
+                "spec": {"containers": [{"name": "worker", "image": "localhost/dtq"}]},
+            },
+        }
+        body = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name}, "spec": spec}
+        await self.kube.call("POST", f"/apis/apps/v1/namespaces/{self.namespace}/deployments", body)
+
+    async def replicas(self, name: str) -> int:
+        """Replicas that a Deployment should have."""
+        found = await self.kube.call("GET", f"/apis/apps/v1/namespaces/{self.namespace}/deployments/{name}")
+        return int(found["spec"]["replicas"])
+
+    async def create_autoscaler(self, deployment: str) -> None:
+        """A HorizontalPodAutoscaler of a Deployment."""
+        target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": deployment}
+        body = {
+            "apiVersion": "autoscaling/v2",
+            "kind": "HorizontalPodAutoscaler",
+            "metadata": {"name": f"{deployment}-hpa"},
+            "spec": {"scaleTargetRef": target, "minReplicas": 1, "maxReplicas": 3},
+        }
+        await self.kube.call("POST", f"/apis/autoscaling/v2/namespaces/{self.namespace}/horizontalpodautoscalers", body)
+
     async def another_namespace(self) -> str:
         """A further namespace."""
         name = f"other-{secrets.token_hex(4)}"
@@ -110,7 +156,19 @@ class World:
         """The same object in another namespace."""
         return obj | {"metadata": obj["metadata"] | {"namespace": namespace}}
 
+    async def create_or_keep(self, obj: Object) -> None:
+        """Create an object that may be there already."""
+        if await self.get(obj) is None:
+            await self.create(obj)
+
     # What the operator answers.
+
+    async def finalizers(self, obj: Object) -> list[str]:
+        """An object's finalizers."""
+        found = await self.get(obj)
+        assert found is not None
+        finalizers: list[str] = found["metadata"].get("finalizers", [])
+        return finalizers
 
     async def conditions(self, obj: Object) -> dict[str, tuple[str, str]]:
         """Status and reason of each condition."""
@@ -157,6 +215,14 @@ class World:
         found = await self.kube.call("GET", f"/api/v1/namespaces/{meta['namespace']}/events", query=query)
         return [(one["type"], one["reason"], one["message"]) for one in found["items"]]
 
+    async def until_unclaimed(self, kind: str, name: str) -> None:
+        """Wait until nobody claims a name."""
+
+        async def unclaimed() -> bool:
+            return (kind, name) not in await self.claims()
+
+        await eventually(f"{name} is let go of", unclaimed)
+
     async def until_event(self, obj: Object, reason: str, *, seconds: float = READY_SECONDS) -> str:
         """The message of an event, once it is recorded."""
 
@@ -190,8 +256,8 @@ class World:
     async def add_task(self, type_: str = TYPE, *, queue_set: str = "default", queue: str = "default") -> None:
         """Store a task that nobody will run."""
         await self.sql(
-            "INSERT INTO tasks (type, payload, queue_set, queue, max_attempts, needs_publish)"
-            " VALUES ($1, '{}', $2, $3, 5, false)",
+            "INSERT INTO tasks (id, type, status, payload, queue_set, queue, max_attempts, needs_publish, publish_at)"
+            " VALUES (gen_random_uuid(), $1, 'ENQUEUED', '{}', $2, $3, 5, false, now())",
             type_,
             queue_set,
             queue,
@@ -234,6 +300,11 @@ class World:
         await asyncio.to_thread(self.management.delete_vhost, self.broker.vhost)
         await asyncio.to_thread(self.management.create_vhost, self.broker.vhost)
 
+    async def allow(self, *, configure: str = ".*", write: str = ".*", read: str = ".*") -> None:
+        """Change what our user may do in the virtual host."""
+        rights = {"configure": configure, "write": write, "read": read}
+        await self.broker_call("PUT", f"/api/permissions/{{vhost}}/{self.broker.user}", rights)
+
     # What the processes are told.
 
     def environ(self, **more: str) -> dict[str, str]:
@@ -249,6 +320,13 @@ class World:
             "DTQ_OPERATOR_HTTP_PORT": "127.0.0.1:0",
             "DTQ_RESYNC_SECONDS": "1s",
         } | more
+
+    def through(self, postgres: Door, rabbitmq: Door) -> dict[str, str]:
+        """The environment of a process that goes by these doors."""
+        parts = urlsplit(self.dsn)
+        user = parts.netloc.rpartition("@")[0]
+        dsn = urlunsplit(parts._replace(netloc=f"{user}@127.0.0.1:{postgres.port}"))
+        return {"DB_DSN": dsn, "RMQ_HOST": "127.0.0.1", "RMQ_PORT": str(rabbitmq.port)}
 
     def settings(self, **more: str) -> Settings:
         """The same, as settings."""

@@ -21,7 +21,7 @@ from dtq.runtime.loops import wait
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 READY_SECONDS = 90.0
-ADDRESS_VARIABLES = {"api": "HTTP_PORT", "worker": "WORKER_HTTP_PORT"}
+ADDRESS_VARIABLES = {"api": "HTTP_PORT", "worker": "WORKER_HTTP_PORT", "operator": "DTQ_OPERATOR_HTTP_PORT"}
 
 
 @dataclass(kw_only=True)
@@ -76,6 +76,10 @@ class System:
     def worker(self, **environ: str) -> Process:
         """Start a worker with the sample handlers."""
         return self.start("worker", f"127.0.0.1:{free_port()}", environ)
+
+    def operator(self, **environ: str) -> Process:
+        """Start an operator."""
+        return self.start("operator", f"127.0.0.1:{free_port()}", environ)
 
     def start(self, command: str, address: str, environ: Mapping[str, str]) -> Process:
         """Start a process whose HTTP server listens at `address`."""

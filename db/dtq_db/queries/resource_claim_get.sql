@@ -1,2 +1,2 @@
--- Who owns a name, locked until the transaction's end. Caller: reconcile.
-SELECT owner_uid, owner_namespace, owner_name, generation FROM resource_claim WHERE kind = $1 AND key = $2 FOR UPDATE
+-- Who owns a name. Caller: reconcile, which holds the name's lock.
+SELECT owner_uid, owner_namespace, owner_name, generation FROM resource_claim WHERE kind = $1 AND key = $2

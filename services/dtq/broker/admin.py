@@ -13,7 +13,7 @@ from aiormq.abc import AbstractConnection
 
 from dtq.broker.declare import Channels, Declared, declare, message_count
 from dtq.broker.link import BROKER_ERRORS, CONNECT_SECONDS
-from dtq.domain.errors import Unavailable
+from dtq.domain.errors import Rejected, Unavailable
 from dtq.domain.topology import Topology
 
 
@@ -102,5 +102,7 @@ async def connected(url: str) -> AsyncIterator[Admin]:
 def _translated() -> Iterator[None]:
     try:
         yield
+    except aiormq.exceptions.ChannelAccessRefused as error:
+        raise Rejected("AccessRefused", f"RabbitMQ refuses access: {error}; grant it to our user") from error
     except BROKER_ERRORS as error:
         raise Unavailable(f"RabbitMQ does not answer: {type(error).__name__}: {error}"[:300]) from error

@@ -15,6 +15,8 @@ from dtq.domain.errors import Problem
 
 PROBLEMS_MAX: Final = 10
 """Most problems reported of one payload: enough to act on, bounded for a hostile one."""
+DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
+"""The one dialect that is read."""
 _BRANCHING: Final = frozenset({"anyOf", "oneOf", "allOf"})
 _MASK: Final = "the value"
 
@@ -52,6 +54,9 @@ def check_schema(schema: Mapping[str, Any]) -> tuple[Problem, ...]:
     size = len(json.dumps(schema).encode())
     if size > limits.SCHEMA_BYTES_MAX:
         return (_problem("", f"the schema has {size} bytes; at most {limits.SCHEMA_BYTES_MAX} are allowed"),)
+    draft = schema.get("$schema", DRAFT)
+    if not isinstance(draft, str) or draft.rstrip("#") != DRAFT:
+        return (_problem("/$schema", f"another draft would be read as 2020-12: write {DRAFT}, or leave it out"),)
     problems = tuple(_structural_problems(schema))
     if problems:
         return problems

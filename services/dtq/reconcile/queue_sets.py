@@ -15,6 +15,7 @@ from dtq.domain.plan import (
     Owner,
     Plan,
     Reason,
+    Step,
     plan_queue_set,
     plan_queue_set_deletion,
 )
@@ -67,19 +68,36 @@ async def reconcile_queue_set(
         await failpoints.hit("reconcile.topology_declared")
         if before is not None:
             await _retire(admin, before, manifest.spec)
-        return Reconciled(plan=plan, mismatched=declared.mismatched, ready=ready)
+        late = tuple(
+            Step(action=Action.DECLARE, target=name, detail="missing in RabbitMQ")
+            for name in sorted(declared.missing - missing)
+        )
+        # What went missing between the look and the declaration was mended as well, and is told as well.
+        return Reconciled(plan=replace(plan, steps=plan.steps + late), mismatched=declared.mismatched, ready=ready)
 
 
 async def release_queue_set(
-    database: Database, rmq_url: str, name: str, owner: Owner, *, force: bool = False, dry_run: bool = False
+    database: Database,
+    rmq_url: str,
+    name: str,
+    owner: Owner,
+    *,
+    policy: str | None = None,
+    force: bool = False,
+    dry_run: bool = False,
 ) -> Reconciled:
     """Let go of a QueueSet as its deletion policy says.
 
+    `policy` is the one of now, where the manifest is known; else the row's counts.
+
     Raises:
         Unavailable: Postgres, or RabbitMQ where the policy needs it, does not answer.
+        Rejected: RabbitMQ refuses us the right to look or to delete.
     """
     async with transaction(database) as resources:
         observed = await _observe(resources, name, None)
+    if policy and observed.row:
+        observed = replace(observed, row=replace(observed.row, deletion_policy=policy))
     plan = plan_queue_set_deletion(observed.row, owner, observed, name, force=force)
     deletes = any(step.action is Action.DELETE for step in plan.steps)
     if observed.row is not None and (deletes or _is_not_empty(plan)):

@@ -3,6 +3,8 @@
 Owns no rule: `dtq.domain.plan` decides. The claim row is locked throughout, so two reconcilers take turns.
 """
 
+from dataclasses import replace
+
 from dtq.domain.manifests import TaskType
 from dtq.domain.plan import (
     ADOPT_ANNOTATION,
@@ -38,17 +40,22 @@ async def reconcile_task_type(database: Database, manifest: TaskType, owner: Own
     return plan
 
 
-async def release_task_type(database: Database, name: str, owner: Owner, *, dry_run: bool = False) -> Plan:
+async def release_task_type(
+    database: Database, name: str, owner: Owner, *, policy: str | None = None, dry_run: bool = False
+) -> Plan:
     """Let go of a TaskType as its deletion policy says; return what was done, or would be.
+
+    `policy` is the one of now, where the manifest is known; else the row's counts.
 
     Raises:
         Unavailable: the database does not answer; nothing was changed.
     """
     async with transaction(database) as resources:
         observed = await _observe(resources, name, None)
-        plan = plan_task_type_deletion(observed.row, owner, observed, name)
+        row = observed.row and (replace(observed.row, deletion_policy=policy) if policy else observed.row)
+        plan = plan_task_type_deletion(row, owner, observed, name)
         if not dry_run:
-            await _apply(resources, plan, observed.claim or owner, observed.row)
+            await _apply(resources, plan, observed.claim or owner, row)
     return plan
 
 

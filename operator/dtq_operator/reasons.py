@@ -1,0 +1,49 @@
+"""Reasons: every word that a condition or an Event of ours may give as its reason.
+
+Owns the words, beside `dtq.domain.plan.Reason`. docs/operator.md explains each; a test compares.
+"""
+
+from enum import StrEnum
+from typing import Final
+
+from dtq.domain.plan import Reason
+
+
+class Why(StrEnum):
+    """Why a condition is as it is; what a plan refuses has its own word in `dtq.domain.plan.Reason`."""
+
+    CLAIMED = "Claimed"
+    ROW_MATCHES = "RowMatches"
+    DECLARED = "Declared"
+    SERVING = "Serving"
+    INACTIVE = "Inactive"
+    PAUSED = "Paused"
+    SETTLED = "Settled"
+    NOT_ACCEPTED = "NotAccepted"
+    INVALID_SPEC = "InvalidSpec"
+    DATABASE_UNAVAILABLE = "DatabaseUnavailable"
+    BROKER_UNREACHABLE = "BrokerUnreachable"
+    VHOST_UNAVAILABLE = "VhostUnavailable"
+    ACCESS_REFUSED = "AccessRefused"
+    ARGUMENT_MISMATCH = "ArgumentMismatch"
+    PUBLISHED = "Published"
+    OPERATOR_SCALING = "OperatorScaling"
+    STATS_UNAVAILABLE = "StatsUnavailable"
+    EXTERNALLY_MANAGED = "ExternallyManaged"
+    TARGET_NOT_FOUND = "TargetNotFound"
+    SCALING_FAILED = "ScalingFailed"
+    DISABLED = "Disabled"
+    TERMINATING = "Terminating"
+    BACKEND_UNAVAILABLE = "BackendUnavailable"
+
+
+class Happened(StrEnum):
+    """Reasons of Events about something that happened; an Event about a condition has the condition's reason."""
+
+    DRIFT_REPAIRED = "DriftRepaired"
+    EXTERNAL_RESOURCES_ORPHANED = "ExternalResourcesOrphaned"
+    SCALED = "Scaled"
+
+
+CONDITION_REASONS: Final = frozenset({*map(str, Why), *map(str, Reason)} - {str(Reason.STALE_GENERATION)})
+"""Every reason that a condition may have; a stale generation is read again and never told."""

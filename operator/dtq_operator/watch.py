@@ -1,0 +1,161 @@
+"""The watch: kopf, kept in a thread with an event loop of its own.
+
+Owns kopf's lifetime. kopf takes its event loop for its own: at its end it cancels every task that began after it,
+and it replaces the signal handlers of the main thread. Here it can cancel nothing of ours. Must never touch an
+object: it only hands over what the API server tells.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import kopf
+import structlog
+
+from dtq.domain.errors import Unavailable
+from dtq.runtime.loops import backoff_seconds, wait
+from dtq_operator.crd import GROUP, VERSION
+from dtq_operator.events import COMPONENT
+from dtq_operator.kube import PLURALS, Object, login
+from dtq_operator.store import Key, key_of, version
+
+LASTING_SECONDS: Final = 60.0
+"""How long kopf must have run for its next failure to count as the first, in seconds."""
+END_SECONDS: Final = 15.0
+"""Longest wait for kopf's end, in seconds: less than a pod's termination grace."""
+
+GOODBYE_SECONDS: Final = 0.1
+"""What kopf's connections get to close after its end, in seconds: the loop ends next."""
+
+Told = Callable[[str | None, Key, Object], None]
+"""Takes what the watch says: `DELETED`, another type, or None for what was there before."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Watch:
+    """Watches every TaskType and QueueSet.
+
+    Args:
+        settings: kopf's.
+        namespaces: those that are watched; empty means all.
+        told: called in the loop that runs `run`, once for each event.
+    """
+
+    def __init__(self, settings: kopf.OperatorSettings, namespaces: tuple[str, ...], told: Told) -> None:
+        self._settings = settings
+        self._namespaces = namespaces
+        self._told = told
+        self.versions: dict[Key, int] = {}
+        """The newest version of each object that the watch itself has told of."""
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Watch until `stop`; a kopf that ends by itself is started again."""
+        failures = 0
+        while not stop.is_set():
+            began = time.monotonic()
+            error = await self._one_life(stop)
+            if stop.is_set():
+                return
+            failures = 1 if time.monotonic() - began > LASTING_SECONDS else failures + 1
+            _log.error("the watch ended by itself and begins anew", exc_info=error)
+            await wait(stop, backoff_seconds(failures, 1.0))
+
+    async def _one_life(self, stop: asyncio.Event) -> BaseException | None:
+        """Run one kopf until its end or `stop`; return what ended it."""
+        ours = asyncio.get_running_loop()
+        ended = asyncio.Event()
+        life = _Life(lambda stopping: self._kopf(ours, stopping), lambda: ours.call_soon_threadsafe(ended.set))
+        life.start()
+        stopping = asyncio.create_task(stop.wait())
+        ending = asyncio.create_task(ended.wait())
+        try:
+            await asyncio.wait((stopping, ending), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+            life.end()
+            if not await wait(ended, END_SECONDS):
+                _log.warning("kopf does not end; it dies with the process", waited_seconds=END_SECONDS)
+            ending.cancel()
+        return life.error
+
+    async def _kopf(self, ours: asyncio.AbstractEventLoop, stopping: asyncio.Event) -> None:
+        async def on_event(*, type: str | None, event: Any, param: Any = None, **_: Any) -> None:  # noqa: A002
+            ours.call_soon_threadsafe(self._on_event, type, param, event["object"])
+
+        registry = kopf.OperatorRegistry()
+        kopf.on.login(registry=registry)(login)
+        for kind, plural in PLURALS.items():
+            kopf.on.event(GROUP, VERSION, plural, registry=registry, id=f"on-{plural}", param=kind)(on_event)
+        try:
+            await kopf.operator(
+                registry=registry,
+                settings=self._settings,
+                standalone=True,
+                clusterwide=not self._namespaces,
+                namespaces=self._namespaces,
+                stop_flag=stopping,
+            )
+        finally:
+            await asyncio.sleep(GOODBYE_SECONDS)
+        if not stopping.is_set():
+            raise Unavailable("kopf came to its end")
+
+    def _on_event(self, type_: str | None, kind: str, obj: Object) -> None:
+        key = key_of(kind, obj)
+        if type_ == "DELETED":
+            self.versions.pop(key, None)
+        else:
+            self.versions[key] = version(obj)
+        self._told(type_, key, obj)
+
+
+class _Life:
+    """A thread with an event loop that runs one coroutine."""
+
+    def __init__(self, main: Callable[[asyncio.Event], Any], ended: Callable[[], object]) -> None:
+        self._main = main
+        self._ended = ended
+        self._loop = asyncio.new_event_loop()
+        self._stopping = asyncio.Event()
+        self._thread = threading.Thread(target=self._run, name="kopf", daemon=True)
+        self.error: BaseException | None = None
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def end(self) -> None:
+        """Ask it to end."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._stopping.set)
+
+    def _run(self) -> None:
+        try:
+            with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+                runner.run(self._main(self._stopping))
+        except BaseException as error:  # noqa: BLE001 - it is told by the loop that waits for us
+            self.error = error
+        finally:
+            self._ended()
+
+
+def configure() -> kopf.OperatorSettings:
+    """Return kopf's settings: no peering, no scanning, bounded waits, few logs."""
+    settings = kopf.OperatorSettings()
+    settings.peering.standalone = True
+    settings.scanning.disabled = True
+    settings.posting.enabled = False
+    settings.posting.reporting_component = COMPONENT
+    settings.watching.connect_timeout = 5
+    settings.watching.client_timeout = 600
+    settings.watching.inactivity_timeout = 70
+    settings.watching.reconnect_backoff = 1.0
+    settings.networking.connect_timeout = 5
+    settings.networking.request_timeout = 30
+    settings.networking.error_backoffs = (1, 2, 3, 5, 8, 13)
+    logging.getLogger("kopf").setLevel(logging.WARNING)
+    return settings

@@ -1,0 +1,30 @@
+"""Owns a door before one server: shut, nobody comes in and who is in is thrown out, as if the server had died."""
+
+import asyncio
+from typing import Self
+
+from tests.faults.proxy import Proxy
+
+
+class Door(Proxy):
+    """A proxy whose port can be closed and opened again."""
+
+    async def __aenter__(self) -> Self:
+        await super().__aenter__()
+        self._number = super().port
+        return self
+
+    @property
+    def port(self) -> int:
+        """Where the door is, open or shut."""
+        return self._number
+
+    async def shut(self) -> None:
+        """Refuse everybody, and cut every connection."""
+        assert self._server is not None
+        self._server.close()
+        self.reset()
+
+    async def open(self) -> None:
+        """Let everybody in again."""
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self._number)

@@ -9,8 +9,9 @@ import urllib.request
 from pathlib import Path
 
 API = os.environ["API"]
-TOKEN = Path("/var/run/secrets/dtq/token")
+TOKEN = Path(os.environ["TOKEN_FILE"])
 WAIT_SECONDS = 120
+OK = 200
 FORBIDDEN = 403
 
 
@@ -36,7 +37,10 @@ def expect(what: str, found: int, wanted: int, answer: object) -> None:
 
 def main() -> None:
     """Look at the API; run a task if TASK_TYPE says which."""
-    status, answer = call("/healthz", token=False)
+    ends_at = time.monotonic() + WAIT_SECONDS
+    while (found := call("/healthz", token=False))[0] != OK and time.monotonic() < ends_at:
+        time.sleep(0.5)
+    status, answer = found
     expect("health of database and topology", status, 200, answer)
     status, answer = call("/tasks", token=False)
     expect("a request without a token", status, 401, answer)

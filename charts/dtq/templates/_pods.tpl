@@ -56,6 +56,9 @@ topologySpreadConstraints:
   value: {{ ternary "on" "off" .Values.rabbitmq.tls | quote }}
 - name: RMQ_NAMESPACE
   value: {{ .Values.rabbitmq.prefix | quote }}
+# Until a QueueSet is declared there is one of this name, which the declared one takes over.
+- name: DTQ_QUEUE_SET
+  value: {{ .Values.queueSet | quote }}
 - name: DTQ_LOG_LEVEL
   value: {{ .Values.logLevel | quote }}
 {{- range $name, $value := .Values.config }}

@@ -12,18 +12,16 @@ from dtq.runtime.settings import Settings
 from dtq_db.connections import Database
 from dtq_db.resources import transaction
 
-DEFAULT_NAME = "default"
-
 _log = structlog.get_logger(__name__)
 
 
 def default_queue_set(settings: Settings) -> QueueSet:
-    """Return the queue set that RMQ_NAMESPACE, QUEUES and BACKOFFS describe."""
+    """Return the queue set that DTQ_QUEUE_SET, RMQ_NAMESPACE, QUEUES and BACKOFFS describe."""
     delays = sorted({int(delay) for delay in settings.backoffs if delay >= 1 and float(delay).is_integer()})
     return QueueSet.model_validate(
         {
             "kind": "QueueSet",
-            "metadata": {"name": DEFAULT_NAME},
+            "metadata": {"name": settings.queue_set},
             "spec": {
                 "namespace": settings.rmq_namespace,
                 "vhost": settings.rmq_vhost,

@@ -28,7 +28,7 @@ from dtq.domain.backoff import Backoff, Strategy
 from dtq.domain.durations import parse_duration, parse_durations
 from dtq.domain.errors import Problem, Rejected
 from dtq.domain.limits import DELAYS_MAX, PREFETCH_MAX, QUEUES_MAX, RELAY_GRACE_SECONDS
-from dtq.domain.manifests import QUEUE_PATTERN
+from dtq.domain.manifests import QUEUE_PATTERN, ObjectName
 from dtq.runtime import failpoints
 
 MASK: Final = "********"
@@ -155,6 +155,7 @@ class Settings(BaseModel):
     rmq_vhost: str = Field(default="/", alias="RMQ_VHOST", min_length=1)
     rmq_tls: Annotated[str, Field(pattern="^(off|on)$")] = Field(default="off", alias="RMQ_TLS")
     rmq_namespace: str = Field(default="tasks", alias="RMQ_NAMESPACE", pattern=QUEUE_PATTERN)
+    queue_set: ObjectName = Field(default="default", alias="DTQ_QUEUE_SET")
     queues: QueueNames = Field(default=("default",), alias="QUEUES")
     http_port: Address = Field(default=("0.0.0.0", 8080), alias="HTTP_PORT")  # noqa: S104
     metrics_port: Address | None = Field(default=None, alias="DTQ_METRICS_PORT")

@@ -1,0 +1,46 @@
+"""What the docs tell people to type is accepted by the chart as it is."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tests.chart import rendering
+
+PAGES = ("README.md", "docs/install.md", "charts/dtq/README.md")
+COMMANDS = [
+    pytest.param(command.replace("\\\n", " "), id=f"{page}-{at}")
+    for page in PAGES
+    for at, command in enumerate(
+        re.findall(r"^helm install (?:.*\\\n)*.*$", (rendering.ROOT / page).read_text(), re.MULTILINE)
+    )
+]
+_WAITS = {"--wait"}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_install_command_renders(command: str, tmp_path: Path) -> None:
+    words = [word for word in shlex.split(command) if word not in _WAITS]
+    own = re.search(r"```yaml\n# my-values.yaml\n(.+?)```", (rendering.ROOT / "docs/install.md").read_text(), re.DOTALL)
+    assert own
+    (tmp_path / "my-values.yaml").write_text(own[1])
+    words = [str(tmp_path / word) if word == "my-values.yaml" else word for word in words]
+    words = [str(rendering.ROOT / word) if word.startswith("charts/") else word for word in words]
+    done = rendering.run("template", *words[2:], "--kube-version", rendering.KUBE_VERSION)
+    assert done.returncode == 0, done.stderr
+    assert rendering.of_kind(rendering.parse(done.stdout), "Deployment")
+
+
+def test_the_readme_needs_five_commands_from_nothing_to_a_task() -> None:
+    section = (rendering.ROOT / "README.md").read_text().split("## In a cluster")[1]
+    block = re.findall(r"```sh\n(.+?)```", section, re.DOTALL)[0]
+    commands = [line for line in block.splitlines() if line]
+    assert len(commands) <= 5
+    assert commands[0].startswith("helm install")
+
+
+def test_the_notes_number_four_commands_with_and_without_something_declared() -> None:
+    notes = (rendering.CHART / "templates/NOTES.txt").read_text()
+    # The first is written twice: for a release that brings something along, and for one that does not.
+    assert re.findall(r"^(\d)\. ", notes, re.MULTILINE) == ["1", "1", "2", "3", "4"]

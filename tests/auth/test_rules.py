@@ -15,7 +15,7 @@ from dtq.domain.errors import Rejected, Unavailable
 from dtq_api.auth import verdicts
 from dtq_api.auth.claims import SKEW_SECONDS, refusal
 from dtq_api.auth.policy import EVERYTHING, Caller, Verb, default_policy, parse_policy
-from dtq_api.auth.tokens import Tokens, digest_of, new_token, parse_tokens
+from dtq_api.auth.tokens import digest_of, new_token, parse_tokens
 from dtq_api.auth.verdicts import BAD_SECONDS, GOOD_SECONDS, Verdict, Verdicts
 from dtq_api.auth.watched import Watched
 
@@ -107,10 +107,12 @@ def test_every_mistake_of_a_policy_is_told_at_once() -> None:
 def test_without_a_policy_callers_of_the_same_namespace_may_do_what_they_need_day_to_day() -> None:
     policy = default_policy("shop")
     stranger = Caller("system:serviceaccount:other:web", frozenset({"system:serviceaccounts:other"}))
-    (token,) = (parse_tokens(new_token("ci")[1]),)
-    assert isinstance(token, Tokens)
-    daily = {Verb.ENQUEUE, Verb.READ, Verb.CANCEL, Verb.SCALE_READ}
-    assert {verb for verb in Verb if policy.rights(WEB).every(verb)} == daily
+    token, line = new_token("ci")
+    caller = parse_tokens(line).find(digest_of(token), TODAY)
+    assert isinstance(caller, Caller)
+    daily = {Verb.ENQUEUE, Verb.READ, Verb.CANCEL, Verb.SCALE_READ, Verb.METRICS}
+    for known in (WEB, caller):
+        assert {verb for verb in Verb if policy.rights(known).every(verb)} == daily
     assert not any(policy.rights(stranger).any(verb) for verb in Verb)
     assert not default_policy(None).rights(WEB).any(Verb.READ)
 

@@ -152,13 +152,13 @@ class Policy:
 def default_policy(namespace: str | None) -> Policy:
     """Return the policy without a policy file: what callers of the same namespace need day to day.
 
-    Sending tasks again, reading results and the metrics are granted by a policy file only.
+    Sending tasks again and reading results are granted by a policy file only.
 
     Args:
         namespace: of the API's pod; None outside a cluster.
     """
     subjects = (f"group:{TOKEN_GROUP}", *((f"group:system:serviceaccounts:{namespace}",) if namespace else ()))
-    verbs = (Verb.ENQUEUE, Verb.READ, Verb.CANCEL, Verb.SCALE_READ)
+    verbs = (Verb.ENQUEUE, Verb.READ, Verb.CANCEL, Verb.SCALE_READ, Verb.METRICS)
     return Policy([Grant(subjects=subjects, verbs=verbs)])
 
 

@@ -173,3 +173,34 @@ async def test_a_publisher_whose_connection_is_dead_gets_a_new_one_long_before_t
         finally:
             stop.set()
             await running
+
+
+async def test_a_publish_that_is_under_way_when_its_connection_is_given_up_is_answered(
+    broker_vhost: BrokerVhost,
+) -> None:
+    async with Proxy(broker_vhost.host, broker_vhost.port) as proxy:
+        through = broker_vhost.url.replace(f":{broker_vhost.port}/", f":{proxy.port}/")
+        publisher = Publisher(
+            through, declare=_nothing_to_declare, metrics=BrokerMetrics(CollectorRegistry()), timeout_seconds=4.0
+        )
+        stop = asyncio.Event()
+        running = asyncio.create_task(publisher.link.run(stop))
+        message = Message(exchange="amq.direct", routing_key="nobody", body=b"{}")
+        try:
+            assert await wait(publisher.link.up, LINK_SECONDS)
+            await publisher.publish([message])
+            assert proxy.half_close()
+            first = asyncio.create_task(publisher.publish([message]))
+            await wait(asyncio.Event(), 3.0)
+            # Its time is not up yet when the first one has given the connection up and its goodbye has failed too.
+            (second,) = await publisher.publish([message])
+            assert second is not None
+            (refused,) = await first
+            assert refused is not None
+        finally:
+            stop.set()
+            await running
+
+
+async def _nothing_to_declare(_: object) -> None:
+    """Everything is there."""

@@ -45,3 +45,36 @@ async def test_a_bug_ends_a_loop(error: type[Exception]) -> None:
 
     with pytest.raises(error):
         await every(0.01, once, asyncio.Event(), name="sample")
+
+
+async def test_a_step_that_its_driver_cancels_does_not_end_its_loop() -> None:
+    stop = asyncio.Event()
+    steps = 0
+
+    async def once() -> bool:
+        nonlocal steps
+        steps += 1
+        if steps == 1:
+            cancelled = asyncio.get_running_loop().create_future()
+            cancelled.cancel()
+            await cancelled
+        stop.set()
+        return False
+
+    await every(0.01, once, stop, name="test")
+    assert steps == 2
+
+
+async def test_a_loop_that_is_told_to_end_by_a_cancellation_ends() -> None:
+    entered = asyncio.Event()
+
+    async def once() -> bool:
+        entered.set()
+        await asyncio.Event().wait()
+        return False
+
+    loop = asyncio.create_task(every(0.01, once, asyncio.Event(), name="test"))
+    await entered.wait()
+    loop.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await loop

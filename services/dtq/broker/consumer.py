@@ -17,6 +17,7 @@ from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
 from dtq.broker.link import BROKER_ERRORS, SETUP_SECONDS, Link, Url
 from dtq.domain.errors import Unavailable
 from dtq.domain.fairness import take_weighted
+from dtq.runtime.loops import own_cancellation
 from dtq.runtime.metrics import BrokerMetrics
 
 _log = structlog.get_logger(__name__)
@@ -119,7 +120,8 @@ class Consumer:
             last[delivery.feed] = max(delivery.tag, last.get(delivery.feed, 0))
         for feed, tag in last.items():
             try:
-                await feed.channel.basic_ack(tag, multiple=True, wait=False)
+                with own_cancellation():
+                    await feed.channel.basic_ack(tag, multiple=True, wait=False)
                 feed.acknowledged = tag
                 feed.acked.set()
             except BROKER_ERRORS as error:
@@ -139,10 +141,11 @@ class Consumer:
         try:
             async with asyncio.timeout(SETUP_SECONDS):
                 connection = self.link.connection()
-                for at, feed in enumerate(feeds):
-                    if feed.is_clean:
-                        feeds[at] = await self._subscribe(connection, feed.subscription)
-                        await self._retire(feed)
+                with own_cancellation():
+                    for at, feed in enumerate(feeds):
+                        if feed.is_clean:
+                            feeds[at] = await self._subscribe(connection, feed.subscription)
+                            await self._retire(feed)
         except (*BROKER_ERRORS, Unavailable) as error:
             if feeds is self._feeds:  # else the link has been rebuilt meanwhile
                 self.link.invalidate(f"a subscription could not be renewed: {type(error).__name__}")
@@ -206,7 +209,8 @@ class Consumer:
         """Close a channel: the broker gives back what is unacknowledged."""
         try:
             async with asyncio.timeout(_CLOSE_SECONDS):
-                await feed.channel.close()
+                with own_cancellation():
+                    await feed.channel.close()
         except BROKER_ERRORS as error:
             _log.debug("closing a channel failed", reason=str(error))
         buffer = self._buffers[feed.subscription.queue]

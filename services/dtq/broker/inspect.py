@@ -13,6 +13,7 @@ from dtq.broker.declare import Channels, message_count
 from dtq.broker.link import BROKER_ERRORS, Link
 from dtq.domain.envelope import decode
 from dtq.domain.errors import Unavailable
+from dtq.runtime.loops import own_cancellation
 
 WALK_MAX: Final = 10_000
 """Most dead letters looked at in one walk: each is held unacknowledged meanwhile."""
@@ -27,11 +28,12 @@ async def ready_counts(link: Link, queues: Sequence[str]) -> dict[str, int | Non
         Unavailable: the broker does not answer.
     """
     try:
-        channels = Channels(link.connection())
-        try:
-            return {queue: await message_count(channels, queue) for queue in queues}
-        finally:
-            await channels.close()
+        with own_cancellation():
+            channels = Channels(link.connection())
+            try:
+                return {queue: await message_count(channels, queue) for queue in queues}
+            finally:
+                await channels.close()
     except BROKER_ERRORS as error:
         raise Unavailable(f"RabbitMQ does not answer: {type(error).__name__}") from error
 
@@ -48,11 +50,12 @@ async def drop_spent(link: Link, queue: str, spent: Callable[[list[UUID]], Await
         Unavailable: the broker does not answer; what was not dropped is still there.
     """
     try:
-        channel = await link.connection().channel(publisher_confirms=False)
-        try:
-            return await _walk(channel, queue, spent)
-        finally:
-            await channel.close()  # gives back what was not acknowledged, in its old order
+        with own_cancellation():
+            channel = await link.connection().channel(publisher_confirms=False)
+            try:
+                return await _walk(channel, queue, spent)
+            finally:
+                await channel.close()  # gives back what was not acknowledged, in its old order
     except BROKER_ERRORS as error:
         raise Unavailable(f"RabbitMQ does not answer: {type(error).__name__}") from error
 

@@ -16,7 +16,7 @@ from yarl import URL
 
 from dtq.broker import tolerant
 from dtq.domain.errors import Rejected, Unavailable
-from dtq.runtime.loops import backoff_seconds, wait
+from dtq.runtime.loops import backoff_seconds, own_cancellation, wait
 from dtq.runtime.metrics import BrokerMetrics
 
 CONNECT_SECONDS: Final = 5.0
@@ -103,7 +103,8 @@ class Link:
         failures = 0
         while not stop.is_set():
             try:
-                await self._live(stop)
+                with own_cancellation():
+                    await self._live(stop)
                 failures = 0
             except (*BROKER_ERRORS, Rejected, Unavailable) as error:
                 # Errors of the driver carry the address at the most, never the password.

@@ -16,6 +16,7 @@ from pamqp.commands import Basic
 
 from dtq.broker.link import BROKER_ERRORS, SETUP_SECONDS, Link, Url
 from dtq.domain.errors import Rejected, Unavailable
+from dtq.runtime.loops import own_cancellation
 from dtq.runtime.metrics import BrokerMetrics
 
 PERSISTENT: Final = 2
@@ -103,14 +104,15 @@ class Publisher:
         )
         result, label = None, "ok"
         try:
-            await channel.basic_publish(
-                message.body,
-                exchange=message.exchange,
-                routing_key=message.routing_key,
-                properties=properties,
-                mandatory=True,
-                timeout=self._timeout_seconds,
-            )
+            with own_cancellation():
+                await channel.basic_publish(
+                    message.body,
+                    exchange=message.exchange,
+                    routing_key=message.routing_key,
+                    properties=properties,
+                    mandatory=True,
+                    timeout=self._timeout_seconds,
+                )
         except aiormq.exceptions.PublishError:
             result, label = _RETURNED, "returned"
         except aiormq.exceptions.DeliveryError:
@@ -133,7 +135,8 @@ class Publisher:
         connection = self.link.connection()
         async with self._opening:
             if self._channel is None or self._channel.is_closed or self._channel.connection is not connection:
-                self._channel = await connection.channel(timeout=self._timeout_seconds)
+                with own_cancellation():
+                    self._channel = await connection.channel(timeout=self._timeout_seconds)
             return self._channel
 
     async def declare(self) -> None:
@@ -144,7 +147,8 @@ class Publisher:
         """
         try:
             async with asyncio.timeout(SETUP_SECONDS):
-                await self._declare(self.link.connection())
+                with own_cancellation():
+                    await self._declare(self.link.connection())
         except Rejected as error:
             raise Unavailable(str(error)) from error
         except BROKER_ERRORS as error:

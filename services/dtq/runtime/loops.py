@@ -6,8 +6,8 @@ Owns `every`. A loop survives `Unavailable`; any other error is a bug and stops 
 import asyncio
 import random
 import signal
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Final
 
 import structlog
@@ -54,12 +54,34 @@ async def every(seconds: float, once: Callable[[], Awaitable[bool | None]], stop
             await asyncio.sleep(0)
 
 
+@contextmanager
+def own_cancellation() -> Iterator[None]:
+    """Let a cancellation pass only if somebody asked this task to end.
+
+    A driver may cancel what we wait for, as aiormq does on a connection that does not close in time. Let through, it
+    would end a task that nobody told to end, and a loop that ends so is missed by nobody.
+
+    Raises:
+        ConnectionError: what we waited for was cancelled by somebody else.
+    """
+    try:
+        yield
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise ConnectionError("what was waited for was cancelled: the connection is gone") from error
+
+
 async def _bounded(once: Callable[[], Awaitable[bool | None]], name: str) -> bool | None:
     """Make one step; one that never ends is given up, so that it cannot take its loop with it."""
     bound = asyncio.timeout(STEP_SECONDS)
     try:
         async with bound:
-            return await once()
+            with own_cancellation():
+                return await once()
+    except ConnectionError as error:
+        raise Unavailable(f"a step of {name} was cut short: {error}") from error
     except TimeoutError as error:
         if not bound.expired():
             raise

@@ -1,13 +1,24 @@
 """Owns the fixtures of the API's suite."""
 
+import os
 import secrets
-from collections.abc import AsyncIterator
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Final
 
+import pytest
 import pytest_asyncio
 
-from tests.api.world import Running, declare, running
+from tests.api.world import Running, declare, environ_of, free_port, running
 from tests.support.addresses import BrokerVhost, PostgresService, RabbitMQService
 from tests.support.databases import create_database, drop_database
+
+READY_SECONDS: Final = 60.0
 
 
 @pytest_asyncio.fixture(loop_scope="session", scope="session")
@@ -59,3 +70,32 @@ async def replica(declared_dsn: str, broker_vhost: BrokerVhost) -> AsyncIterator
     """A second API beside `fresh_api`, as another pod would be."""
     async with running(declared_dsn, broker_vhost) as one:
         yield one
+
+
+@pytest.fixture(scope="session")
+def live(shared_services: tuple[str, BrokerVhost], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of `dtq api` as it is run in production, serving the sample types."""
+    address = f"127.0.0.1:{free_port()}"
+    log = tmp_path_factory.mktemp("live") / "api.log"
+    environ = dict(os.environ) | environ_of(*shared_services, HTTP_PORT=address)
+    with log.open("wb") as out:
+        process = subprocess.Popen([sys.executable, "-m", "dtq_cli", "api"], env=environ, stdout=out, stderr=out)
+        try:
+            _wait(f"http://{address}/healthz", process, log)
+            yield f"http://{address}"
+            assert process.poll() is None, log.read_text()[-2000:]
+            assert "a bug answered 500" not in log.read_text()
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def _wait(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    until = time.monotonic() + READY_SECONDS
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except (urllib.error.URLError, OSError):
+            assert process.poll() is None, log.read_text()[-2000:]
+            assert time.monotonic() < until, log.read_text()[-2000:]

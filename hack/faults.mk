@@ -1,6 +1,6 @@
 # Breaking dtq on purpose; `python -m tests.faults --help` says more. Variables:
 # SCHEDULES=40, FIRST=0 (the first seed), LANES=2 (systems side by side), FAULTS_STATE=folder
-.PHONY: faults faults-long faults-report
+.PHONY: faults faults-long faults-report guarantees
 SCHEDULES := 40
 FIRST := 0
 LANES := 2
@@ -16,3 +16,7 @@ faults-long: $(VENV) packages ## 200 schedules, a kill loop and a soak; goes on 
 
 faults-report: $(VENV) ## Write docs/fault-report.md from what the long run has found so far
 	$(FAULTS) --state $(FAULTS_STATE)/long report
+
+guarantees: $(VENV) packages ## Run every test that docs/guarantees.md names, and write the page
+	$(PYTHON) -m pytest -n 2 -q --junit-xml $(FAULTS_STATE)/junit.xml $$($(FAULTS) named) || true
+	$(FAULTS) --state $(FAULTS_STATE)/long guarantees --junit $(FAULTS_STATE)/junit.xml

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from tests.faults import report
+from tests.faults import guarantees, report
 from tests.faults.campaign import Campaign, Job
 from tests.faults.regressions import REGRESSIONS
 from tests.faults.schedule import generate, kill_loop
@@ -33,6 +33,9 @@ def _parser() -> argparse.ArgumentParser:
     long.add_argument("--soak-minutes", type=float, default=15.0)
     long.add_argument("--count", type=int, default=200, help="how many schedules")
     verbs.add_parser("report", help=f"write {REPORT.relative_to(REPOSITORY)} from the results")
+    verbs.add_parser("named", help="show the files of the tests that docs/guarantees.md names")
+    shown = verbs.add_parser("guarantees", help="write docs/guarantees.md, taking over results")
+    shown.add_argument("--junit", type=Path, nargs="*", default=[], help="what `pytest --junit-xml` wrote")
     return parser
 
 
@@ -61,6 +64,14 @@ def main() -> int:
     campaign = Campaign(given.state, per_second=given.per_second, say=_say)
     if given.verb == "report":
         report.write(campaign.outcomes(), campaign.runs, REPORT)
+        return 0
+    if given.verb == "named":
+        files = {test.partition("::")[0] for test in guarantees.named() if not test.startswith(guarantees.SCHEDULES)}
+        sys.stdout.write("\n".join(sorted(files)) + "\n")
+        return 0
+    if given.verb == "guarantees":
+        guarantees.record(given.junit, campaign.outcomes())
+        guarantees.PAGE.write_text(guarantees.page(guarantees.results()))
         return 0
     asyncio.run(campaign.run(_jobs(given), lanes=given.lanes))
     failed = [outcome for outcome in campaign.outcomes() if outcome.problems]

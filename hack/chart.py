@@ -49,11 +49,13 @@ def comments(text: str) -> dict[str, str]:
     """What the comments of values.yaml say, by path."""
     found: dict[str, str] = {}
     stack: list[tuple[int, str]] = []
-    said = ""
+    said = ""  # of one comment, which may go on over lines
     for line in text.splitlines():
         indent = len(line) - len(line.lstrip())
         if line.lstrip().startswith("# -- "):
             said = line.split("# -- ", 1)[1]
+        elif said and line.lstrip().startswith("# "):
+            said += " " + line.split("# ", 1)[1]
         elif match := re.match(r"\s*([\w-]+):", line):
             stack = [one for one in stack if one[0] < indent]
             stack.append((indent, match[1]))

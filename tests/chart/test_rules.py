@@ -153,6 +153,16 @@ def test_the_migration_has_a_new_name_when_it_migrates_to_something_else() -> No
     assert len(names) == 3
 
 
+def test_authorities_are_mounted_where_the_docs_say() -> None:
+    for pod, spec in pod_specs(objects_of("full")).items():
+        if pod.startswith("Pod"):
+            continue
+        paths = {item["path"] for one in spec["volumes"][0]["projected"]["sources"] for item in one["secret"]["items"]}
+        assert {"database/ca.crt", "rabbitmq/ca.crt"} <= paths, pod
+        for container in containers(spec):
+            assert env(container)["SSL_CERT_FILE"] == "/run/secrets/dtq/rabbitmq/ca.crt"
+
+
 def test_pods_wait_for_the_schema_and_only_the_job_may_change_it() -> None:
     specs = pod_specs(objects({"migrations": {"existingSecret": "owner", "existingSecretKey": "uri"}}))
     for pod, spec in specs.items():

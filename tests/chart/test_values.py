@@ -104,5 +104,5 @@ def test_settings_of_the_chart_are_settings_of_dtq() -> None:
                 continue
             for container in rendering.containers(spec):
                 unknown = {one.removesuffix("_FILE") for one in rendering.env(container)} - known
-                unknown -= {one.removesuffix("_FILE") for one in known} | {"TZ"}
+                unknown -= {one.removesuffix("_FILE") for one in known} | {"TZ", "SSL_CERT"}
                 assert not unknown, (pod, unknown)

@@ -54,6 +54,10 @@ topologySpreadConstraints:
   value: {{ .Values.rabbitmq.vhost | quote }}
 - name: RMQ_TLS
   value: {{ ternary "on" "off" .Values.rabbitmq.tls | quote }}
+{{- if .Values.rabbitmq.existingSecretKeys.ca }}
+- name: SSL_CERT_FILE
+  value: /run/secrets/dtq/rabbitmq/ca.crt
+{{- end }}
 - name: RMQ_NAMESPACE
   value: {{ .Values.rabbitmq.prefix | quote }}
 # Until a QueueSet is declared there is one of this name, which the declared one takes over.
@@ -91,6 +95,15 @@ topologySpreadConstraints:
           items:
             - {key: {{ $root.Values.rabbitmq.existingSecretKeys.username }}, path: rabbitmq/username}
             - {key: {{ $root.Values.rabbitmq.existingSecretKeys.password }}, path: rabbitmq/password}
+            {{- with $root.Values.rabbitmq.existingSecretKeys.ca }}
+            - {key: {{ . }}, path: rabbitmq/ca.crt}
+            {{- end }}
+      {{- with $root.Values.database.existingSecretCaKey }}
+      - secret:
+          name: {{ include "dtq.databaseSecret" $root }}
+          items:
+            - {key: {{ . }}, path: database/ca.crt}
+      {{- end }}
 - name: tmp
   emptyDir:
     sizeLimit: 256Mi

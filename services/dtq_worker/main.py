@@ -128,6 +128,7 @@ class Worker:
         self._revision = -1
         self.registry = CollectorRegistry()
         self._metrics, broker_metrics = WorkerMetrics(self.registry), BrokerMetrics(self.registry)
+        self._metrics.expect(handlers)
         keeper = Keeper(queue_sets=lambda: self._queue_sets, on_lost=self._on_lost, metrics=broker_metrics)
         self._watch_lane = database.lane("watch")
         self.publisher = Publisher(

@@ -150,3 +150,9 @@ def test_the_dashboard_is_one_that_grafana_can_provision() -> None:
         assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
         assert panel["description"].endswith(".")
         assert all('namespace=~"$namespace"' in target["expr"] for target in panel["targets"])
+
+
+def test_a_counter_with_few_label_values_has_them_from_the_start() -> None:
+    begun = {family.name: len(family.samples) for _, found in families() for family in found}
+    for name in ("dq_reaped", "dq_auth_refused", "dq_token_reviews", "dq_deliveries", "dq_publish"):
+        assert begun[name] > 1, name

@@ -4,12 +4,13 @@ Owns the names (prefix `dq_`, the origin's). Must never label with an id, a payl
 that nobody declared: labels stay few.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from dtq.domain.errors import Unavailable
+from dtq.domain.states import Outcome, TaskStatus
 
 UNKNOWN: Final = "unknown"
 """Label of a type or queue that is not declared."""
@@ -27,6 +28,7 @@ class BrokerMetrics:
             ["result"],
             registry=registry,
         )
+        _begin(self.publishes, "ok", "returned", "refused", "timeout", "lost")
         self.connected = Gauge(
             "dq_broker_connected",
             "1 while the connection of that purpose is usable.",
@@ -44,6 +46,13 @@ class BrokerMetrics:
             "Exchanges, queues and bindings that were missing and declared again.",
             registry=registry,
         )
+
+
+def _begin(counter: Counter, *labels: str) -> Counter:
+    """Return a counter whose label values are there from the start: `increase` does not see one that begins at 1."""
+    for value in labels:
+        counter.labels(value)
+    return counter
 
 
 def _dead_lettered(registry: CollectorRegistry) -> Counter:
@@ -164,6 +173,8 @@ class ApiMetrics:
             ["status"],
             registry=registry,
         )
+        _begin(self.reaped, TaskStatus.ENQUEUED, TaskStatus.FAILED, TaskStatus.CANCELLED)
+        self.enqueues.labels(UNKNOWN, UNKNOWN, "error")
         self.responses = Counter(
             "dq_http_responses_total", "Answers by route and code.", ["route", "code"], registry=registry
         )
@@ -184,12 +195,14 @@ class ApiMetrics:
             ["reason"],
             registry=registry,
         )
+        _begin(self.refused, "missing", "invalid")
         self.reviews = Counter(
             "dq_token_reviews_total",
             "ServiceAccount tokens that the Kubernetes API was asked about, by result (good|bad|unavailable).",
             ["result"],
             registry=registry,
         )
+        _begin(self.reviews, "good", "bad", "unavailable")
 
 
 class WorkerMetrics:
@@ -202,6 +215,7 @@ class WorkerMetrics:
             ["verdict"],
             registry=registry,
         )
+        _begin(self.deliveries, "claimed", "dropped", "undecodable")
         self.finished = Counter(
             "dq_tasks_finished_total",
             "Attempts that ended, by type and outcome.",
@@ -244,6 +258,14 @@ class WorkerMetrics:
             registry=registry,
         )
 
+    def expect(self, types: Iterable[str]) -> None:
+        """Begin the counters of the types that this worker has handlers for."""
+        for type_ in types:
+            for outcome in Outcome:
+                self.finished.labels(type_, outcome)
+            for metric in (self.retries, self.dead_letters, self.run_seconds, self.attempts):
+                metric.labels(type_)
+
 
 class OperatorMetrics:
     """What the operator counts."""
@@ -272,6 +294,7 @@ class OperatorMetrics:
         self.drift = Counter(
             "dq_operator_drift_repairs_total", "Objects that had changed behind our back.", ["kind"], registry=registry
         )
+        _begin(self.drift, "TaskType", "QueueSet")
         self.backend_up = Gauge("dq_operator_backend_up", "1 while a backend answers.", ["backend"], registry=registry)
         self.last_sweep = Gauge(
             "dq_operator_last_sweep_timestamp_seconds", "When a sweep last came to its end.", registry=registry

@@ -57,7 +57,7 @@ def _jobs(given: argparse.Namespace) -> list[Job]:
 
 
 def main() -> int:
-    """Do what was asked for; the exit code is 1 if a promise was broken."""
+    """Do what was asked for; the exit code is 1 if a promise was broken or a run could not be made."""
     given = _parser().parse_args()
     if given.fresh:
         shutil.rmtree(given.state, ignore_errors=True)
@@ -73,10 +73,12 @@ def main() -> int:
         guarantees.record(given.junit, campaign.outcomes())
         guarantees.PAGE.write_text(guarantees.page(guarantees.results()))
         return 0
-    asyncio.run(campaign.run(_jobs(given), lanes=given.lanes))
-    failed = [outcome for outcome in campaign.outcomes() if outcome.problems]
-    _say(f"{len(campaign.outcomes())} runs, {len(failed)} failed")
-    return 1 if failed else 0
+    jobs = _jobs(given)
+    asyncio.run(campaign.run(jobs, lanes=given.lanes))
+    failed = [outcome.name for outcome in campaign.outcomes() if outcome.problems]
+    undone = sorted({job.name for job in jobs} - {outcome.name for outcome in campaign.outcomes()})
+    _say(f"{len(campaign.outcomes())} runs, {len(failed)} failed {failed}, {len(undone)} not made {undone}")
+    return 1 if failed or undone else 0
 
 
 def _say(line: str) -> None:

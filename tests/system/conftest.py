@@ -3,12 +3,12 @@
 import json
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.support.addresses import BrokerVhost
 from tests.support.system import REPOSITORY, System
 
 
@@ -18,14 +18,22 @@ def handler_log(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def system(tmp_path: Path, handler_log: Path, dsn: str, broker_vhost: Any) -> Iterator[System]:
+def system(tmp_path: Path, handler_log: Path, dsn: str, broker_vhost: BrokerVhost) -> Iterator[System]:
+    """A system on the shared servers, without anything declared."""
+    with opened(tmp_path, handler_log, dsn, broker_vhost) as system:
+        yield system
+
+
+@contextmanager
+def opened(folder: Path, handler_log: Path, dsn: str, vhost: BrokerVhost) -> Iterator[System]:
+    """A system on a database and a virtual host, whose processes end with the block."""
     environ = dict(os.environ) | {
         "DB_DSN": dsn,
-        "RMQ_USER": broker_vhost.user,
-        "RMQ_PASS": broker_vhost.password,
-        "RMQ_HOST": broker_vhost.host,
-        "RMQ_PORT": str(broker_vhost.port),
-        "RMQ_VHOST": broker_vhost.vhost,
+        "RMQ_USER": vhost.user,
+        "RMQ_PASS": vhost.password,
+        "RMQ_HOST": vhost.host,
+        "RMQ_PORT": str(vhost.port),
+        "RMQ_VHOST": vhost.vhost,
         "QUEUES": "high,default",
         "WORKER_HANDLERS": "tests.support.handlers",
         "HANDLER_LOG": str(handler_log),
@@ -33,14 +41,18 @@ def system(tmp_path: Path, handler_log: Path, dsn: str, broker_vhost: Any) -> It
         "WORKER_DRAIN": "5s",
     }
     with ExitStack() as stack:
-        yield System(folder=tmp_path, environ=environ, handler_log=handler_log, stack=stack)
+        yield System(folder=folder, environ=environ, handler_log=handler_log, stack=stack)
 
 
 @pytest.fixture
 def declared(system: System) -> System:
-    """A system with its queues and the sample types declared."""
-    vhost = system.environ["RMQ_VHOST"]
-    system.run("apply", "-f", "-", stdin=MANIFESTS.replace("VHOST", json.dumps(vhost)))
+    """A system on the shared servers with its queues and the sample types declared."""
+    return declare(system)
+
+
+def declare(system: System) -> System:
+    """Declare the queues and the sample types."""
+    system.run("apply", "-f", "-", stdin=MANIFESTS.replace("VHOST", json.dumps(system.environ["RMQ_VHOST"])))
     return system
 
 
@@ -62,4 +74,14 @@ apiVersion: dtq.dev/v1alpha1
 kind: TaskType
 metadata: {name: sample.fail.v1}
 spec: {maxAttempts: 5, backoff: {delaysSeconds: [3600]}}
+---
+apiVersion: dtq.dev/v1alpha1
+kind: TaskType
+metadata: {name: sample.poison.v1}
+spec: {maxAttempts: 10, backoff: {delaysSeconds: [1]}}
+---
+apiVersion: dtq.dev/v1alpha1
+kind: TaskType
+metadata: {name: sample.stubborn.v1}
+spec: {maxAttempts: 2, timeoutSeconds: 600}
 """

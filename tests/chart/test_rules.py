@@ -145,12 +145,21 @@ def test_the_chart_holds_the_definitions_as_they_are() -> None:
         assert (rendering.CHART / "files/crds" / file.name).read_text() == file.read_text(), "run make crds"
 
 
-def test_the_migration_has_a_new_name_when_it_migrates_to_something_else() -> None:
-    names = {
-        next(iter(of_kind(objects(values), "Job")))
-        for values in ({}, {"image": {"tag": "2"}}, {"migrations": {"existingSecret": "owner"}})
-    }
-    assert len(names) == 3
+def test_whatever_changes_a_migration_gives_it_a_new_name_since_a_job_cannot_be_changed() -> None:
+    changes: list[dict[str, Any]] = [
+        {},
+        {"image": {"tag": "2"}},
+        {"migrations": {"existingSecret": "owner"}},
+        {"logLevel": "debug"},
+        {"queueSet": "other"},
+        {"rabbitmq": {"host": "elsewhere"}},
+        {"migrations": {"resources": {"limits": {"memory": "1Gi"}}}},
+        {"podSecurityContext": {"runAsUser": 10002}},
+    ]
+    jobs = [of_kind(objects(values), "Job") for values in changes]
+    by_name = {name: job["spec"] for found in jobs for name, job in found.items()}
+    assert len(by_name) == len(changes)
+    assert of_kind(objects({"api": {"replicas": 5}}), "Job") == jobs[0]
 
 
 def test_authorities_are_mounted_where_the_docs_say() -> None:

@@ -101,7 +101,8 @@ async def test_strangers_cannot_invent_labels(fresh_api: Running) -> None:
             await fresh_api.client.get(f"/stranger-{of}{number}")
         return await _series(fresh_api)
 
-    assert await strangers(2, "a") == await strangers(50, "b")
+    await strangers(1, "a")  # whatever series there may be are there now
+    assert await strangers(1, "b") == await strangers(50, "c")
     assert "stranger" not in (await fresh_api.client.get("/metrics")).text
     assert await fresh_api.metric("dq_enqueue_total", type="unknown", queue="unknown", status="error") == 52
 

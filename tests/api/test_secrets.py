@@ -108,7 +108,7 @@ async def test_nothing_that_the_api_says_holds_a_secret(
     assert "CheckViolation" in logged
     secrets = {"payload": CANARY, "database": urlsplit(dsn).password or "", "broker": broker_vhost.password}
     for name, secret in secrets.items():
-        assert len(secret) > 8
+        assert secret, name
         assert secret not in logged, name
         assert not [text for text in said if secret in text], name
     assert dsn not in logged

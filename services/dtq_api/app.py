@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any, Final
 from uuid import UUID
 
@@ -101,6 +102,10 @@ def build(parts: Parts) -> Starlette:
         },
     )
     app.router.redirect_slashes = False  # a path with a slash too many is told so, not sent on by a guess
+    for route in app.routes:
+        if isinstance(route, Route):
+            # A bug's first 500 must be an increase, or no alert would see it.
+            parts.metrics.responses.labels(route.name, HTTPStatus.INTERNAL_SERVER_ERROR.value)
     return app
 
 

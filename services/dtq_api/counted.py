@@ -3,6 +3,8 @@
 Owns the labels: a route is the name of its endpoint, so that no path and no id of a caller becomes one.
 """
 
+from http import HTTPStatus
+
 from prometheus_client import Counter
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -18,11 +20,23 @@ class Counted:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on and count what is answered."""
+        answered = False
+
+        def count(code: int) -> None:
+            nonlocal answered
+            answered = True
+            route = getattr(scope.get("endpoint"), "__name__", UNKNOWN)
+            self._responses.labels(route, code).inc()
 
         async def counting(message: Message) -> None:
             if message["type"] == "http.response.start":
-                route = getattr(scope.get("endpoint"), "__name__", UNKNOWN)
-                self._responses.labels(route, message["status"]).inc()
+                count(message["status"])
             await send(message)
 
-        await self._app(scope, receive, counting)
+        try:
+            await self._app(scope, receive, counting)
+        except Exception:
+            # The answer to a bug is made further out, where nobody counts.
+            if not answered:
+                count(HTTPStatus.INTERNAL_SERVER_ERROR.value)
+            raise

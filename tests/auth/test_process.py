@@ -91,6 +91,7 @@ async def test_a_token_is_replaced_without_a_restart_and_metrics_have_a_port_of_
         await eventually(replaced, "the new token is good and the old one is not", 20)
         answer = await client.get(f"http://{metrics}/metrics")
         assert "dq_auth_refused_total" in answer.text
+        assert 'dq_http_responses_total{code="500",route="enqueue"} 0.0' in answer.text
         assert (await status(first, "/metrics"), await status(second, "/metrics")) == (401, 200)
         assert (await client.get(f"http://{metrics}/tasks")).status_code == 404
     assert first not in api.log.read_text()
@@ -110,6 +111,20 @@ async def test_who_cancels_and_redrives_is_written_down(guarded: Guarded) -> Non
     assert audited[1]["tasks"] == 1
     told = json.dumps(logs, default=str)
     assert not [name for name, token in guarded.callers.tokens.items() if token in told]
+
+
+async def test_a_bug_is_counted_as_a_500_of_its_route(guarded: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(*_: object) -> None:
+        raise RuntimeError("as asked")
+
+    api = guarded.api.api
+    labels = {"route": "list_tasks", "code": "500"}
+    assert api.registry.get_sample_value("dq_http_responses_total", labels) == 0
+    monkeypatch.setattr(api.tasks, "page", broken)
+    transport = httpx2.ASGITransport(app=api.app, raise_app_exceptions=False)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://api") as client:
+        assert (await client.get("/tasks", headers=guarded.callers.header("all"))).status_code == 500
+    assert api.registry.get_sample_value("dq_http_responses_total", labels) == 1
 
 
 def test_the_commands_and_names_of_the_guide_exist() -> None:

@@ -158,4 +158,6 @@ def configure() -> kopf.OperatorSettings:
     settings.networking.request_timeout = 30
     settings.networking.error_backoffs = (1, 2, 3, 5, 8, 13)
     logging.getLogger("kopf").setLevel(logging.WARNING)
+    # It warns that signals are not its own, which is why it lives in a thread.
+    logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)
     return settings

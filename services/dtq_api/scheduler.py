@@ -5,10 +5,10 @@ Owns the reading of cron expressions. The fire time is part of the idempotency k
 
 from datetime import UTC, datetime, timedelta
 from typing import Final
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import structlog
-from cronsim import CronSim
+from cronsim import CronSim, CronSimError
 from uuid_utils.compat import uuid7
 
 from dtq.runtime import failpoints
@@ -22,6 +22,9 @@ SCHEDULE_SECONDS: Final = 1.0
 """Pause of the scheduler, in seconds: how late a cron entry may fire."""
 MISFIRE_SECONDS: Final = 3600.0
 """How late a fire is still made up for, in seconds; an older one is skipped, as nobody waits for it any more."""
+
+BROKEN_SECONDS: Final = 300.0
+"""When an entry that cannot be read is looked at again, in seconds: the operator repairs it long before."""
 
 _log = structlog.get_logger(__name__)
 
@@ -50,9 +53,16 @@ class Scheduler:
 def plan_fire(due: DueSchedule) -> tuple[NewTask | None, datetime]:
     """Return the task that a due entry asks for, if any, and when it is due next, in UTC.
 
-    An entry that is seen for the first time fires at its next time; missed fires become one.
+    An entry that is seen for the first time fires at its next time; missed fires become one. An entry that was
+    edited by hand into nonsense never fires and holds up no other: it is looked at again after BROKEN_SECONDS.
     """
-    following = next_fire(due.cron, due.timezone, due.now)
+    try:
+        following = next_fire(due.cron, due.timezone, due.now)
+    except (CronSimError, ZoneInfoNotFoundError, ValueError, StopIteration) as error:
+        _log.error(
+            "a schedule is broken: apply its TaskType again", type=due.type, schedule=due.name, reason=str(error)
+        )
+        return None, due.now + timedelta(seconds=BROKEN_SECONDS)
     if due.next_fire_at is None or not due.active:
         return None, following
     if due.now - due.next_fire_at > timedelta(seconds=MISFIRE_SECONDS):

@@ -229,8 +229,13 @@ class _Routes:
         if asked.dry_run:
             still = await self._parts.tasks.still_failed(ids)
             return _json({"dry_run": True, "matched": len(still), "redriven": 0, "ids": sorted(map(str, still))})
-        redriven = await self._parts.tasks.redrive(ids)
-        await failpoints.hit("redrive.committed")
+        try:
+            redriven = await self._parts.tasks.redrive(ids)
+            await failpoints.hit("redrive.committed")
+        except Unavailable:
+            # Some may wait again: then their dead letters are spent, wherever they are.
+            self._parts.after_redrive(set(self._parts.catalog.current.queue_sets))
+            raise
         self._parts.metrics.redriven.inc(len(redriven))
         self._parts.after_redrive(set(redriven.values()))
         _audit.info(

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from dtq.broker.inspect import drop_spent
 from dtq.broker.keeper import Keeper
 from dtq.broker.publisher import Publisher
+from dtq.domain.errors import Unavailable
 from dtq.domain.limits import DELAY_SECONDS_MAX
 from dtq.domain.manifests import QueueSetSpec
 from dtq.domain.topology import dead_letter_queue
@@ -85,6 +86,7 @@ class Api:
         self.gate = gate.gate_of(settings, metrics)
         self.health = ApiHealth(database, self.publisher, self.keeper, queue_sets=self.queue_sets)
         self._redriven: set[str] = set()
+        self._has_looked = False
         self.app = build(
             Parts(
                 catalog=self.catalog,
@@ -159,14 +161,26 @@ class Api:
         await self.watch.find_lost(queue_set, queue, waiting_seconds=-2.0 * DELAY_SECONDS_MAX)
 
     async def _drop_spent_dead_letters(self) -> bool:
-        """After a redrive, take the copies of what runs again out of the dead letter queues."""
+        """After a redrive, take the copies of what runs again out of the dead letter queues.
+
+        And once at the start: whoever redrove may have died before it did.
+        """
+        if not self._has_looked and self.publisher.link.is_up and self.queue_sets():
+            self._redriven.update(name for name, spec in self.queue_sets().items() if spec.dead_letter.enabled)
+            self._has_looked = True
         while self._redriven:
-            spec = self.catalog.current.queue_sets.get(next(iter(self._redriven)))
-            if spec is not None:
+            name = self._redriven.pop()
+            spec = self.catalog.current.queue_sets.get(name)
+            if spec is None:
+                continue
+            try:
                 dropped = await drop_spent(self.publisher.link, dead_letter_queue(spec.namespace), self._spent)
+            except Unavailable:
+                self._redriven.add(name)
+                raise
+            if dropped:
                 await failpoints.hit("redrive.dropped")
                 _log.info("dead letters dropped after a redrive", namespace=spec.namespace, dropped=dropped)
-            self._redriven.pop()
         return False
 
     async def _spent(self, ids: list[UUID]) -> set[UUID]:

@@ -115,6 +115,7 @@ class Finisher:
             await asyncio.wait(self._following, timeout=FOLLOW_SECONDS)
 
     async def _record(self, batch: list[Ended]) -> None:
+        await failpoints.hit("finish.decided")
         finished = await self._write(batch)
         for ended in batch:
             self.pending.discard(ended.claim.id)

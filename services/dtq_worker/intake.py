@@ -146,6 +146,9 @@ class Intake:
             task.cancel(DRAIN)
         if self._running:
             await asyncio.wait(list(self._running.values()), timeout=STOP_SECONDS)
+        for doubt in self._doubts:
+            # Sooner than is certain: what is claimed even later ends with the lease, and has cost an attempt.
+            await self._release(doubt.worker_id, self._unstarted(doubt))
 
     async def _claim(self, deliveries: list[Delivery], stop: asyncio.Event) -> None:
         worker_id = self._lease.worker_id
@@ -189,9 +192,12 @@ class Intake:
         """Give back what an interrupted claim may have taken and this worker never started."""
         for doubt in list(self._doubts):
             if time.monotonic() > doubt.settle_at:
-                unstarted = doubt.ids - self._running.keys() - self._finisher.pending
+                unstarted = self._unstarted(doubt)
                 self._metrics.released.inc(await store.release(self._lane, doubt.worker_id, unstarted))
                 self._doubts.remove(doubt)
+
+    def _unstarted(self, doubt: Doubt) -> set[UUID]:
+        return set(doubt.ids - self._running.keys() - self._finisher.pending)
 
     async def _release(self, worker_id: UUID, ids: set[UUID]) -> None:
         try:

@@ -39,6 +39,7 @@ NAMES: Final = {
     "claim.released": "claims that never started are given back",
     "run.started": "an attempt begins, its handler was not called",
     "run.ended": "a handler has ended, nobody knows",
+    "finish.decided": "attempts have ended and what becomes of them is decided, nothing is recorded",
     "finish.committed": "ends of attempts are recorded, no retry or dead letter is published",
     "retry.published": "retries are published, no confirm is noted",
     "dead_letter.published": "dead letters are published, no confirm is noted",

@@ -20,3 +20,10 @@ faults-report: $(VENV) ## Write docs/fault-report.md from what the long run has 
 guarantees: $(VENV) packages ## Run every test that docs/guarantees.md names, and write the page
 	$(PYTHON) -m pytest -n 2 -q --junit-xml $(FAULTS_STATE)/junit.xml $$($(FAULTS) named) || true
 	$(FAULTS) --state $(FAULTS_STATE)/long guarantees --junit $(FAULTS_STATE)/junit.xml
+
+.PHONY: failpoints faults-selftest
+failpoints: $(VENV) packages ## Die, fail, hang and dawdle at every step of the code (make test only dies there)
+	FAILPOINTS=all $(PYTHON) -m pytest -n 4 tests/faults/test_failpoints.py $(ARGS)
+
+faults-selftest: $(VENV) packages ## Take away what the guarantee rests on, one at a time: the suite must notice
+	$(PYTHON) -m pytest -n 2 tests/faults/selftest.py $(ARGS)

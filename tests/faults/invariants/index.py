@@ -34,6 +34,7 @@ class Limits:
         reap_seconds: from the end of a lease to taking its tasks back: two rounds of the reaper, and a statement.
         skew_seconds: how far the clocks of client, handlers and database may be apart.
         early_seconds: how far before its due time a task may be claimed.
+        bugs_injected: exceptions that nobody foresaw were raised on purpose: a 500 is the right answer to one.
     """
 
     terminal_seconds: float = 150.0
@@ -49,6 +50,7 @@ class Limits:
     rss_bytes_max: int = 512 * 1024 * 1024
     fds_max: int = 400
     connections_max: int = 100
+    bugs_injected: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,125 @@
+"""Owns setting up a walk: a database and a virtual host of its own, everything declared, one healthy API."""
+
+import json
+import os
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from secrets import token_hex
+from typing import Final
+
+import asyncpg
+import httpx2
+
+from tests.faults.walk import ANSWER_SECONDS, BRIEF, CRON, MAX_ATTEMPTS, OK, Walk
+from tests.support.addresses import BrokerVhost, PostgresService, RabbitMQService
+from tests.support.databases import create_database, drop_database
+from tests.support.system import REPOSITORY, System
+
+MANIFESTS: Final = """
+apiVersion: dtq.dev/v1alpha1
+kind: QueueSet
+metadata: {name: default}
+spec:
+  vhost: VHOST
+  queues: [{name: default}, {name: shelf, maxLength: 3}]
+  retry: {delaysSeconds: [1, 2]}
+"""
+TYPE: Final = """---
+apiVersion: dtq.dev/v1alpha1
+kind: TaskType
+metadata: {{name: {name}}}
+spec: {{maxAttempts: {most}, timeoutSeconds: 60, backoff: {{delaysSeconds: [1, 2]}}, {more}}}
+"""
+MORE: Final = {
+    OK: f'schedule: [{{name: {CRON}, cron: "0 0 1 1 *", payload: {{op: 0}}}}]',
+    BRIEF: "retention: {succeededSeconds: 0}",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Servers:
+    """What a stage is set up on.
+
+    Attributes:
+        template: the migrated database to clone.
+    """
+
+    postgres: PostgresService
+    rabbitmq: RabbitMQService
+    template: str
+
+
+@asynccontextmanager
+async def stage(
+    servers: Servers,
+    folder: Path,
+    *,
+    environ: Mapping[str, str] | None = None,
+    finish: Callable[[str], str] | None = None,
+) -> AsyncIterator[Walk]:
+    """Set up a stage, and clear it away.
+
+    Args:
+        environ: of every process, besides the usual.
+        finish: changes the SQL function `dtq_finish` before anything starts.
+    """
+    database = f"dtq_{token_hex(8)}"
+    await create_database(servers.postgres, database, template=servers.template)
+    broker = _vhost(servers.rabbitmq)
+    dsn = servers.postgres.dsn(database)
+    with ExitStack() as stack:
+        log = folder / "handler.jsonl"
+        log.touch()
+        system = System(folder=folder, environ=_environ(dsn, broker, log, environ or {}), handler_log=log, stack=stack)
+        connection = await asyncpg.connect(dsn)
+        if finish is not None:
+            definition = await connection.fetchval("SELECT pg_get_functiondef('dtq_finish'::regproc)")
+            await connection.execute(finish(definition))
+        system.run("apply", "-f", "-", stdin=manifests(broker.vhost))
+        api = system.api()
+        await api.ready()
+        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
+        async with httpx2.AsyncClient(timeout=ANSWER_SECONDS, limits=limits) as client:
+            yield Walk(folder=folder, system=system, dsn=dsn, broker=broker, sql=connection, api=api, client=client)
+        await connection.close()
+    broker.management.delete_vhost(broker.vhost)
+    await drop_database(servers.postgres, database)
+
+
+def manifests(vhost: str) -> str:
+    """Return everything that a walk declares."""
+    types = [TYPE.format(name=name, most=most, more=MORE.get(name, "")) for name, most in MAX_ATTEMPTS.items()]
+    return MANIFESTS.replace("VHOST", json.dumps(vhost)) + "".join(types)
+
+
+def _vhost(server: RabbitMQService) -> BrokerVhost:
+    name = f"walk-{token_hex(8)}"
+    server.management.create_vhost(name)
+    return BrokerVhost(
+        host=server.host,
+        port=server.port,
+        user=server.user,
+        password=server.password,
+        vhost=name,
+        management=server.management,
+    )
+
+
+def _environ(dsn: str, broker: BrokerVhost, log: Path, more: Mapping[str, str]) -> dict[str, str]:
+    return dict(os.environ) | {
+        "DB_DSN": dsn,
+        "RMQ_USER": broker.user,
+        "RMQ_PASS": broker.password,
+        "RMQ_HOST": broker.host,
+        "RMQ_PORT": str(broker.port),
+        "RMQ_VHOST": broker.vhost,
+        "QUEUES": "default",
+        "WORKER_HANDLERS": "tests.support.fault_handlers",
+        "WORKER_CONCURRENCY": "8",
+        "WORKER_DRAIN": "5s",
+        "HANDLER_LOG": str(log),
+        "PYTHONPATH": str(REPOSITORY),
+        **more,
+    }

@@ -1,0 +1,216 @@
+"""Owns how each failpoint of the data plane is reached: who is the victim, and what makes it come there."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from tests.faults.history import Injected
+from tests.faults.walk import BRIEF, CRON, FAIL, FLAKY, SHELF, SLOW, Trigger, Victim, Walk, fresh_key
+
+BUG_ANSWERS_500: Final = "the request is answered 500 and the process goes on"
+BUG_ENDS: Final = "the process ends by itself"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """One failpoint and how a victim gets there.
+
+    Attributes:
+        before: done once before the victim starts.
+        also: armed besides, to hold the victim where it has to be.
+        bug: what an exception that nobody foresaw leads to.
+        at_boot: reached while it starts.
+        stops: reached while it ends.
+        actions: those that make sense: no service is asked where `unavailable` is missing, and nothing is awaited in
+            our own code where `hang` is.
+    """
+
+    role: str
+    trigger: Trigger
+    before: Callable[[Walk], Awaitable[None]] | None = None
+    also: str = ""
+    bug: str = BUG_ENDS
+    at_boot: bool = False
+    stops: bool = False
+    actions: tuple[str, ...] = ("kill9", "raise", "unavailable", "hang", "slow(0.3)")
+
+    @property
+    def shares(self) -> bool:
+        """Whether a victim that goes on can be brought to other points too."""
+        return not (self.also or self.at_boot or self.stops)
+
+
+async def nothing(_: Walk, __: Victim) -> None:
+    """It comes there by itself."""
+
+
+async def post(walk: Walk, victim: Victim) -> None:
+    """Post to the victim."""
+    walk.ask(victim.address)
+
+
+async def work(walk: Walk, _: Victim) -> None:
+    """Have something to do for workers: half of it is the victim's."""
+    for _number in range(4):
+        walk.ask(walk.api.address)
+
+
+async def fail(walk: Walk, _: Victim) -> None:
+    """Have something to do that fails."""
+    for type_ in (FLAKY, FAIL, FLAKY, FAIL):
+        walk.ask(walk.api.address, type_)
+
+
+async def replay(walk: Walk, victim: Victim) -> None:
+    """Post once to the healthy API, and the same once more to the victim."""
+    key = fresh_key()
+    first = await walk.ask(walk.api.address, key=key)
+    walk.ask(victim.address, key=key, op=first.payload["op"])
+
+
+async def overflow(walk: Walk, victim: Victim) -> None:
+    """Fill the shelf until the broker refuses."""
+    for _ in range(4):
+        walk.ask(victim.address, queue=SHELF)
+
+
+async def later(walk: Walk, _: Victim) -> None:
+    """Post what the relay has to publish."""
+    for _number in range(3):
+        walk.ask(walk.api.address, run_at=datetime.now(UTC) + timedelta(seconds=5))
+
+
+async def one_failed(walk: Walk) -> None:
+    """See to a task that has failed, whose next attempt succeeds."""
+    call = await walk.ask(walk.api.address, FLAKY, max_attempts=1)
+    for _ in range(100):
+        if await walk.sql.fetchval("SELECT status FROM tasks WHERE id = $1::uuid", call.task_id) == "FAILED":
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError(f"task {call.task_id} has not failed")
+
+
+async def forget_dead_letters(walk: Walk, _: Victim) -> None:
+    """Forget that the broker confirmed dead letters, as a crash before the note does."""
+    await walk.sql.execute("UPDATE tasks SET dead_lettered_at = NULL WHERE status = 'FAILED'")
+
+
+async def lose_the_shelf(walk: Walk, victim: Victim) -> None:
+    """Delete a queue with a confirmed message in it, and have the victim find out."""
+    await walk.ask(walk.api.address, queue=SHELF)
+    now = time.time()
+    await walk.sql.execute("UPDATE tasks SET needs_publish = false WHERE queue = $1 AND needs_publish", SHELF)
+    await asyncio.to_thread(walk.drop, f"tasks.{SHELF}")
+    walk.faults.append(Injected(at=now, until=now, name="broker-queue-deleted", target=SHELF))
+    walk.ask(victim.address, queue=SHELF)
+
+
+async def lose_a_worker(walk: Walk, _: Victim) -> None:
+    """Have something to be taken back."""
+    await asyncio.to_thread(walk.empty, f"tasks.{SHELF}")
+    await walk.lose_a_worker()
+
+
+async def fire(walk: Walk, _: Victim) -> None:
+    """Let the time of a cron entry come, a minute of its own each time."""
+    minutes = int(time.monotonic() * 2.5) % 58 + 1
+    statement = "UPDATE schedule SET next_fire_at = now() - make_interval(mins => $1) WHERE name = $2"
+    await walk.sql.execute(statement, minutes, CRON)
+
+
+async def have_something_to_prune(walk: Walk) -> None:
+    """See to finished tasks whose retention is over."""
+    calls = await asyncio.gather(*(walk.ask(walk.api.address, BRIEF) for _ in range(5)))
+    ids = [call.task_id for call in calls]
+    for _ in range(200):
+        done = "SELECT count(*) FROM tasks WHERE id = ANY ($1::uuid[]) AND status <> 'SUCCEEDED'"
+        if await walk.sql.fetchval(done, ids) == 0:
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError("the brief tasks have not ended")
+
+
+async def brief(walk: Walk, _: Victim) -> None:
+    """Have always something to prune: the healthy API prunes too, and each looks once a minute."""
+    walk.ask(walk.api.address, BRIEF)
+
+
+async def cancel(walk: Walk, victim: Victim) -> None:
+    """Cancel a task of the shelf."""
+    await asyncio.to_thread(walk.empty, f"tasks.{SHELF}")
+    call = await walk.ask(walk.api.address, queue=SHELF)
+    walk.meanwhile(walk.tell(victim.address, f"/tasks/{call.task_id}/cancel"))
+
+
+async def redrive(walk: Walk, victim: Victim) -> None:
+    """Send what has failed again."""
+    walk.meanwhile(walk.tell(victim.address, "/dlq/redrive", {"type": FLAKY}))
+
+
+async def stop(walk: Walk, victim: Victim) -> None:
+    """Tell the victim to end while it works."""
+    walk.ask(walk.api.address, SLOW)
+    victim.tell_to_end()
+
+
+async def stop_between(walk: Walk, victim: Victim) -> None:
+    """Tell the victim to end while it has claims whose handlers have not begun."""
+    if victim.has_reached("claim.acked"):
+        await stop(walk, victim)
+    else:
+        await work(walk, victim)
+
+
+_NO_SERVICE: Final = ("kill9", "raise", "slow(0.3)")
+POINTS: Final = {
+    "enqueue.inserted": Point(role="api", trigger=post, bug=BUG_ANSWERS_500),
+    "enqueue.published": Point(role="api", trigger=post, bug=BUG_ANSWERS_500),
+    "enqueue.undone": Point(role="api", trigger=overflow, bug=BUG_ANSWERS_500),
+    "enqueue.replayed": Point(role="api", trigger=replay, bug=BUG_ANSWERS_500),
+    "confirm.noted": Point(role="api", trigger=post),
+    "relay.picked": Point(role="api", trigger=later),
+    "relay.published": Point(role="api", trigger=later),
+    "relay.confirmed": Point(role="api", trigger=later),
+    "relay.dead_letters_published": Point(role="api", trigger=forget_dead_letters, before=one_failed),
+    "relay.lost_marked": Point(role="api", trigger=lose_the_shelf, bug=BUG_ANSWERS_500),
+    "reap.written": Point(role="api", trigger=lose_a_worker),
+    "reap.committed": Point(role="api", trigger=lose_a_worker),
+    "scheduler.fired": Point(role="api", trigger=fire),
+    "scheduler.committed": Point(role="api", trigger=fire),
+    "prune.committed": Point(role="api", trigger=brief, before=have_something_to_prune, at_boot=True),
+    "cancel.committed": Point(role="api", trigger=cancel, bug=BUG_ANSWERS_500),
+    "redrive.committed": Point(role="api", trigger=redrive, before=one_failed, bug=BUG_ANSWERS_500),
+    "redrive.dropped": Point(role="api", trigger=redrive, before=one_failed),
+    "claim.taken": Point(role="worker", trigger=work),
+    "claim.committed": Point(role="worker", trigger=work),
+    "claim.acked": Point(role="worker", trigger=work, actions=(*_NO_SERVICE, "hang")),
+    "claim.released": Point(role="worker", trigger=stop_between, also="claim.acked=slow(3)@1", stops=True),
+    "run.started": Point(role="worker", trigger=work, actions=_NO_SERVICE),
+    "run.ended": Point(role="worker", trigger=work, actions=_NO_SERVICE),
+    "finish.decided": Point(role="worker", trigger=work, actions=_NO_SERVICE),
+    "finish.committed": Point(role="worker", trigger=work),
+    "retry.published": Point(role="worker", trigger=fail),
+    "dead_letter.published": Point(role="worker", trigger=fail),
+    "lease.registered": Point(role="worker", trigger=nothing, at_boot=True),
+    "lease.renewed": Point(role="worker", trigger=nothing),
+    "drain.started": Point(role="worker", trigger=stop, stops=True, actions=(*_NO_SERVICE, "hang")),
+    "drain.ended": Point(role="worker", trigger=stop, stops=True, actions=(*_NO_SERVICE, "hang")),
+}
+"""Every failpoint of the data plane."""
+GROUPS: Final = {
+    "enqueue": ("enqueue.inserted", "enqueue.published", "enqueue.undone", "enqueue.replayed", "confirm.noted"),
+    "relay": (
+        "relay.picked", "relay.published", "relay.confirmed", "relay.dead_letters_published", "relay.lost_marked",
+    ),
+    "upkeep": ("reap.written", "reap.committed", "scheduler.fired", "scheduler.committed", "prune.committed"),
+    "person": ("cancel.committed", "redrive.committed", "redrive.dropped"),
+    "claim": ("claim.taken", "claim.committed", "claim.acked", "claim.released"),
+    "run": (
+        "run.started", "run.ended", "finish.decided", "finish.committed", "retry.published", "dead_letter.published",
+    ),
+    "life": ("lease.registered", "lease.renewed", "drain.started", "drain.ended"),
+}  # fmt: skip
+"""Points that are walked one after the other on one stage, and judged together."""

@@ -13,6 +13,7 @@ from dtq.domain.errors import Unavailable
 from hack.stack.rabbitmq import RabbitMQ
 from tests.broker.world import World, bodies, control, eventually, running, take, up
 
+pytestmark = pytest.mark.timeout(300)  # brokers are killed and started again
 BOUND_SECONDS = 5.0
 """How late, in seconds, an answer may be that was promised after 1 s: the machine may be busy."""
 

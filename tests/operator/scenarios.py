@@ -311,10 +311,12 @@ async def a_paused_set_that_the_operator_scales(stage: Stage) -> Object:
 @reaches("ScalingActive", "False", "StatsUnavailable")
 async def a_backlog_that_is_unknown(stage: Stage) -> Object:
     world = stage.world
-    await stage.begin(pace=replace(QUICK, scaling_seconds=2.0), DTQ_RESYNC_SECONDS="60s")
+    running = await stage.begin(pace=replace(QUICK, scaling_seconds=60.0), DTQ_RESYNC_SECONDS="60s")
     await world.create_ready(world.queue_set())
     await world.until(world.queue_set(), "ScalingActive", "True")
+    await running.sweep()
     await world.broker_call("DELETE", "/api/queues/{vhost}/tasks.default")
+    await running.operator.scaler.once()
     return world.queue_set()
 
 

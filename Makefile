@@ -72,7 +72,7 @@ bench: $(VENV) ## Plain figures of this machine, beside a running stack (make up
 fmt: $(VENV) ## Format, and mend what can be mended
 	$(PYTHON) -m ruff check --fix-only
 	$(PYTHON) -m ruff format
-verify: lint types test test-cluster ## All of it, as CI runs it
+verify: lint types test test-cluster e2e-smoke ## All of it, as CI runs it
 	$(MAKE) faults SCHEDULES=8
 clean: ## Delete caches and the Python environment; the stack's data stays
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist

@@ -13,7 +13,7 @@ from pathlib import Path
 from hack.cluster import programs, providers, versions
 from hack.cluster.addons.install import ADDONS, install
 from hack.cluster.report import ClusterError, say, step
-from hack.cluster.state import State, default_folder
+from hack.cluster.state import State, default_state
 
 INTERRUPTED = 130  # what a shell reports for SIGINT
 DESCRIPTION = """\
@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
     stateful.add_argument(
         "--state",
         type=Path,
-        default=Path(os.environ.get("DTQ_CLUSTER_STATE") or default_folder()),
+        default=default_state(),
         metavar="DIR",
         help="the cluster's folder; one cluster each (DTQ_CLUSTER_STATE, default %(default)s)",
     )

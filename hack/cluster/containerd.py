@@ -61,6 +61,12 @@ class Containerd:
         if done.returncode != 0:
             raise ClusterError(f"ctr could not import {archive}: {done.stderr.strip()}")
 
+    def tag(self, image: str, name: str) -> None:
+        """Give an image that is there a further name."""
+        done = self._ctr("images", "tag", "--force", image, name, timeout_seconds=IMPORT_TIMEOUT_SECONDS)
+        if done.returncode != 0:
+            raise ClusterError(f"ctr could not call {image} also {name}: {done.stderr.strip()}")
+
     def stop(self) -> None:
         """End every pod, then containerd, then what it left: shims, mounts, control groups."""
         cgroups.kill_all(cgroups.name_of(self._state.folder))

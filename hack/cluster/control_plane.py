@@ -201,3 +201,7 @@ class Provider:
     def load(self, state: State, archive: Path) -> None:
         """No pod runs here."""
         raise ClusterError(f"{archive}: the control plane of {state.folder} has no node to load images into")
+
+    def tag(self, state: State, image: str, name: str) -> None:
+        """No pod runs here."""
+        raise ClusterError(f"{image}: the control plane of {state.folder} has no node, and no image to name {name}")

@@ -41,3 +41,7 @@ class Existing:
             f"{archive}: images cannot be loaded into the cluster of {state.kubeconfig}",
             next_step="push the image to a registry that its nodes can pull from",
         )
+
+    def tag(self, state: State, image: str, name: str) -> None:
+        """No image was loaded."""
+        raise ClusterError(f"{image}: images of the cluster of {state.kubeconfig} cannot be named {name}")

@@ -56,6 +56,13 @@ class Kind:
         """Load the archive into the node."""
         _kind(state, ["load", "image-archive", str(archive), "--name", CLUSTER], CREATE_TIMEOUT_SECONDS)
 
+    def tag(self, state: State, image: str, name: str) -> None:
+        """Name it in the engine, and load it by that name too."""
+        command = ["docker", "tag", image, name]
+        if not _succeeds(command, ASK_TIMEOUT_SECONDS):
+            raise ClusterError(f"{' '.join(command)} failed", next_step="docker load the image's archive first")
+        _kind(state, ["load", "docker-image", name, "--name", CLUSTER], CREATE_TIMEOUT_SECONDS)
+
 
 def _engine_runs() -> bool:
     return _succeeds(["docker", "info"], ASK_TIMEOUT_SECONDS)

@@ -88,6 +88,10 @@ class Native:
         """Import the archive into the node's containerd."""
         Containerd(state).load(archive)
 
+    def tag(self, state: State, image: str, name: str) -> None:
+        """Name it in the node's containerd."""
+        Containerd(state).tag(image, name)
+
 
 def _require_linux_root() -> None:
     if platform.system() != "Linux" or platform.machine() not in images.ARCHITECTURES:

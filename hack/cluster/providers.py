@@ -29,6 +29,9 @@ class Provider(Protocol):
     def load(self, state: State, archive: Path) -> None:
         """Make the images of an archive available to pods."""
 
+    def tag(self, state: State, image: str, name: str) -> None:
+        """Give a loaded image a further name."""
+
 
 def by_name(name: str, kubeconfig: Path | None = None) -> Provider:
     """The provider called `name`; `kubeconfig` is what `existing` takes over."""

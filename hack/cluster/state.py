@@ -15,6 +15,11 @@ from pathlib import Path
 from hack.cluster.report import ClusterError
 
 
+def default_state() -> Path:
+    """Where the cluster is that is meant when none is named: DTQ_CLUSTER_STATE, else `default_folder`."""
+    return Path(os.environ.get("DTQ_CLUSTER_STATE") or default_folder())
+
+
 def default_folder() -> Path:
     """${XDG_STATE_HOME:-~/.local/state}/dtq/cluster: one cluster per person, whatever the checkout."""
     base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"

@@ -5,7 +5,9 @@ import sys
 from pathlib import Path
 
 from hack.cluster.report import ClusterError, say
+from hack.cluster.state import State, default_state
 from hack.images import builder, sbom
+from hack.images.load import load
 from hack.images.recipes import Recipe, recipes
 
 DESCRIPTION = """\
@@ -26,6 +28,7 @@ def parser() -> argparse.ArgumentParser:
     for name, text in (
         ("build", "build what is not in the cache; prints reference and archive, one image a line"),
         ("tags", "print the references that this checkout gives, and build nothing"),
+        ("load", "put images into the cluster of `make cluster-up`, by their own names and by the chart's"),
         ("sbom", "print what an image is made of, as CycloneDX JSON; builds it if need be (dtq when no NAME is given)"),
     ):
         made = commands.add_parser(name, help=text, description=text)
@@ -55,6 +58,9 @@ def main() -> int:
 
 def _line(command: str, recipe: Recipe, folder: Path) -> str:
     if command == "tags":
+        return recipe.reference
+    if command == "load":
+        load(recipe, folder, State(default_state().resolve()))
         return recipe.reference
     archive = builder.build(recipe, folder)
     return sbom.of(recipe, archive) if command == "sbom" else f"{recipe.reference} {archive}"

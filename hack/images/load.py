@@ -1,0 +1,48 @@
+"""Owns the way of the images into the cluster: each by its own tag, and by the name that the chart takes by default.
+
+Must never load what is there already: an archive's path names its content, and the cluster's folder ends with it.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hack.cluster import providers
+from hack.cluster.report import ClusterError, step
+from hack.cluster.state import State
+from hack.images import builder
+from hack.images.recipes import ROOT, Recipe
+
+CHART = ROOT / "charts" / "dtq"
+
+
+def load(recipe: Recipe, cache: Path, state: State) -> None:
+    """Build an image if need be, and put it into the cluster.
+
+    Raises:
+        ClusterError: there is no cluster, or its nodes cannot be given images.
+    """
+    name = state.provider()
+    if name is None:
+        raise ClusterError(f"no cluster in {state.folder}", next_step="make cluster-up")
+    archive = builder.build(recipe, cache)
+    noted = state.folder / "images" / recipe.name
+    what = f"{archive}\n{chart_name(recipe)}\n"
+    if noted.exists() and noted.read_text() == what:
+        return
+    with step(f"load {recipe.reference}"):
+        provider = providers.by_name(name)
+        provider.load(state, archive)
+        provider.tag(state, recipe.reference, chart_name(recipe))
+    noted.parent.mkdir(exist_ok=True)
+    noted.write_text(what)
+
+
+def chart_name(recipe: Recipe) -> str:
+    """What the chart calls the image by default."""
+    values: Any = yaml.safe_load((CHART / "values.yaml").read_text())
+    if recipe.name == "dtq":
+        version = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
+        return f"{values['image']['repository']}:{version}"
+    return str(values["demo"][recipe.name.removeprefix("dtq-demo-")]["image"])

@@ -1,0 +1,171 @@
+"""Owns what the steps of the mission share: the release, the recorder, what was measured, and the history to judge."""
+
+import base64
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.kube import Kube, Object
+from tests.e2e.recorder import Recorder
+from tests.e2e.release import CLIENT, FAILING, NAME, NAMESPACE, STEADY, Release
+from tests.e2e.watching import Replicas
+from tests.faults import history
+from tests.faults.checker import Verdict, check_folder
+from tests.faults.invariants.index import Limits
+
+LOAD_EVERY_SECONDS = 0.25
+LOAD_TASK_SECONDS = 0.5
+ASK_SECONDS = 30
+DEAD_LETTERS_MAX = 100
+LIMITS = Limits(
+    # A burst waits for pods to start, and there are more tasks than slots.
+    waiting_seconds=150.0,
+    terminal_seconds=240.0,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One step of the mission, and how long it took."""
+
+    name: str
+    seconds: float
+
+
+@dataclass(slots=True, kw_only=True)
+class World:
+    """One run of the mission."""
+
+    kube: Kube
+    release: Release
+    recorder: Recorder
+    folder: Path
+    started_at: float
+    steps: list[Step] = field(default_factory=list)
+    replicas: list[Replicas] = field(default_factory=list)
+    rules: list[Object] = field(default_factory=list)
+    dashboard_queries: int = 0
+    faults: list[history.Injected] = field(default_factory=list)
+    verdict: Verdict | None = None
+    failing: int = 0
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Measure a step for the report; one that fails is none."""
+        begun = time.monotonic()
+        yield
+        self.steps.append(Step(name=name, seconds=time.monotonic() - begun))
+
+    def finished(self, what: str, *, seconds: float) -> None:
+        """Wait until all that was ordered was accepted, and has succeeded."""
+
+        def done() -> bool:
+            ordered = self.recorder.ordered
+            return self.recorder.accepted == ordered <= self.recorder.succeeded + self.failing
+
+        try:
+            self.kube.until(f"{what} succeeds", done, namespace=NAMESPACE, seconds=seconds)
+        except Exception as error:
+            counts = f"{self.recorder.ordered} ordered, {self.recorder.accepted} accepted, {self.recorder.succeeded} ok"
+            last = self.recorder.calls[-1] if self.recorder.calls else None
+            raise AssertionError(f"{counts}; last answer: {last}\n{error}") from error
+
+    def load(self, tasks: int) -> None:
+        """Order short tasks, all at once."""
+        for _ in range(tasks):
+            self.recorder.order(STEADY, {"seconds": LOAD_TASK_SECONDS})
+
+    @contextmanager
+    def under_load(self) -> Iterator[None]:
+        """Order a task every quarter of a second while something happens; afterwards all of them must succeed."""
+        over = threading.Event()
+
+        def order() -> None:
+            while not over.wait(LOAD_EVERY_SECONDS):
+                self.load(1)
+
+        thread = threading.Thread(target=order)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+        self.finished("the load", seconds=240)
+
+    @contextmanager
+    def fault(self, name: str, target: str = "") -> Iterator[None]:
+        """Note what is broken, and until when it was: the checker excuses what waits meanwhile."""
+        at = time.time()
+        yield
+        self.faults.append(history.Injected(at=at, until=time.time(), name=name, target=target))
+
+    def ask_api(self, path: str, body: Object | None = None, *, token: str | None = None) -> int:
+        """The status of one request to the API from the client's pod, by the Service's name."""
+        url = f"http://{NAME}-api.{NAMESPACE}.svc:8080{path}"
+        return int(self._ask(url, body, f"Bearer {token}" if token else None)["status"])
+
+    def _ask(self, url: str, body: Object | None, authorization: str | None) -> Any:
+        asked = json.dumps({"url": url, "body": body, "authorization": authorization})
+        client = ("exec", "-n", NAMESPACE, CLIENT, "--", "python", "/e2e/ask.py")
+        return json.loads(self.kube.run(*client, asked, timeout_seconds=ASK_SECONDS))
+
+    def dead_letters(self) -> list[history.DeadLetter]:
+        """What the dead letter queue holds; it stays there."""
+        login = self.release.secret(f"{NAME}-demo-rabbitmq")
+        basic = base64.b64encode(f"{login['username']}:{login['password']}".encode()).decode()
+        url = f"http://{NAME}-demo-rabbitmq.{NAMESPACE}.svc:15672/api/queues/%2F/tasks.dlq/get"
+        body = {"count": DEAD_LETTERS_MAX, "ackmode": "ack_requeue_true", "encoding": "auto"}
+        said = self._ask(url, body, f"Basic {basic}")
+        assert said["status"] == HTTPStatus.OK, said
+        return [history.DeadLetter(id=json.loads(one["payload"])["id"]) for one in json.loads(said["body"])]
+
+    def queues(self) -> dict[str, int]:
+        """The broker's queues, and how many messages each has."""
+        broker = ("exec", "-n", NAMESPACE, f"{NAME}-demo-rabbitmq-0", "--", "rabbitmqctl", "-q")
+        said = self.kube.run(*broker, "list_queues", "name", "messages", "--no-table-headers", timeout_seconds=90)
+        return {name: int(count) for name, count in (line.split("\t") for line in said.splitlines() if line)}
+
+    def rotate_database_password(self) -> None:
+        """Give the database user another password, first in its Secret, then in Postgres; every session ends."""
+        name = f"{NAME}-demo-postgres"
+        old = self.release.secret(name)
+        dsn = old["dsn"].replace(old["password"], "rotated-by-e2e")
+        patch = {"stringData": {"dsn": dsn, "password": "rotated-by-e2e"}}
+        self.kube.run("patch", "secret", name, "-n", NAMESPACE, "--type=merge", "-p", json.dumps(patch))
+        self.release.psql(
+            old["dsn"],
+            "ALTER ROLE dtq PASSWORD 'rotated-by-e2e'",
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND usename = 'dtq'",
+        )
+
+    def order_failing(self) -> None:
+        """Order a task whose every attempt fails."""
+        self.failing += 1
+        self.recorder.order(FAILING, {})
+
+    def open_rows(self) -> int:
+        """How many tasks have not come to their end."""
+        dsn = self.release.secret(f"{NAME}-demo-postgres")["dsn"]
+        (count,) = self.release.psql(dsn, "SELECT count(*) FROM tasks WHERE status IN ('ENQUEUED', 'RUNNING')")
+        return int(count)
+
+    def take_rows(self) -> None:
+        """Take down what Postgres and the broker hold, beside what the recorder has written."""
+        dsn = self.release.secret(f"{NAME}-demo-postgres")["dsn"]
+        for kind, table in (("tasks", "tasks"), ("events", "task_events"), ("workers", "workers")):
+            history.write(self.folder, kind, self.release.psql(dsn, f"SELECT to_jsonb(t) FROM {table} t"))
+        history.write(self.folder, "dlq", self.dead_letters())
+        history.write(self.folder, "span", [history.Span(started_at=self.started_at, ended_at=time.time())])
+
+    def judge(self) -> Verdict:
+        """What the fault suite's checker says of all that was taken down."""
+        history.write(self.folder, "faults", self.faults)
+        self.verdict = check_folder(self.folder, LIMITS)
+        return self.verdict

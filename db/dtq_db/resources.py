@@ -28,6 +28,10 @@ class Resources:
         """Return who owns a name; None if it is free. Whoever else asks waits until our transaction's end."""
         # A row that is not there yet cannot be locked: the name itself is.
         await self._connection.execute(query("resource_claim_lock"), kind, key)
+        return await self.owner(kind, key)
+
+    async def owner(self, kind: Kind, key: str) -> Owner | None:
+        """Return who owns a name at this moment; None if it is free. Nobody waits for us."""
         row = await self._connection.fetchrow(query("resource_claim_get"), kind, key)
         if row is None:
             return None

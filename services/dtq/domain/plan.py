@@ -103,12 +103,14 @@ class ObservedTaskType:
 
     Attributes:
         queues: names of the queues of the set it refers to; None if there is no such set.
+        queue_set_owner: who declared that set.
         in_use: tasks refer to it.
     """
 
     claim: Owner | None = None
     row: TaskTypeRow | None = None
     queues: frozenset[str] | None = None
+    queue_set_owner: Owner | None = None
     in_use: bool = False
 
 
@@ -135,7 +137,7 @@ def plan_task_type(desired: TaskTypeRow, owner: Owner, observed: ObservedTaskTyp
     """Return how to make Postgres hold `desired`; schema and schedules were checked before."""
     if refusal := _claim_refusal(desired.type, owner, observed.claim):
         return Plan(refusal=refusal)
-    if observed.queues is None:
+    if observed.queues is None or _is_foreign(owner, observed.queue_set_owner):
         message = f"QueueSet {desired.queue_set!r} is not declared: create it, or change queueSetRef"
         return Plan(refusal=Refusal(reason=Reason.QUEUE_SET_NOT_FOUND, message=message))
     if desired.default_queue not in observed.queues:
@@ -227,6 +229,14 @@ def _claim_refusal(name: str, owner: Owner, claim: Owner | None) -> Refusal | No
         message = f"generation {claim.generation} was applied already; this is the older {owner.generation}"
         return Refusal(reason=Reason.STALE_GENERATION, message=message)
     return None
+
+
+def _is_foreign(owner: Owner, other: Owner | None) -> bool:
+    """Whether both are objects of a cluster, in different namespaces: they do not see each other."""
+    outside = (LOCAL_UID, EMBEDDED_UID)
+    if other is None or owner.uid in outside or other.uid in outside:
+        return False
+    return owner.namespace != other.namespace
 
 
 def _prefix_refusal(desired: QueueSetRow, observed: ObservedQueueSet) -> Refusal | None:

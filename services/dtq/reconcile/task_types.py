@@ -66,6 +66,7 @@ async def _observe(resources: Resources, name: str, queue_set: str | None) -> Ob
         claim=claim,
         row=await resources.task_type(name),
         queues=None if referred is None else frozenset(queue.name for queue in referred.queues),
+        queue_set_owner=await resources.owner("QueueSet", queue_set) if queue_set else None,
         in_use=queue_set is None and await resources.task_type_in_use(name),
     )
 

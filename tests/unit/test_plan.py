@@ -1,0 +1,213 @@
+"""Plans: whatever is desired and observed, nobody loses what is theirs, and a plan that was carried out is done."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from dtq.domain.plan import (
+    EMBEDDED_UID,
+    LOCAL_UID,
+    Action,
+    ObservedQueueSet,
+    ObservedTaskType,
+    Owner,
+    Plan,
+    Reason,
+    plan_queue_set,
+    plan_queue_set_deletion,
+    plan_task_type,
+    plan_task_type_deletion,
+)
+from dtq.domain.rows import QueueRow, QueueSetRow, TaskTypeRow
+
+NAME = "email.send.v1"
+uids = st.sampled_from(["a", "b", LOCAL_UID, EMBEDDED_UID])
+owners = st.builds(
+    Owner,
+    uid=uids,
+    namespace=st.sampled_from(["prod", "staging"]),
+    name=st.sampled_from([NAME, "other"]),
+    generation=st.integers(0, 3),
+)
+callers = owners.filter(lambda owner: owner.uid != EMBEDDED_UID)
+types = st.builds(
+    TaskTypeRow,
+    type=st.just(NAME),
+    active=st.booleans(),
+    default_queue=st.sampled_from(["high", "low"]),
+    default_max_attempts=st.integers(1, 20),
+    payload_schema=st.none() | st.just({"type": "object"}),
+    queue_set=st.just("default"),
+    timeout_seconds=st.just(60),
+    backoff=st.none(),
+    max_payload_bytes=st.just(1000),
+    retention_succeeded_seconds=st.just(0),
+    retention_failed_seconds=st.just(0),
+    deletion_policy=st.sampled_from(["Deactivate", "Retain", "Delete"]),
+    concurrency=st.none() | st.just({"limit": 1}),
+)
+queues = st.builds(
+    QueueRow,
+    name=st.sampled_from(["high", "low", "bulk"]),
+    type=st.sampled_from(["Quorum", "Classic"]),
+    prefetch=st.integers(1, 3),
+    max_length=st.none() | st.just(10),
+    scaling=st.just({}),
+)
+sets = st.builds(
+    QueueSetRow,
+    name=st.just("default"),
+    namespace=st.sampled_from(["tasks", "jobs"]),
+    vhost=st.just("/"),
+    retry_delays_seconds=st.just((5,)),
+    dead_letter=st.booleans(),
+    paused=st.booleans(),
+    deletion_policy=st.sampled_from(["Retain", "DeleteIfEmpty", "Delete"]),
+    queues=st.lists(queues, min_size=1, max_size=3, unique_by=lambda queue: queue.name).map(tuple),
+)
+observed_types = st.builds(
+    ObservedTaskType,
+    claim=st.none() | owners,
+    row=st.none() | types,
+    queues=st.none() | st.frozensets(st.sampled_from(["high", "low"])),
+    queue_set_owner=st.none() | owners,
+    in_use=st.booleans(),
+)
+observed_sets = st.builds(
+    ObservedQueueSet,
+    claim=st.none() | owners,
+    row=st.none() | sets,
+    prefix_holder=st.none() | st.just("another"),
+    used_queues=st.frozensets(st.sampled_from(["high", "low", "bulk"])),
+    missing=st.none() | st.frozensets(st.just("tasks.high")),
+    ready=st.none() | st.dictionaries(st.sampled_from(["tasks.high", "tasks.dlq"]), st.integers(0, 2)),
+)
+
+
+def actions(plan: Plan) -> list[Action]:
+    return [step.action for step in plan.steps]
+
+
+@given(desired=types, owner=callers, observed=observed_types, adopt=st.booleans())
+def test_a_task_type_that_is_refused_has_no_effect(
+    desired: TaskTypeRow, owner: Owner, observed: ObservedTaskType, *, adopt: bool
+) -> None:
+    plan = plan_task_type(desired, owner, observed, adopt=adopt)
+    assert plan.refusal is None or plan.steps == ()
+
+
+@given(desired=types, owner=callers, observed=observed_types, adopt=st.booleans())
+def test_a_plan_that_was_carried_out_leaves_nothing_to_do(
+    desired: TaskTypeRow, owner: Owner, observed: ObservedTaskType, *, adopt: bool
+) -> None:
+    plan = plan_task_type(desired, owner, observed, adopt=adopt)
+    assume(plan.refusal is None)
+    assert plan_task_type(desired, owner, replace(observed, claim=owner, row=desired), adopt=adopt) == Plan()
+
+
+@given(desired=sets, owner=callers, observed=observed_sets, adopt=st.booleans())
+def test_a_queue_set_that_was_carried_out_leaves_nothing_to_do(
+    desired: QueueSetRow, owner: Owner, observed: ObservedQueueSet, *, adopt: bool
+) -> None:
+    plan = plan_queue_set(desired, owner, observed, adopt=adopt)
+    assume(plan.refusal is None)
+    done = replace(observed, claim=owner, row=desired, missing=frozenset())
+    assert plan_queue_set(desired, owner, done, adopt=adopt) == Plan()
+
+
+@given(desired=types, uid=uids, namespace=st.sampled_from(["prod", "staging"]), observed=observed_types)
+def test_the_loser_of_a_conflict_never_has_an_effect(
+    desired: TaskTypeRow, uid: str, namespace: str, observed: ObservedTaskType
+) -> None:
+    claim = Owner(uid="winner", namespace="prod", name="theirs")
+    loser = Owner(uid=uid, namespace=namespace, name=NAME)
+    seen = replace(observed, claim=claim)
+    plan = plan_task_type(desired, loser, seen)
+    assert plan.refusal is not None
+    assert plan.refusal.reason is Reason.NAME_CONFLICT
+    assert plan_task_type_deletion(observed.row, loser, seen, NAME) == Plan()
+    if namespace != claim.namespace:
+        assert claim.namespace not in plan.refusal.message, "other namespaces' objects are not ours to tell of"
+
+
+@given(desired=types, owner=callers, observed=observed_types)
+def test_an_older_generation_never_overwrites_a_newer_one(
+    desired: TaskTypeRow, owner: Owner, observed: ObservedTaskType
+) -> None:
+    newer = replace(observed, claim=replace(owner, generation=owner.generation + 1))
+    plan = plan_task_type(desired, owner, newer)
+    if owner.uid != LOCAL_UID:
+        assert plan.refusal is not None
+        assert plan.refusal.reason is Reason.STALE_GENERATION
+
+
+@given(desired=types, observed=observed_types, theirs=st.sampled_from(["prod", "staging"]))
+def test_a_task_type_sees_the_queue_sets_of_its_own_namespace_only(
+    desired: TaskTypeRow, observed: ObservedTaskType, theirs: str
+) -> None:
+    owner = Owner(uid="a", namespace="prod", name=NAME)
+    seen = replace(
+        observed,
+        claim=None,
+        row=None,
+        queues=frozenset({"high", "low"}),
+        queue_set_owner=Owner(uid="q", namespace=theirs, name="default"),
+    )
+    plan = plan_task_type(desired, owner, seen)
+    reason = plan.refusal and plan.refusal.reason
+    assert reason == (None if theirs == "prod" else Reason.QUEUE_SET_NOT_FOUND)
+
+
+@pytest.mark.parametrize("uid", [LOCAL_UID, EMBEDDED_UID])
+def test_a_queue_set_that_no_cluster_declared_is_everybodys(uid: str) -> None:
+    row = TaskTypeRow(
+        type=NAME, active=True, default_queue="high", default_max_attempts=5, payload_schema=None, queue_set="default",
+        timeout_seconds=60, backoff=None, max_payload_bytes=10, retention_succeeded_seconds=0,
+        retention_failed_seconds=0, deletion_policy="Retain",
+    )  # fmt: skip
+    seen = ObservedTaskType(queues=frozenset({"high"}), queue_set_owner=Owner(uid=uid, namespace="x", name="default"))
+    assert actions(plan_task_type(row, Owner(uid="a", namespace="prod", name=NAME), seen)) == ["claim", "create"]
+
+
+@given(desired=sets, owner=callers, observed=observed_sets)
+def test_what_the_broker_cannot_change_is_refused(
+    desired: QueueSetRow, owner: Owner, observed: ObservedQueueSet
+) -> None:
+    row = observed.row
+    assume(row is not None)
+    assert row is not None
+    before = {queue.name: queue for queue in row.queues}
+    changed = desired.namespace != row.namespace or any(
+        (queue.type, queue.max_length) != (before[queue.name].type, before[queue.name].max_length)
+        for queue in desired.queues
+        if queue.name in before
+    )
+    assume(changed)
+    assert plan_queue_set(desired, owner, observed, adopt=True).refusal is not None
+
+
+@given(row=st.none() | sets, owner=callers, observed=observed_sets, force=st.booleans())
+def test_queues_with_messages_or_users_are_never_deleted_unasked(
+    row: QueueSetRow | None, owner: Owner, observed: ObservedQueueSet, *, force: bool
+) -> None:
+    plan = plan_queue_set_deletion(row, owner, observed, "default", force=force)
+    if Action.DELETE in actions(plan):
+        assert row is not None
+        assert row.deletion_policy != "Retain"
+        assert not observed.used_queues
+        assert not any((observed.ready or {}).values()) or (force and row.deletion_policy == "Delete")
+        assert observed.claim is not None
+        assert owner.is_same_object(observed.claim)
+
+
+@given(row=st.none() | types, owner=callers, observed=observed_types)
+def test_a_type_with_tasks_is_never_deleted(row: TaskTypeRow | None, owner: Owner, observed: ObservedTaskType) -> None:
+    plan = plan_task_type_deletion(row, owner, observed, NAME)
+    if Action.DELETE in actions(plan):
+        assert row is not None
+        assert row.deletion_policy == "Delete"
+        assert not observed.in_use
+    if plan.steps and plan.refusal is None:
+        assert actions(plan)[-1] is Action.RELEASE, "the name is let go of last"

@@ -72,9 +72,9 @@ def dtq(dsn: str, broker_vhost: BrokerVhost, tmp_path: Path) -> Dtq:
 def dtq_alone(tmp_path: Path) -> Dtq:
     """The command where nothing answers: ports of the discard service, which nobody runs."""
     environ = {
-        "DB_DSN": "postgresql://dtq:secret@127.0.0.1:9/dtq",
+        "DB_DSN": "postgresql://dtq:hunter2@127.0.0.1:9/dtq",
         "RMQ_USER": "dtq",
-        "RMQ_PASS": "secret",
+        "RMQ_PASS": "hunter2",
         "RMQ_HOST": "127.0.0.1",
         "RMQ_PORT": "9",
     }

@@ -48,7 +48,7 @@ async def test_config_shows_what_is_in_force_with_secrets_masked(dtq_alone: Dtq)
     assert "DB_DSN=postgresql://dtq:********@127.0.0.1:9/dtq" in done.out
     assert "RMQ_PASS=********" in done.out
     assert "BACKOFFS=5s,30s,120s,600s,3600s" in done.out
-    assert "secret" not in done.out
+    assert "hunter2" not in done.out
 
 
 @pytest.mark.parametrize("args", [("migrate",), ("migrate", "--status"), ("get", "tt"), ("apply", "-f", "-")])
@@ -57,7 +57,7 @@ async def test_a_database_that_does_not_answer_is_said_in_one_line(dtq_alone: Dt
     done = await dtq_alone(*args, stdin=manifest)
     assert done.code == 5
     assert done.err.startswith("dtq: Postgres does not answer")
-    assert "secret" not in done.err
+    assert "hunter2" not in done.err
     assert "Traceback" not in done.err
 
 

@@ -66,7 +66,8 @@ types: $(VENV) ## Strict types
 test: $(VENV) packages ## Every suite that needs no cluster, on real servers
 	$(PYTHON) -m pytest -n 2 $(CLUSTER_SUITES:%=--ignore=%) $(NODE_SUITES:%=--ignore=%) $(ARGS)
 test-cluster: $(VENV) packages ## The suites that build or need a cluster (Go; minutes when nothing is cached)
-	$(PYTHON) -m pytest $(CLUSTER_SUITES) $(ARGS)
+	@$(PYTHON) -m hack.cluster tools etcd kube-apiserver kubectl helm kubeconform
+	$(PYTHON) -m pytest -n 2 $(CLUSTER_SUITES) $(ARGS)
 bench: $(VENV) ## Plain figures of this machine, beside a running stack (make up bench)
 	@set -a; . $${DTQ_STATE:-.dtq}/env; set +a; $(PYTHON) -m bench $(ARGS)
 fmt: $(VENV) ## Format, and mend what can be mended

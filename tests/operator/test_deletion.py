@@ -214,8 +214,9 @@ async def test_the_loser_of_a_name_leaves_no_trace_and_the_heir_of_the_winner_is
 ) -> None:
     other = await world.another_namespace()
     await start()
-    await world.create_ready(world.queue_set(), world.task_type(maxAttempts=3))
-    loser = world.moved(world.task_type(maxAttempts=8, deletionPolicy="Delete"), other)
+    theirs = world.moved(world.queue_set("theirs", namespace="jobs"), other)
+    await world.create_ready(world.queue_set(), world.task_type(maxAttempts=3), theirs)
+    loser = world.moved(world.task_type(maxAttempts=8, deletionPolicy="Delete", queueSetRef={"name": "theirs"}), other)
     await world.create(loser)
     found = await world.until(loser, "Accepted", "False", "NameConflict")
     assert world.namespace not in str(found["status"]), "other namespaces' names are not told"
@@ -235,3 +236,13 @@ async def test_the_loser_of_a_name_leaves_no_trace_and_the_heir_of_the_winner_is
     assert row is not None
     assert (row["active"], row["default_max_attempts"]) == (True, 8)
     assert (await world.claims())["TaskType", TYPE] == other
+
+
+async def test_a_queue_set_of_another_namespace_is_not_seen(world: World, start: Start) -> None:
+    other = await world.another_namespace()
+    await start()
+    await world.create_ready(world.queue_set())
+    foreign = world.moved(world.task_type("report.build.v1"), other)
+    await world.create(foreign)
+    await world.until(foreign, "Accepted", "False", "QueueSetNotFound")
+    assert await world.row("report.build.v1") is None

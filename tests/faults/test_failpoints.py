@@ -73,7 +73,7 @@ async def visit(walk: Walk, name: str, action: str) -> None:
     if point.before is not None:
         await point.before(walk)
     armed = ";".join(filter(None, (f"{name}={action}@1", point.also)))
-    victim = await walk.start(point.role, armed, ready=not point.at_boot)
+    victim = await walk.start(point.role, armed, ready=not point.at_boot, point=name)
     await walk.reach(victim, name, point.trigger)
     ends = action == "kill9" or (action == "raise" and point.bug != BUG_ANSWERS_500)
     if ends:

@@ -75,9 +75,14 @@ class Counts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """The judgement of a history."""
+    """The judgement of a history.
+
+    Attributes:
+        duplicates: the duplicated handler runs by why they could come to be.
+    """
 
     counts: Counts
+    duplicates: Mapping[str, int]
     rulings: Mapping[str, Ruling]
 
     @property
@@ -115,7 +120,8 @@ def check(history: History, limits: Limits | None = None) -> Verdict:
     for name, rule in RULES.items():
         found = list(rule(index))
         rulings[name] = Ruling(checked=len(found), violations=[one for one in found if one is not None])
-    return Verdict(counts=_counts(index, rulings), rulings=rulings)
+    duplicates = attempts.duplicates(index)
+    return Verdict(counts=_counts(index, rulings, duplicates.total()), duplicates=duplicates, rulings=rulings)
 
 
 def check_folder(folder: Path, limits: Limits | None = None) -> Verdict:
@@ -127,7 +133,7 @@ def check_folder(folder: Path, limits: Limits | None = None) -> Verdict:
     return check(load(folder), limits)
 
 
-def _counts(index: Index, rulings: Mapping[str, Ruling]) -> Counts:
+def _counts(index: Index, rulings: Mapping[str, Ruling], duplicated: int) -> Counts:
     ended = {id_ for id_ in index.acknowledged if any(event.event in TERMINAL for event in index.moves(id_)[-1:])}
     in_doubt = [
         row
@@ -140,6 +146,6 @@ def _counts(index: Index, rulings: Mapping[str, Ruling]) -> Counts:
         ok=len(ended),
         lost=len(index.acknowledged) - len(ended),
         unexpected=len(rulings["I2"].violations),
-        duplicated=attempts.duplicates(index),
+        duplicated=duplicated,
         recovered=len(in_doubt),
     )

@@ -6,7 +6,7 @@ It must never leave a failure out, and never round one away.
 import os
 import platform
 import subprocess
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -72,18 +72,21 @@ def _head(outcomes: Sequence[Outcome]) -> str:
 def _totals(outcomes: Sequence[Outcome]) -> str:
     counts: dict[str, int] = defaultdict(int)
     statuses: dict[str, int] = defaultdict(int)
+    duplicates: Counter[str] = Counter()
     for outcome in outcomes:
         for name, count in outcome.counts.items():
             counts[name] += count
+        duplicates.update(outcome.duplicates)
         for status, count in outcome.statuses.items():
             statuses[status] += count
+    reasons = ", ".join(f"{why} ({count})" for why, count in duplicates.most_common())
     meanings = {
         "attempted": "tasks that the client asked for",
         "acknowledged": "of them promised by a 2xx",
         "ok": "promised, and come to their end",
         "lost": "promised, and not come to their end",
         "unexpected": "rows, events or runs that nobody asked for",
-        "duplicated": "handler runs that did again what was done, each after its lease had expired",
+        "duplicated": f"handler runs that did again what was done. Why they could: {reasons or '-'}",
         "recovered": "tasks whose request had no answer, and that came to their end",
     }
     broken = {name: _violations(outcomes, name) for name in ("I3", "I4", "I5")}

@@ -52,6 +52,7 @@ class Outcome:
         recovered_seconds: from there until the throughput was back; None: never.
         statuses: answers to the client by HTTP status, "0" for none.
         counts: what the checker counted.
+        duplicates: the duplicated handler runs by why they could come to be.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Outcome:
     slowest_seconds: float = 0.0
     statuses: dict[str, int] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
+    duplicates: dict[str, int] = field(default_factory=dict)
 
 
 class Run:
@@ -198,4 +200,5 @@ class Run:
             outcome.problems.append(f"answers that no fault excuses: {wrong}")
         verdict = check_folder(self._folder)
         outcome.counts = asdict(verdict.counts)
+        outcome.duplicates = dict(verdict.duplicates)
         outcome.problems += verdict.problems[:PROBLEMS_MAX]

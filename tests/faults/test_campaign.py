@@ -26,6 +26,7 @@ def an_outcome(seed: int, *problems: str) -> Outcome:
         recovered_seconds=7.0,
         statuses={"201": 90, "503": 10},
         counts={"attempted": 100, "acknowledged": 90, "ok": 90, "lost": 0, "duplicated": 1},
+        duplicates={"lease expired": 1},
     )
 
 
@@ -55,6 +56,7 @@ def test_a_report_says_that_every_promise_held(tmp_path: Path) -> None:
     text = page.read_text()
     assert "Every promise held" in text
     assert f"| acknowledged | {90 * len(KINDS)} |" in text
+    assert f"Why they could: lease expired ({len(KINDS)})" in text
     assert all(f"`{kind}`" in text for kind in KINDS)
     assert (tmp_path / "report" / "schedules.svg").read_text().count("<polyline") == 1
 

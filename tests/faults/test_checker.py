@@ -302,9 +302,9 @@ def test_every_invariant_has_histories_of_both_kinds() -> None:
 
 
 def test_the_counts_are_those_of_the_history() -> None:
-    assert check(taken_back()).counts == Counts(
-        attempted=9, acknowledged=6, ok=6, lost=0, unexpected=0, duplicated=1, recovered=1
-    )
+    verdict = check(taken_back())
+    assert verdict.counts == Counts(attempted=9, acknowledged=6, ok=6, lost=0, unexpected=0, duplicated=1, recovered=1)
+    assert verdict.duplicates == {"lease expired": 1}
 
 
 def test_a_verdict_says_what_it_could_not_decide_and_shows_few_of_many() -> None:

@@ -3,9 +3,14 @@
 from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Final
 
 from tests.faults.history import EventRow
 from tests.faults.invariants.index import DRAINED, REAPED, TERMINAL, TIMED_OUT, Index, epoch, is_noted, status_after
+
+EXCUSES: Final = {REAPED: "lease expired", DRAINED: "worker stopped", TIMED_OUT: "attempt out of time"}
+"""Why work that was done may be done again, by the note of the attempt that did it."""
+UNEXCUSED: Final = "no reason"
 
 
 def attempts_are_counted(index: Index) -> Iterator[str | None]:
@@ -53,7 +58,9 @@ def success_is_recorded_once(index: Index) -> Iterator[str | None]:
             yield f"task {task_id} has a result and is {row.status}"
         elif successes:
             yield _foreign(index, task_id, moves, successes[0])
-        yield from _done_again(index, task_id, moves)
+        for attempt, why in _done_again(index, task_id):
+            done = f"task {task_id}: attempt {attempt} had done its work, and it was done again"
+            yield done if why == UNEXCUSED else None
 
 
 def leases_do_not_overlap(index: Index) -> Iterator[str | None]:
@@ -80,10 +87,9 @@ def leases_do_not_overlap(index: Index) -> Iterator[str | None]:
             holder = None
 
 
-def duplicates(index: Index) -> int:
-    """Return how many handler runs did again what another run of their task had done."""
-    done = Counter(run.task_id for run in index.history.handler if run.phase == "end" and run.outcome == "succeeded")
-    return sum(count - 1 for count in done.values())
+def duplicates(index: Index) -> Counter[str]:
+    """Return how many handler runs did again what another run of their task had done, by why they could."""
+    return Counter(why for task_id in index.runs for _, why in _done_again(index, task_id))
 
 
 def _numbers(index: Index, task_id: str, attempts: int) -> str | None:
@@ -126,12 +132,12 @@ def _foreign(index: Index, task_id: str, moves: list[EventRow], at: int) -> str 
     return None
 
 
-def _done_again(index: Index, task_id: str, moves: list[EventRow]) -> Iterator[str | None]:
-    """Of a task that was done more than once: every run but the recorded one must have lost its right."""
+def _done_again(index: Index, task_id: str) -> Iterator[tuple[int, str]]:
+    """Of a task that was done more than once: every run but the last must have lost its right. Yields why it did."""
+    moves = index.moves(task_id)
     done = sorted(
         run.attempt for run in index.runs.get(task_id, []) if run.phase == "end" and run.outcome == "succeeded"
     )
     for attempt in done[:-1]:
         ends = [after for claim, after in pairwise(moves) if claim.event == "RUNNING" and claim.attempt == attempt]
-        excused = any(is_noted(end, why) for end in ends for why in (REAPED, DRAINED, TIMED_OUT))
-        yield None if excused else f"task {task_id}: attempt {attempt} had done its work, and it was done again"
+        yield attempt, next((why for end in ends for note, why in EXCUSES.items() if is_noted(end, note)), UNEXCUSED)

@@ -12,6 +12,7 @@ PROVIDER :=
 CLUSTER_SUITES := tests/cluster/test_control_plane.py tests/operator tests/auth/test_token_review.py tests/conformance
 # What needs a whole cluster with nodes: `make e2e` (hack/e2e.mk).
 NODE_SUITES := tests/e2e
+CLUSTER_TOOLS := etcd kube-apiserver kubectl helm kubeconform
 # Given to pytest, for example: make test ARGS='-k backoff'
 ARGS :=
 # Ports and the state folder can be set too: make up DTQ_API_PORT=9090 DTQ_STATE=/var/tmp/dtq
@@ -66,7 +67,7 @@ types: $(VENV) ## Strict types
 test: $(VENV) packages ## Every suite that needs no cluster, on real servers
 	$(PYTHON) -m pytest -n 2 $(CLUSTER_SUITES:%=--ignore=%) $(NODE_SUITES:%=--ignore=%) $(ARGS)
 test-cluster: $(VENV) packages ## The suites that build or need a cluster (Go; minutes when nothing is cached)
-	@$(PYTHON) -m hack.cluster tools etcd kube-apiserver kubectl helm kubeconform
+	@$(PYTHON) -m hack.cluster tools $(CLUSTER_TOOLS)
 	$(PYTHON) -m pytest -n 2 $(CLUSTER_SUITES) $(ARGS)
 bench: $(VENV) ## Plain figures of this machine, beside a running stack (make up bench)
 	@set -a; . $${DTQ_STATE:-.dtq}/env; set +a; $(PYTHON) -m bench $(ARGS)

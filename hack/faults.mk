@@ -18,6 +18,7 @@ faults-report: $(VENV) ## Write docs/fault-report.md from what the long run has 
 	$(FAULTS) --state $(FAULTS_STATE)/long report
 
 guarantees: $(VENV) packages ## Run every test that docs/guarantees.md names, and write the page
+	@$(PYTHON) -m hack.cluster tools $(CLUSTER_TOOLS)
 	$(PYTHON) -m pytest -n 2 -q --junit-xml $(FAULTS_STATE)/junit.xml $$($(FAULTS) named) || true
 	$(FAULTS) --state $(FAULTS_STATE)/long guarantees --junit $(FAULTS_STATE)/junit.xml
 

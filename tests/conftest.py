@@ -1,7 +1,6 @@
 """Owns the fixtures that every suite shares. It must never start a server that no test asks for."""
 
 import asyncio
-import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pytest_asyncio
 from hack.stack.postgres import Postgres
 from hack.stack.rabbitmq import RabbitMQ
 from tests.support.addresses import BrokerVhost, PostgresService, RabbitMQService
-from tests.support.databases import create_database, drop_database
+from tests.support.databases import fresh_database
 from tests.support.services import Services
 
 SERVICES = pytest.StashKey[Services]()
@@ -64,35 +63,22 @@ async def template_database(services: Services) -> str:
 @pytest_asyncio.fixture(loop_scope="session")
 async def dsn(postgres_server: PostgresService, template_database: str) -> AsyncIterator[str]:
     """The URL of a fresh database with the whole schema, dropped afterwards."""
-    name = f"dtq_{secrets.token_hex(8)}"
-    await create_database(postgres_server, name, template=template_database)
-    yield postgres_server.dsn(name)
-    await drop_database(postgres_server, name)
+    async with fresh_database(postgres_server, template=template_database) as dsn:
+        yield dsn
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def empty_dsn(postgres_server: PostgresService) -> AsyncIterator[str]:
     """The URL of a fresh database without any schema, dropped afterwards."""
-    name = f"dtq_{secrets.token_hex(8)}"
-    await create_database(postgres_server, name)
-    yield postgres_server.dsn(name)
-    await drop_database(postgres_server, name)
+    async with fresh_database(postgres_server) as dsn:
+        yield dsn
 
 
 @pytest.fixture
 def broker_vhost(rabbitmq_server: RabbitMQService) -> Iterator[BrokerVhost]:
     """A fresh virtual host, deleted afterwards with all that is in it."""
-    name = f"test-{secrets.token_hex(8)}"
-    rabbitmq_server.management.create_vhost(name)
-    yield BrokerVhost(
-        host=rabbitmq_server.host,
-        port=rabbitmq_server.port,
-        user=rabbitmq_server.user,
-        password=rabbitmq_server.password,
-        vhost=name,
-        management=rabbitmq_server.management,
-    )
-    rabbitmq_server.management.delete_vhost(name)
+    with rabbitmq_server.fresh_vhost() as vhost:
+        yield vhost
 
 
 @pytest_asyncio.fixture(loop_scope="session")

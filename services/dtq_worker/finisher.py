@@ -183,7 +183,7 @@ class Finisher:
 
     def _rung(self, ended: Ended) -> int | None:
         spec = self._queue_set(ended.claim.queue_set)
-        return rung(ended.decision.rung_seconds, tuple(spec.retry.delays_seconds)) if spec else None
+        return rung(spec, ended.claim.queue, ended.decision.rung_seconds) if spec else None
 
     async def _follow(self, followers: list[tuple[Ended, Finished]]) -> None:
         """Publish retries and dead letters; what is not confirmed is left to the relay."""

@@ -1,7 +1,6 @@
 """Owns the fixtures of the API's suite."""
 
 import os
-import secrets
 import subprocess
 import sys
 import time
@@ -14,9 +13,9 @@ from typing import Final
 import pytest
 import pytest_asyncio
 
-from tests.api.world import Running, declare, environ_of, free_port, running
+from tests.api.world import Running, declare, free_port, running
 from tests.support.addresses import BrokerVhost, PostgresService, RabbitMQService
-from tests.support.databases import create_database, drop_database
+from tests.support.databases import fresh_database
 
 READY_SECONDS: Final = 60.0
 
@@ -26,22 +25,10 @@ async def shared_services(
     postgres_server: PostgresService, rabbitmq_server: RabbitMQService, template_database: str
 ) -> AsyncIterator[tuple[str, BrokerVhost]]:
     """A database and a virtual host for the tests of this process that look at their own tasks only."""
-    name = f"dtq_{secrets.token_hex(8)}"
-    await create_database(postgres_server, name, template=template_database)
-    rabbitmq_server.management.create_vhost(name)
-    broker = BrokerVhost(
-        host=rabbitmq_server.host,
-        port=rabbitmq_server.port,
-        user=rabbitmq_server.user,
-        password=rabbitmq_server.password,
-        vhost=name,
-        management=rabbitmq_server.management,
-    )
-    dsn = postgres_server.dsn(name)
-    await declare(dsn, name)
-    yield dsn, broker
-    rabbitmq_server.management.delete_vhost(name)
-    await drop_database(postgres_server, name)
+    async with fresh_database(postgres_server, template=template_database) as dsn:
+        with rabbitmq_server.fresh_vhost() as broker:
+            await declare(dsn, broker.vhost)
+            yield dsn, broker
 
 
 @pytest_asyncio.fixture(loop_scope="session", scope="session")
@@ -77,7 +64,8 @@ def live(shared_services: tuple[str, BrokerVhost], tmp_path_factory: pytest.Temp
     """The address of `dtq api` as it is run in production, serving the sample types."""
     address = f"127.0.0.1:{free_port()}"
     log = tmp_path_factory.mktemp("live") / "api.log"
-    environ = dict(os.environ) | environ_of(*shared_services, HTTP_PORT=address)
+    dsn, broker = shared_services
+    environ = dict(os.environ) | broker.environ(dsn, HTTP_PORT=address)
     with log.open("wb") as out:
         process = subprocess.Popen([sys.executable, "-m", "dtq_cli", "api"], env=environ, stdout=out, stderr=out)
         try:

@@ -11,8 +11,8 @@ import httpx2
 import pytest_asyncio
 
 from hack.stack.rabbitmq import RabbitMQ
-from tests.api.world import ANY, NAMESPACE, Running, broker_of, declare, eventually, problem, running
-from tests.support.addresses import BrokerVhost
+from tests.api.world import ANY, NAMESPACE, Running, declare, eventually, problem, running
+from tests.support.addresses import BrokerVhost, vhost_of
 from tests.support.services import Services
 
 REFUSAL_SECONDS = 2.0
@@ -29,7 +29,7 @@ async def own_broker(services: Services) -> AsyncIterator[RabbitMQ]:
 @pytest_asyncio.fixture(loop_scope="session")
 async def apis(own_broker: RabbitMQ, dsn: str) -> AsyncIterator[tuple[Running, Running]]:
     """An API that refuses and one that accepts while the broker is down."""
-    broker = broker_of(own_broker)
+    broker = vhost_of(own_broker)
     await declare(dsn, broker.vhost)
     async with AsyncExitStack() as stack:
         yield (

@@ -16,7 +16,7 @@ import pytest
 
 from dtq.domain.errors import Rejected
 from dtq_db.connections import Database
-from tests.api.world import ANY, SMALL, STRICT, declare, environ_of, eventually, free_port
+from tests.api.world import ANY, SMALL, STRICT, declare, eventually, free_port
 from tests.support.addresses import BrokerVhost
 
 CANARY = "canary-4cbf1c"
@@ -83,7 +83,7 @@ async def test_nothing_that_the_api_says_holds_a_secret(
     dsn: str, broker_vhost: BrokerVhost, log: IO[bytes], log_format: str
 ) -> None:
     await declare(dsn, broker_vhost.vhost)
-    environ = environ_of(dsn, broker_vhost, DTQ_LOG_LEVEL="debug", DTQ_LOG_FORMAT=log_format)
+    environ = broker_vhost.environ(dsn, DTQ_LOG_LEVEL="debug", DTQ_LOG_FORMAT=log_format)
     said: list[str] = []
     sql = await asyncpg.connect(dsn)
     async with api_process(environ, log) as client:

@@ -24,7 +24,6 @@ from dtq.runtime.settings import load
 from dtq_api.main import Api
 from dtq_db.connections import Database, Dsn
 from dtq_db.resources import transaction
-from hack.stack.rabbitmq import USER, RabbitMQ
 from tests.api.conformance import conforms
 from tests.support.addresses import BrokerVhost
 
@@ -157,30 +156,6 @@ async def eventually(holds: Callable[[], Awaitable[bool]], what: str, seconds: f
         await wait(asyncio.Event(), 0.02)
 
 
-def broker_of(server: RabbitMQ) -> BrokerVhost:
-    """The default virtual host of a broker of the test's own."""
-    return BrokerVhost(
-        host="127.0.0.1",
-        port=server.port,
-        user=USER,
-        password=server.password,
-        vhost="/",
-        management=server.management,
-    )
-
-
-def environ_of(dsn: str, broker: BrokerVhost, **more: str) -> dict[str, str]:
-    """The environment of an API on these services."""
-    return {
-        "DB_DSN": dsn,
-        "RMQ_USER": broker.user,
-        "RMQ_PASS": broker.password,
-        "RMQ_HOST": broker.host,
-        "RMQ_PORT": str(broker.port),
-        "RMQ_VHOST": broker.vhost,
-    } | more
-
-
 async def declare(dsn: Dsn, vhost: str, types: Mapping[str, Mapping[str, Any]] = TYPES, **spec: Any) -> None:
     """Write what a QueueSet `default` and these TaskTypes declare."""
     queue_set = QueueSet.model_validate(
@@ -211,7 +186,7 @@ async def running(dsn: str, broker: BrokerVhost, *, up: bool = True, **environ: 
     Args:
         up: wait for the broker.
     """
-    settings = load(environ_of(dsn, broker, **environ))
+    settings = load(broker.environ(dsn, **environ))
     stop = asyncio.Event()
     async with Database(dsn, name="dtq-api") as database:
         api = Api(settings, database)
@@ -238,7 +213,7 @@ async def running(dsn: str, broker: BrokerVhost, *, up: bool = True, **environ: 
 async def serving(dsn: str, broker: BrokerVhost, **environ: str) -> AsyncIterator[tuple[Api, str, int]]:
     """A whole API with its loops behind a socket; return it and where it listens."""
     port = free_port()
-    settings = load(environ_of(dsn, broker, HTTP_PORT=f"127.0.0.1:{port}", **environ))
+    settings = load(broker.environ(dsn, HTTP_PORT=f"127.0.0.1:{port}", **environ))
     stop = asyncio.Event()
     async with Database(dsn, name="dtq-api") as database:
         api = Api(settings, database)

@@ -159,6 +159,29 @@ async def test_a_retry_waits_its_rung_and_comes_back_to_its_queue(world: World) 
             assert answer.message_count == 1
 
 
+async def test_a_retry_that_a_full_queue_refuses_holds_up_none_behind_it(world: World) -> None:
+    publisher, consumer = world.publisher(), world.consumer("default")
+    async with running(publisher.link):
+        async with world.limited("tasks.default", 1):
+            many = [wakeups.retry("tasks", "default", uuid4(), "a.b", rung=1, delay_seconds=0.1) for _ in range(50)]
+            assert await publisher.publish(many) == [None] * 50
+
+            async def all_are_due() -> bool:
+                return bool((await world.queues())["tasks.retry.default.1s"].get("messages_ready") == 0)
+
+            await eventually(all_are_due, "every retry has left its rung")
+        async with running(consumer.link):
+            late = uuid4()
+            await publisher.publish([wakeups.retry("tasks", "default", late, "a.b", rung=1, delay_seconds=1)])
+
+            async def has_come() -> bool:
+                taken = await consumer.take(100, 0.5)
+                await consumer.ack(taken)
+                return any(str(late) in one.body.decode() for one in taken)
+
+            await eventually(has_come, "a later retry comes in time", 10.0)
+
+
 async def test_a_dead_letter_arrives_in_the_dead_letter_queue_with_its_routing_key(world: World) -> None:
     publisher = world.publisher()
     async with running(publisher.link):

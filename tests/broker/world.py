@@ -1,6 +1,7 @@
 """Owns what the broker tests share: a broker, the supervised parts on it, and a raw view. It must never assert."""
 
 import asyncio
+import re
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -119,6 +120,18 @@ class World:
         rights = {"configure": configure, "write": ".*", "read": ".*"}
         path = f"/api/permissions/{quote(self.vhost, safe='')}/{quote(self.management.user, safe='')}"
         await self.management_call("PUT", path, rights)
+
+    @asynccontextmanager
+    async def limited(self, queue: str, length: int) -> AsyncIterator[None]:
+        """Let a queue hold no more than that until the block ends, as an administrator's policy does."""
+        path = f"/api/policies/{quote(self.vhost, safe='')}/limited"
+        definition = {"max-length": length, "overflow": "reject-publish"}
+        pattern = f"^{re.escape(queue)}$"
+        await self.management_call("PUT", path, {"pattern": pattern, "definition": definition, "apply-to": "queues"})
+        try:
+            yield
+        finally:
+            await self.management_call("DELETE", path)
 
     async def management_call(self, method: str, path: str, body: Any = None) -> Any:
         """Call the management interface."""

@@ -77,12 +77,7 @@ def test_the_operator_needs_no_more_than_the_role_of_the_chart(
     kubeconfig = tmp_path / "kubeconfig"
     kubeconfig.write_text(yaml.safe_dump(_signed_in(plane.kubeconfig, token)))
     environ = {
-        "DB_DSN": dsn,
-        "RMQ_USER": broker_vhost.user,
-        "RMQ_PASS": broker_vhost.password,
-        "RMQ_HOST": broker_vhost.host,
-        "RMQ_PORT": str(broker_vhost.port),
-        "RMQ_VHOST": broker_vhost.vhost,
+        **broker_vhost.environ(dsn),
         "DTQ_WATCH_NAMESPACES": "dtq",
         "DTQ_OPERATOR_HTTP_PORT": "127.0.0.1:0",
         "KUBECONFIG": str(kubeconfig),

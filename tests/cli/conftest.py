@@ -57,15 +57,7 @@ class Dtq:
 @pytest.fixture
 def dtq(dsn: str, broker_vhost: BrokerVhost, tmp_path: Path) -> Dtq:
     """The command beside a fresh database and virtual host."""
-    environ = {
-        "DB_DSN": dsn,
-        "RMQ_USER": broker_vhost.user,
-        "RMQ_PASS": broker_vhost.password,
-        "RMQ_HOST": broker_vhost.host,
-        "RMQ_PORT": str(broker_vhost.port),
-        "RMQ_VHOST": broker_vhost.vhost,
-    }
-    return Dtq(environ=environ, folder=tmp_path)
+    return Dtq(environ=broker_vhost.environ(dsn), folder=tmp_path)
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from tests.support.addresses import BrokerVhost
 from tests.support.system import REPOSITORY, Process, System, call, eventually, free_port
 
 GIVEN = os.environ.get("CONFORMANCE_WORKER")
@@ -155,14 +156,10 @@ class Bench:
 
 
 @pytest.fixture
-def system(tmp_path: Path, dsn: str, broker_vhost: Any) -> Iterator[System]:
-    environ = dict(os.environ) | {
-        "DB_DSN": dsn,
-        "RMQ_USER": broker_vhost.user,
-        "RMQ_PASS": broker_vhost.password,
-        "RMQ_HOST": broker_vhost.host,
-        "RMQ_PORT": str(broker_vhost.port),
-        "RMQ_VHOST": broker_vhost.vhost,
+def system(tmp_path: Path, dsn: str, broker_vhost: BrokerVhost) -> Iterator[System]:
+    environ = {
+        **os.environ,
+        **broker_vhost.environ(dsn),
         "WORKER_HANDLERS": "tests.conformance.handlers",
         "PYTHONPATH": str(REPOSITORY),
         "WORKER_DRAIN": "5s",
@@ -172,7 +169,7 @@ def system(tmp_path: Path, dsn: str, broker_vhost: Any) -> Iterator[System]:
 
 
 @pytest.fixture
-async def bench(system: System, command: list[str], dsn: str, broker_vhost: Any) -> Bench:
+async def bench(system: System, command: list[str], dsn: str, broker_vhost: BrokerVhost) -> Bench:
     """Everything but a worker."""
     system.run("apply", "-f", "-", stdin=MANIFESTS.replace("VHOST", json.dumps(broker_vhost.vhost)))
     api = system.api()

@@ -32,7 +32,9 @@ _DOUBT: Final = "tests/faults/test_doubt.py::test_"
 _BROKER: Final = "tests/broker/test_"
 _WILD: Final = "tests/faults/test_wild_handlers.py::test_"
 _API: Final = "tests/api/test_"
+_OPERATOR: Final = "tests/operator/test_"
 
+WALK: Final = "tests/faults/test_failpoints.py::test_nothing_is_lost_at_any_step"
 DUPLICATE: Final = f"{_TRANSITIONS}a_delivery_that_comes_again_claims_nothing"
 FENCE: Final = f"{_TRANSITIONS}only_the_holder_of_worker_and_attempt_may_finish"
 GRACE: Final = f"{_TRANSITIONS}a_retry_waits_for_its_delay_and_the_relay_for_the_grace"
@@ -64,27 +66,30 @@ MATRIX: Final[Mapping[str, tuple[Cells, ...]]] = {
         _cells(
             "VI",
             "outcome unknown: the same key tells",
+            WALK,
             "faults:kill",
             f"{_DOUBT}a_task_whose_storing_got_no_answer_is_in_doubt",
         ),
         _cells(
             "PC",
             "stays in the outbox, the relay publishes",
+            WALK,
             "faults:kill",
             f"{_UPKEEP}two_relays_never_pick_the_same_task",
         ),
-        _cells("DL", "delivered again", "faults:kill", f"{_RACES}a_claim_storm_runs_every_task_exactly_once"),
+        _cells("DL", "delivered again", WALK, "faults:kill", f"{_RACES}a_claim_storm_runs_every_task_exactly_once"),
         _cells(
             "R",
             "lease expires, runs again",
             f"{_LIFE}a_task_whose_worker_is_killed_runs_again_and_succeeds",
+            WALK,
             "faults:kill",
         ),
-        _cells("F", "recorded once, or runs again", FENCE, "faults:kill"),
-        _cells("A", "delivered again and dropped", DUPLICATE, "faults:kill"),
-        _cells("Y", "the relay publishes after the grace", GRACE, "faults:kill"),
-        _cells("X", "the relay publishes the copy", MISSING_LETTER, "faults:kill"),
-        _cells("Z", "another reaper does it", REAPED_ONCE, "faults:kill"),
+        _cells("F", "recorded once, or runs again", FENCE, WALK, "faults:kill"),
+        _cells("A", "delivered again and dropped", DUPLICATE, WALK, "faults:kill"),
+        _cells("Y", "the relay publishes after the grace", GRACE, WALK, "faults:kill"),
+        _cells("X", "the relay publishes the copy", MISSING_LETTER, WALK, "faults:kill"),
+        _cells("Z", "another reaper does it", REAPED_ONCE, WALK, "faults:kill"),
     ),
     "SIGTERM of the actor": (
         _cells("VIPC", "requests at hand are answered", "faults:term"),
@@ -113,6 +118,7 @@ MATRIX: Final[Mapping[str, tuple[Cells, ...]]] = {
             "PC",
             "refused and taken back, or left to the relay",
             f"{_LIFE}without_a_broker_nothing_is_accepted_and_nothing_is_left",
+            f"{_API}broker_outages.py::test_while_the_broker_is_stopped_one_refuses_and_one_keeps",
             f"{_BROKER}link.py::test_links_come_back_by_themselves_and_nothing_confirmed_is_lost",
             "faults:broker-restart",
             "faults:broker-kill",
@@ -132,6 +138,7 @@ MATRIX: Final[Mapping[str, tuple[Cells, ...]]] = {
             "bounded: refused, or left to the relay",
             f"{_DOUBT}a_publisher_whose_connection_is_dead_gets_a_new_one_long_before_the_heartbeat",
             f"{_BROKER}link.py::test_a_broker_that_does_not_answer_holds_nobody_up",
+            f"{_API}broker_outages.py::test_a_broker_that_is_frozen_is_waited_for_no_longer_than_the_publish_timeout",
             "faults:net-blackhole",
             "faults:net-half-close",
             "faults:broker-freeze",
@@ -144,7 +151,7 @@ MATRIX: Final[Mapping[str, tuple[Cells, ...]]] = {
         _cells(
             "VI",
             "refused with 503 before anything is stored",
-            f"{_BROKER}link.py::test_a_blocked_publisher_is_refused_in_time_while_consuming_goes_on",
+            f"{_API}broker_outages.py::test_a_broker_short_of_memory_is_told_apart_and_recovers",
             "faults:broker-alarm",
         ),
         _cells(
@@ -162,6 +169,7 @@ MATRIX: Final[Mapping[str, tuple[Cells, ...]]] = {
             "refused by the broker: taken back and 503",
             f"{_DOUBT}a_task_that_the_broker_refused_and_that_was_taken_back_is_in_no_doubt",
             f"{_BROKER}publisher.py::test_a_full_queue_refuses_and_goes_on_once_there_is_room",
+            f"{_API}broker_outages.py::test_a_full_queue_refuses_and_leaves_nothing",
             "faults:broker-overflow",
         ),
         _cells(
@@ -177,6 +185,7 @@ MATRIX: Final[Mapping[str, tuple[Cells, ...]]] = {
             "declared again, or returned: taken back or left to the relay",
             f"{_LIFE}a_queue_deleted_by_hand_comes_back_without_a_restart",
             f"{_BROKER}publisher.py::test_a_queue_deleted_by_hand_is_mended_by_the_publish_that_finds_it_missing",
+            f"{_API}broker_outages.py::test_a_queue_or_exchange_deleted_by_hand_is_declared_again_by_the_next_task",
             "faults:broker-queue-deleted",
             "faults:broker-wiped",
         ),
@@ -193,6 +202,7 @@ MATRIX: Final[Mapping[str, tuple[Cells, ...]]] = {
             "VI",
             "503, or in doubt and said so",
             f"{_DOUBT}a_database_that_cannot_be_reached_leaves_nothing_in_doubt",
+            f"{_API}database_outages.py::test_a_stopped_database_makes_the_api_unready_and_not_dead",
             "faults:postgres-restart",
             "faults:net-answers-lost",
         ),
@@ -214,7 +224,12 @@ MATRIX: Final[Mapping[str, tuple[Cells, ...]]] = {
         _cells("YXZ", "tried again by the loops", REAPED_ONCE, "faults:postgres-restart"),
     ),
     "database failover, read-only": (
-        _cells("VIPC", "503; connections are opened anew", "faults:postgres-read-only"),
+        _cells(
+            "VIPC",
+            "503; connections are opened anew",
+            f"{_API}database_outages.py::test_a_database_that_became_read_only_is_unhealthy_and_is_left_when_it_is_over",
+            "faults:postgres-read-only",
+        ),
         _cells("DLA", "held unacknowledged until the claim is committed", "faults:postgres-read-only"),
         _cells("FYXZ", "tried again, fenced", FENCE, "faults:postgres-read-only"),
     ),
@@ -231,7 +246,14 @@ MATRIX: Final[Mapping[str, tuple[Cells, ...]]] = {
         ),
     ),
     "pool exhausted, too few connections": (
-        _cells("VI", "503 in time", "faults:postgres-limited", "faults:postgres-locked"),
+        _cells(
+            "VI",
+            "503 in time",
+            f"{_API}database_outages.py::test_an_exhausted_pool_is_told_in_time_and_enqueuing_goes_on",
+            f"{_API}database_outages.py::test_a_locked_table_is_waited_for_no_longer_than_the_lock_timeout",
+            "faults:postgres-limited",
+            "faults:postgres-locked",
+        ),
         _cells("PCDLYX", "tried again", "faults:postgres-limited", "faults:postgres-locked"),
         _cells("F", "a connection of its own", "faults:postgres-limited"),
         _cells(
@@ -353,9 +375,45 @@ MATRIX: Final[Mapping[str, tuple[Cells, ...]]] = {
             f"{_TRANSITIONS}a_paused_set_hands_out_nothing_and_loses_nothing",
         ),
     ),
-    "operator or Kubernetes API down": (
+    "operator down or killed": (
         _cells(
-            "VIPCDLRFAYXZ", "untouched: the data plane reads Postgres only", f"{_LIFE}a_task_is_accepted_run_and_shown"
+            "VIPCDLRFAYXZ",
+            "untouched: the data plane reads Postgres only; the next operator goes on where this one was",
+            f"{_OPERATOR}processes.py::test_work_goes_on_without_operator_and_without_api_server",
+            f"{_OPERATOR}processes.py::test_killed_while_things_appear",
+            f"{_OPERATOR}processes.py::test_killed_while_things_go",
+        ),
+    ),
+    "Kubernetes API down": (
+        _cells(
+            "V",
+            "who is known is let in as long as the verdict is kept, others get 503",
+            "tests/auth/test_token_review.py"
+            "::test_while_the_api_server_is_away_who_is_known_goes_on_and_others_come_back_later",
+        ),
+        _cells(
+            "IPCDLRFAYXZ",
+            "untouched; the operator waits, and makes up for what it missed",
+            f"{_OPERATOR}processes.py::test_work_goes_on_without_operator_and_without_api_server",
+            f"{_OPERATOR}api_server.py::test_the_api_server_itself_stops_and_comes_back",
+        ),
+    ),
+    "resource deleted while a backend is down": (
+        _cells(
+            "VI",
+            "refused once the backend is back",
+            f"{_OPERATOR}deletion.py::test_a_deleted_task_type_is_deactivated_and_its_name_is_free",
+        ),
+        _cells(
+            "PRFX",
+            "what is stored runs on: the row keeps its type",
+            f"{_TRANSITIONS}a_type_that_tasks_refer_to_cannot_be_dropped",
+        ),
+        _cells(
+            "Z",
+            "the finalizer waits for the backend, for a bounded time",
+            f"{_OPERATOR}deletion.py::test_a_deletion_waits_for_a_backend_and_ends_once_it_is_back",
+            f"{_OPERATOR}deletion.py::test_a_deletion_gives_up_on_a_backend_and_says_so",
         ),
     ),
 }

@@ -77,10 +77,14 @@ class Observer:
     @property
     def per_second(self) -> float:
         """How many tasks came to their end a second, over the last moments; 0 while there are too few of them."""
-        if not self._recent or self._recent[-1].at - self._recent[0].at < WINDOW_SECONDS - 2 * SAMPLE_SECONDS:
+        if not self._recent or self._recent[-1].at - self._recent[0].at < WINDOW_SECONDS:
             return 0.0
         first, last = self._recent[0], self._recent[-1]
         return (last.finished - first.finished) / (last.at - first.at)
+
+    def forget(self) -> None:
+        """Forget what was seen: a throughput is of what comes from now on."""
+        self._recent.clear()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Sample until `stop`."""
@@ -131,7 +135,7 @@ class Observer:
             return None
         assert row is not None
         progress = Progress(at=time.monotonic(), **dict(row))
-        while len(self._recent) > 1 and progress.at - self._recent[1].at > WINDOW_SECONDS:
+        while len(self._recent) > 1 and progress.at - self._recent[1].at >= WINDOW_SECONDS:
             self._recent.popleft()
         self._recent.append(progress)
         return progress

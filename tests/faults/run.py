@@ -146,6 +146,7 @@ class Run:
     async def _recover(self) -> None:
         """Wait until all is as it was before the faults."""
         healed = time.monotonic()
+        self._observer.forget()
         # A sample that was begun before the last fault's end says nothing.
         await wait(asyncio.Event(), 2 * SAMPLE_SECONDS)
         self.outcome.ready_seconds = await self._until(lambda: self._observer.all_ready, healed, READY_SECONDS)

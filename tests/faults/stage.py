@@ -3,10 +3,9 @@
 import json
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from secrets import token_hex
 from typing import Final
 
 import asyncpg
@@ -14,7 +13,7 @@ import httpx2
 
 from tests.faults.walk import ANSWER_SECONDS, BRIEF, CRON, MAX_ATTEMPTS, OK, Walk
 from tests.support.addresses import BrokerVhost, PostgresService, RabbitMQService
-from tests.support.databases import create_database, drop_database
+from tests.support.databases import fresh_database
 from tests.support.system import REPOSITORY, System
 
 MANIFESTS: Final = """
@@ -65,11 +64,10 @@ async def stage(
         environ: of every process, besides the usual.
         finish: changes the SQL function `dtq_finish` before anything starts.
     """
-    database = f"dtq_{token_hex(8)}"
-    await create_database(servers.postgres, database, template=servers.template)
-    broker = _vhost(servers.rabbitmq)
-    dsn = servers.postgres.dsn(database)
-    with ExitStack() as stack:
+    async with AsyncExitStack() as services:
+        dsn = await services.enter_async_context(fresh_database(servers.postgres, template=servers.template))
+        broker = services.enter_context(servers.rabbitmq.fresh_vhost())
+        stack = services.enter_context(ExitStack())
         log = folder / "handler.jsonl"
         log.touch()
         system = System(folder=folder, environ=_environ(dsn, broker, log, environ or {}), handler_log=log, stack=stack)
@@ -84,8 +82,6 @@ async def stage(
         async with httpx2.AsyncClient(timeout=ANSWER_SECONDS, limits=limits) as client:
             yield Walk(folder=folder, system=system, dsn=dsn, broker=broker, sql=connection, api=api, client=client)
         await connection.close()
-    broker.management.delete_vhost(broker.vhost)
-    await drop_database(servers.postgres, database)
 
 
 def manifests(vhost: str) -> str:
@@ -94,27 +90,10 @@ def manifests(vhost: str) -> str:
     return MANIFESTS.replace("VHOST", json.dumps(vhost)) + "".join(types)
 
 
-def _vhost(server: RabbitMQService) -> BrokerVhost:
-    name = f"walk-{token_hex(8)}"
-    server.management.create_vhost(name)
-    return BrokerVhost(
-        host=server.host,
-        port=server.port,
-        user=server.user,
-        password=server.password,
-        vhost=name,
-        management=server.management,
-    )
-
-
 def _environ(dsn: str, broker: BrokerVhost, log: Path, more: Mapping[str, str]) -> dict[str, str]:
-    return dict(os.environ) | {
-        "DB_DSN": dsn,
-        "RMQ_USER": broker.user,
-        "RMQ_PASS": broker.password,
-        "RMQ_HOST": broker.host,
-        "RMQ_PORT": str(broker.port),
-        "RMQ_VHOST": broker.vhost,
+    return {
+        **os.environ,
+        **broker.environ(dsn),
         "QUEUES": "default",
         "WORKER_HANDLERS": "tests.support.fault_handlers",
         "WORKER_CONCURRENCY": "8",

@@ -21,6 +21,7 @@ from hack.stack.rabbitmq import RabbitMQ
 from tests.faults.history import Exit
 from tests.faults.proxy import Proxy
 from tests.faults.schedule import GROUPS, LINKS, PROCESSES
+from tests.support.addresses import vhost_of
 from tests.support.handlers import WALL_VARIABLE
 from tests.support.services import Services
 from tests.support.system import REPOSITORY, Process, System, free_port
@@ -260,13 +261,9 @@ class Lane:
 
 
 def _environ(postgres: Postgres, rabbitmq: RabbitMQ, handler_log: Path) -> dict[str, str]:
-    return dict(os.environ) | {
-        "DB_DSN": postgres.dsn(),
-        "RMQ_USER": "dtq",
-        "RMQ_PASS": rabbitmq.password,
-        "RMQ_HOST": "127.0.0.1",
-        "RMQ_PORT": str(rabbitmq.port),
-        "RMQ_VHOST": VHOST,
+    return {
+        **os.environ,
+        **vhost_of(rabbitmq, VHOST).environ(postgres.dsn()),
         "QUEUES": ",".join(QUEUES),
         "WORKER_HANDLERS": "tests.support.fault_handlers",
         "WORKER_CONCURRENCY": "16",

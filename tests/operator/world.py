@@ -310,12 +310,7 @@ class World:
     def environ(self, **more: str) -> dict[str, str]:
         """The environment of a process of dtq."""
         return {
-            "DB_DSN": self.dsn,
-            "RMQ_USER": self.broker.user,
-            "RMQ_PASS": self.broker.password,
-            "RMQ_HOST": self.broker.host,
-            "RMQ_PORT": str(self.broker.port),
-            "RMQ_VHOST": self.broker.vhost,
+            **self.broker.environ(self.dsn),
             "DTQ_WATCH_NAMESPACES": ",".join([self.namespace, *self.other_namespaces]),
             "DTQ_OPERATOR_HTTP_PORT": "127.0.0.1:0",
             "DTQ_RESYNC_SECONDS": "1s",

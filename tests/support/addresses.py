@@ -1,15 +1,19 @@
-"""Owns what tests know about a shared server: where it is and as whom to speak to it.
+"""Owns what tests know about a shared server: where it is, as whom to speak to it, and what a test has of it.
 
 It must never start or stop one.
 """
 
 import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from hack.stack import ports
 from hack.stack.errors import StackError
 from hack.stack.management import Management
+from hack.stack.rabbitmq import USER, RabbitMQ
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +41,23 @@ class RabbitMQService:
     password: str = field(repr=False)
     management: Management
 
+    @contextmanager
+    def fresh_vhost(self) -> Iterator["BrokerVhost"]:
+        """Make a virtual host, and delete it with all that is in it when the block ends."""
+        name = f"test-{secrets.token_hex(8)}"
+        self.management.create_vhost(name)
+        try:
+            yield BrokerVhost(
+                host=self.host,
+                port=self.port,
+                user=self.user,
+                password=self.password,
+                vhost=name,
+                management=self.management,
+            )
+        finally:
+            self.management.delete_vhost(name)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerVhost:
@@ -53,6 +74,29 @@ class BrokerVhost:
     def url(self) -> str:
         """A connection URL."""
         return f"amqp://{self.user}:{self.password}@{self.host}:{self.port}/{self.vhost}"
+
+    def environ(self, dsn: str, **more: str) -> dict[str, str]:
+        """The environment of a process of dtq that works on this and on a database."""
+        return {
+            "DB_DSN": dsn,
+            "RMQ_USER": self.user,
+            "RMQ_PASS": self.password,
+            "RMQ_HOST": self.host,
+            "RMQ_PORT": str(self.port),
+            "RMQ_VHOST": self.vhost,
+        } | more
+
+
+def vhost_of(server: RabbitMQ, name: str = "/") -> BrokerVhost:
+    """Return where a virtual host of a broker of the test's own is."""
+    return BrokerVhost(
+        host=ports.HOST,
+        port=server.port,
+        user=USER,
+        password=server.password,
+        vhost=name,
+        management=server.management,
+    )
 
 
 def given_postgres() -> PostgresService | None:

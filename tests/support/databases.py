@@ -1,10 +1,16 @@
 """Owns making and dropping the databases of tests. It must never touch one that no test made."""
 
 import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
 
 import asyncpg
 
 from tests.support.addresses import PostgresService
+
+EMPTY: Final = "template0"
 
 
 async def run_sql(dsn: str, *statements: str) -> None:
@@ -18,7 +24,7 @@ async def run_sql(dsn: str, *statements: str) -> None:
             await connection.close()
 
 
-async def create_database(server: PostgresService, name: str, *, template: str = "template0") -> None:
+async def create_database(server: PostgresService, name: str, *, template: str = EMPTY) -> None:
     """Make a database that the tests' role owns."""
     await run_sql(server.admin_dsn, f'CREATE DATABASE "{name}" OWNER "{server.owner}" TEMPLATE "{template}"')
 
@@ -26,3 +32,14 @@ async def create_database(server: PostgresService, name: str, *, template: str =
 async def drop_database(server: PostgresService, name: str) -> None:
     """Drop a database, cutting whoever is still connected."""
     await run_sql(server.admin_dsn, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+
+@asynccontextmanager
+async def fresh_database(server: PostgresService, *, template: str = EMPTY) -> AsyncIterator[str]:
+    """Make a database, give its URL, and drop it when the block ends."""
+    name = f"dtq_{secrets.token_hex(8)}"
+    await create_database(server, name, template=template)
+    try:
+        yield server.dsn(name)
+    finally:
+        await drop_database(server, name)

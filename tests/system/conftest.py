@@ -27,13 +27,9 @@ def system(tmp_path: Path, handler_log: Path, dsn: str, broker_vhost: BrokerVhos
 @contextmanager
 def opened(folder: Path, handler_log: Path, dsn: str, vhost: BrokerVhost) -> Iterator[System]:
     """A system on a database and a virtual host, whose processes end with the block."""
-    environ = dict(os.environ) | {
-        "DB_DSN": dsn,
-        "RMQ_USER": vhost.user,
-        "RMQ_PASS": vhost.password,
-        "RMQ_HOST": vhost.host,
-        "RMQ_PORT": str(vhost.port),
-        "RMQ_VHOST": vhost.vhost,
+    environ = {
+        **os.environ,
+        **vhost.environ(dsn),
         "QUEUES": "high,default",
         "WORKER_HANDLERS": "tests.support.handlers",
         "HANDLER_LOG": str(handler_log),

@@ -12,8 +12,8 @@ import pytest
 from dtq.domain.decisions import CRASHES_MAX
 from dtq.runtime.loops import wait
 from hack.stack.postgres import ADMIN, OWNER, Postgres
-from hack.stack.rabbitmq import USER, RabbitMQ
-from tests.support.addresses import BrokerVhost, PostgresService
+from hack.stack.rabbitmq import RabbitMQ
+from tests.support.addresses import BrokerVhost, PostgresService, vhost_of
 from tests.support.databases import create_database
 from tests.support.system import Process, System, call, eventually
 from tests.system.conftest import declare, opened
@@ -27,15 +27,7 @@ async def test_a_broker_that_is_killed_costs_no_task_and_holds_no_request_up(
     tmp_path: Path, handler_log: Path, dsn: str, own_rabbitmq: Callable[[], Awaitable[RabbitMQ]]
 ) -> None:
     broker = await own_rabbitmq()
-    vhost = BrokerVhost(
-        host="127.0.0.1",
-        port=broker.port,
-        user=USER,
-        password=broker.password,
-        vhost="/",
-        management=broker.management,
-    )
-    with opened(tmp_path, handler_log, dsn, vhost) as system:
+    with opened(tmp_path, handler_log, dsn, vhost_of(broker)) as system:
         declare(system)
         refusing, accepting = system.api(), system.api(ENQUEUE_WHEN_BROKER_DOWN="accept")
         worker = system.worker()

@@ -30,7 +30,7 @@ def test_the_names_are_the_origins() -> None:
     assert dead_letter_queue("ns") == "ns.dlq"
 
 
-def test_a_set_declares_one_retry_queue_per_delay_and_queue() -> None:
+def test_a_set_declares_one_retry_queue_per_delay_and_unbounded_queue() -> None:
     topology = topology_of(spec())
     assert [(one.name, one.kind) for one in topology.exchanges] == [("tasks.direct", "direct"), ("tasks.dlx", "direct")]
     assert sorted(one.name for one in topology.queues) == [
@@ -39,8 +39,6 @@ def test_a_set_declares_one_retry_queue_per_delay_and_queue() -> None:
         "tasks.low",
         "tasks.retry.high.30s",
         "tasks.retry.high.5s",
-        "tasks.retry.low.30s",
-        "tasks.retry.low.5s",
     ]
     assert set(topology.bindings) == {
         Binding(exchange=exchange, queue=queue, routing_key=key)
@@ -62,11 +60,8 @@ def test_a_retry_queue_dead_letters_into_the_main_exchange_after_its_delay() -> 
         "x-message-ttl": 30_000,
         "x-dead-letter-exchange": "tasks.direct",
         "x-dead-letter-routing-key": "high",
-        "x-dead-letter-strategy": "at-least-once",
     }
     assert queues["tasks.low"] == {"x-queue-type": "classic", "x-overflow": "reject-publish", "x-max-length": 9}
-    assert "x-dead-letter-strategy" not in queues["tasks.retry.low.5s"]
-    assert "x-max-length" not in queues["tasks.retry.low.5s"]
     assert "x-dead-letter-exchange" not in queues["tasks.high"]
 
 
@@ -82,6 +77,8 @@ def test_no_two_queues_of_a_set_share_a_name(names: list[str], delays: list[int]
 
 
 def test_only_a_delay_of_the_ladder_has_a_rung() -> None:
-    assert rung(30.0, (5, 30)) == 30
+    assert rung(spec(), "high", 30.0) == 30
+    assert rung(spec(), "low", 30.0) is None, "a bounded queue has no ladder"
+    assert rung(spec(), "gone", 30.0) is None
     for delay in (None, 30.5, 31.0, 0.0, float("inf"), float("nan")):
-        assert rung(delay, (5, 30)) is None
+        assert rung(spec(), "high", delay) is None

@@ -1,6 +1,5 @@
 """Owns the fixtures of the worker suite."""
 
-import secrets
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import pytest
 import pytest_asyncio
 
 from tests.support.addresses import BrokerVhost, PostgresService, RabbitMQService
-from tests.support.databases import create_database, drop_database
+from tests.support.databases import fresh_database
 from tests.worker.world import Running, World, open_world
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -30,23 +29,12 @@ async def world(dsn: str, broker_vhost: BrokerVhost) -> AsyncIterator[World]:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def shared(
-    postgres_server: PostgresService, template_database: str, rabbitmq_server: RabbitMQService
+    postgres_server: PostgresService, rabbitmq_server: RabbitMQService, template_database: str
 ) -> AsyncIterator[tuple[World, Running]]:
     """One world and one worker for the tables: whatever a line does, the next one meets the same worker."""
-    name = f"dtq_{secrets.token_hex(8)}"
-    await create_database(postgres_server, name, template=template_database)
-    rabbitmq_server.management.create_vhost(name)
-    vhost = BrokerVhost(
-        host=rabbitmq_server.host,
-        port=rabbitmq_server.port,
-        user=rabbitmq_server.user,
-        password=rabbitmq_server.password,
-        vhost=name,
-        management=rabbitmq_server.management,
-    )
-    async with open_world(postgres_server.dsn(name), vhost) as world:
-        await world.declare(timeout_seconds=20)
-        async with world.worker() as running:
-            yield world, running
-    rabbitmq_server.management.delete_vhost(name)
-    await drop_database(postgres_server, name)
+    async with fresh_database(postgres_server, template=template_database) as dsn:
+        with rabbitmq_server.fresh_vhost() as vhost:
+            async with open_world(dsn, vhost) as world:
+                await world.declare(timeout_seconds=20)
+                async with world.worker() as running:
+                    yield world, running

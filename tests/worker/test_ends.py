@@ -78,6 +78,20 @@ async def test_a_delay_without_a_rung_waits_in_postgres(world: World) -> None:
         assert (await world.rows.row(id_))["attempts"] == 2
 
 
+async def test_a_retry_of_a_bounded_queue_waits_in_postgres(world: World) -> None:
+    await world.rows.sql.execute("UPDATE queue SET max_length = 100")
+    await world.declare("w.fail", backoff={"strategy": "List", "delaysSeconds": [1]})
+    async with world.worker():
+        (id_,) = await world.enqueue("w.fail", max_attempts=5, times=1)
+
+        async def waits() -> bool:
+            row = await world.rows.row(id_)
+            return (row["status"], row["attempts"], row["needs_publish"]) == ("ENQUEUED", 1, True)
+
+        await eventually(waits, "the row waits for the relay")
+        await eventually(lambda: _relayed(world, id_), "the relay publishes it when it is due")
+
+
 async def test_the_last_attempt_fails_and_its_dead_letter_is_confirmed_and_told(world: World) -> None:
     await world.declare("w.fail", backoff={"strategy": "List", "delaysSeconds": [1]})
     async with world.worker() as running:

@@ -176,12 +176,7 @@ async def _nothing(_: object) -> None:
 def _settings(dsn: str, vhost: BrokerVhost, environ: dict[str, str]) -> Settings:
     return load(
         {
-            "DB_DSN": dsn,
-            "RMQ_USER": vhost.user,
-            "RMQ_PASS": vhost.password,
-            "RMQ_HOST": vhost.host,
-            "RMQ_PORT": str(vhost.port),
-            "RMQ_VHOST": vhost.vhost,
+            **vhost.environ(dsn),
             "QUEUES": "high,default",
             "BACKOFFS": "1s,3600s",
             "WORKER_HANDLERS": MODULE,

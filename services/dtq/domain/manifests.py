@@ -260,7 +260,8 @@ class QueueSpec(_Model):
         default=32, ge=1, le=limits.PREFETCH_MAX, description="Unacknowledged messages per worker, a hint."
     )
     max_length: Annotated[int, Field(ge=1, le=limits.MAX_LENGTH_MAX)] | None = Field(
-        default=None, description="Most messages; a full queue refuses publishes. Immutable."
+        default=None,
+        description="Most messages; a full queue refuses publishes, its retries wait in Postgres. Immutable.",
     )
     scaling: Scaling = Field(default=Scaling(), description="How many workers this queue wants.")
 
@@ -272,7 +273,7 @@ class QueueSpec(_Model):
 
 
 class Retry(_Model):
-    """The retry ladder: delays that wait in the broker; any other delay waits in Postgres."""
+    """The retry ladder: delays that wait in the broker; any other, and those of a bounded queue, wait in Postgres."""
 
     delays_seconds: list[DelaySeconds] = Field(
         default=[5, 30, 120, 600, 3600],
@@ -309,7 +310,7 @@ class QueueSetSpec(_Model):
     queues: list[QueueSpec] = Field(
         min_length=1, max_length=limits.QUEUES_MAX, description="The queues, most urgent first."
     )
-    retry: Retry = Field(default=Retry(), description="The retry ladder.")
+    retry: Retry = Field(default=Retry(), description="The retry ladder of the queues without maxLength.")
     dead_letter: DeadLetter = Field(default=DeadLetter(), description="The dead letter queue.")
     paused: bool = Field(default=False, description="true hands out no task; enqueuing goes on.")
     deletion_policy: Annotated[QueueSetDeletionPolicy, Field(strict=False)] = Field(

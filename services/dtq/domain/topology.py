@@ -74,11 +74,12 @@ def dead_letter_queue(namespace: str) -> str:
     return f"{namespace}.dlq"
 
 
-def rung(delay_seconds: float | None, ladder: tuple[int, ...]) -> int | None:
-    """Return the rung of the retry ladder for a delay, or None when the delay waits in Postgres instead."""
+def rung(spec: QueueSetSpec, queue: str, delay_seconds: float | None) -> int | None:
+    """Return the rung of a queue's retry ladder for a delay, or None when the delay waits in Postgres instead."""
     if delay_seconds is None or not float(delay_seconds).is_integer():
         return None
-    return int(delay_seconds) if int(delay_seconds) in ladder else None
+    step = int(delay_seconds)
+    return step if any(one.name == queue and step in _ladder(spec, one) for one in spec.queues) else None
 
 
 def topology_of(spec: QueueSetSpec) -> Topology:
@@ -86,6 +87,11 @@ def topology_of(spec: QueueSetSpec) -> Topology:
 
     One durable queue per delay and routing key, with the delay as the queue's own TTL: a retry of an hour
     never stands in front of one of five seconds.
+
+    What is due moves without a confirm, and the relay repairs what is lost on the way. RabbitMQ could move it at
+    least once, but then one message that a queue refuses, or that a restart meets, holds up all behind it for the
+    three minutes of its `dead_letter_worker_publisher_confirm_timeout`. A queue of bounded length has no ladder, for
+    it may refuse every day: its retries wait in Postgres, and the relay publishes them with confirms.
     """
     main, dead = main_exchange(spec.namespace), dead_letter_exchange(spec.namespace)
     exchanges = (Exchange(name=main, kind="direct"), Exchange(name=dead, kind="direct"))
@@ -94,10 +100,14 @@ def topology_of(spec: QueueSetSpec) -> Topology:
     for queue in spec.queues:
         name = work_queue(spec.namespace, queue.name)
         queues.append(Queue(name=name, arguments=_work_arguments(queue)))
-        queues.extend(_retry_queue(spec.namespace, queue, delay) for delay in spec.retry.delays_seconds)
+        queues.extend(_retry_queue(spec.namespace, queue, delay) for delay in _ladder(spec, queue))
         bindings.append(Binding(exchange=main, queue=name, routing_key=queue.name))
         bindings.append(Binding(exchange=dead, queue=dlq.name, routing_key=queue.name))
     return Topology(exchanges=exchanges, queues=tuple(queues), bindings=tuple(bindings))
+
+
+def _ladder(spec: QueueSetSpec, queue: QueueSpec) -> list[int]:
+    return spec.retry.delays_seconds if queue.max_length is None else []
 
 
 def _arguments(kind: QueueType) -> dict[str, Any]:
@@ -119,7 +129,4 @@ def _retry_queue(namespace: str, queue: QueueSpec, delay_seconds: int) -> Queue:
         "x-dead-letter-exchange": main_exchange(namespace),
         "x-dead-letter-routing-key": queue.name,
     }
-    if queue.type is QueueType.QUORUM:
-        # Without it the broker moves an expired message without a confirm and may lose it.
-        arguments["x-dead-letter-strategy"] = "at-least-once"
     return Queue(name=retry_queue(namespace, queue.name, delay_seconds), arguments=arguments)

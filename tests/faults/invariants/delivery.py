@@ -5,8 +5,10 @@ from typing import Final
 
 from tests.faults.invariants.index import DRAINED, REAPED, Index, epoch, is_noted
 
-DESTROYS_MESSAGES: Final = frozenset({"broker-queue-deleted", "broker-wiped", "broker-overflow"})
-"""Faults after which a confirmed message may be gone."""
+DESTROYS_MESSAGES: Final = frozenset(
+    {"broker-queue-deleted", "broker-wiped", "broker-overflow", "broker-restart", "broker-kill"}
+)
+"""Faults after which a confirmed message may be gone; an end of the broker takes the retries that move just then."""
 
 
 def nothing_is_forgotten(index: Index) -> Iterator[str | None]:

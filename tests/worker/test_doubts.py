@@ -47,7 +47,7 @@ async def test_an_end_is_recorded_however_long_postgres_is_away(world: World, mo
             await world.rows.sql.execute("LOCK TABLE tasks IN ACCESS EXCLUSIVE MODE")
             await wait(asyncio.Event(), LOCKED_SECONDS)
         row = await world.has(id_, "SUCCEEDED")
-    assert (row["attempts"], row["crashes"]) == (1, 0), "its lease was renewed all the time: nobody else may end it"
+    assert (row["attempts"], row["crashes"]) == (1, 0), "its lease held: nobody else may end it"
 
 
 @pytest.mark.usefixtures("disarmed")

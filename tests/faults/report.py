@@ -22,8 +22,8 @@ WINDOW_SECONDS: Final = 5.0
 """Over how long a throughput is drawn, in seconds."""
 LONG_SECONDS: Final = 600.0
 """A run that lasts longer is drawn by itself, in seconds."""
-SETTLE_SHARE: Final = 0.25
-"""The first part of a soak, in which caches fill: no slope is taken of it."""
+SETTLE_SHARE: Final = 0.5
+"""The first part of a soak, in which caches and arenas fill: no slope is taken of it."""
 CREATED: Final = 201
 DRAWN_MAX: Final = 40
 """How many schedules are drawn one behind the other."""

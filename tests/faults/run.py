@@ -146,7 +146,6 @@ class Run:
     async def _recover(self) -> None:
         """Wait until all is as it was before the faults."""
         healed = time.monotonic()
-        self._observer.forget()
         # A sample that was begun before the last fault's end says nothing.
         await wait(asyncio.Event(), 2 * SAMPLE_SECONDS)
         self.outcome.ready_seconds = await self._until(lambda: self._observer.all_ready, healed, READY_SECONDS)
@@ -159,6 +158,8 @@ class Run:
             down = [name for name, ready in self._observer.ready.items() if not ready]
             self.outcome.problems.append(f"not ready within {READY_SECONDS:g} s after the last fault: {down}")
         if self._baseline is not None:
+            # What had piled up is no throughput: it is measured by what comes from now on, as the checker does it.
+            self._observer.forget()
             wanted = RECOVERED_SHARE * self._baseline
             self.outcome.recovered_seconds = await self._until(
                 lambda: self._observer.per_second >= wanted, healed, RECOVERED_SECONDS
@@ -168,6 +169,9 @@ class Run:
                     f"throughput {self._observer.per_second:.1f} a second, not {wanted:.1f}, "
                     f"{RECOVERED_SECONDS:g} s after the last fault"
                 )
+
+        # The checker takes the same window from samples of its own, each of which is a little later.
+        await wait(asyncio.Event(), 2 * SAMPLE_SECONDS)
 
     async def _come_to_rest(self) -> None:
         """Ask again what is in doubt, and wait until every task is at its end."""

@@ -101,6 +101,15 @@ async def dead_letter(
         return int(noted)
 
 
+async def dead_letters_lost(lane: Lane, queue_set: str) -> int:
+    """Mark every copy that a lost dead letter queue held to be published again; return how many."""
+    count, after, last = 0, None, FIRST_ID
+    while rows := await lane.fetch(query("task_dead_letter_lost"), queue_set, after, last, BATCH):
+        count += len(rows)
+        after, last = rows[-1]["failed_at"], rows[-1]["id"]
+    return count
+
+
 async def lost(lane: Lane, queue_set: str, queue: str, waiting_seconds: float) -> int:
     """Mark confirmed tasks that wait longer than `waiting_seconds` to be published again; return how many.
 

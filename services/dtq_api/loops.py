@@ -190,3 +190,8 @@ class TopologyWatch:
             _log.warning("tasks lost by the broker are published again", queue=queue, tasks=count)
             if count < BATCH:
                 return
+
+    async def recall_dead_letters(self, queue_set: str) -> None:
+        """Have the copy of every failed task published again: the dead letter queue was lost."""
+        if count := await upkeep.dead_letters_lost(self._lane, queue_set):
+            _log.warning("dead letters lost by the broker are published again", queue_set=queue_set, tasks=count)

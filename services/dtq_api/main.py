@@ -60,7 +60,12 @@ class Api:
         metrics, broker_metrics = ApiMetrics(self.registry), BrokerMetrics(self.registry)
         self._loop_metrics = LoopMetrics(self.registry)
         self.catalog = CatalogCache(database)
-        self.keeper = Keeper(queue_sets=self.queue_sets, on_lost=self._on_lost, metrics=broker_metrics)
+        self.keeper = Keeper(
+            queue_sets=self.queue_sets,
+            on_lost=self._on_lost,
+            on_dead_letters_lost=self._on_dead_letters_lost,
+            metrics=broker_metrics,
+        )
         self.publisher = Publisher(
             lambda: settings.rmq_url,
             declare=self.keeper.declare,
@@ -159,6 +164,9 @@ class Api:
     async def _on_lost(self, queue_set: str, queue: str) -> None:
         # What waits on a rung of the retry ladder is due later and may be lost all the same.
         await self.watch.find_lost(queue_set, queue, waiting_seconds=-2.0 * DELAY_SECONDS_MAX)
+
+    async def _on_dead_letters_lost(self, queue_set: str) -> None:
+        await self.watch.recall_dead_letters(queue_set)
 
     async def _drop_spent_dead_letters(self) -> bool:
         """After a redrive, take the copies of what runs again out of the dead letter queues.

@@ -129,7 +129,12 @@ class Worker:
         self.registry = CollectorRegistry()
         self._metrics, broker_metrics = WorkerMetrics(self.registry), BrokerMetrics(self.registry)
         self._metrics.expect(handlers)
-        keeper = Keeper(queue_sets=lambda: self._queue_sets, on_lost=self._on_lost, metrics=broker_metrics)
+        keeper = Keeper(
+            queue_sets=lambda: self._queue_sets,
+            on_lost=self._on_lost,
+            on_dead_letters_lost=self._on_dead_letters_lost,
+            metrics=broker_metrics,
+        )
         self._watch_lane = database.lane("watch")
         self.publisher = Publisher(
             lambda: settings.rmq_url,
@@ -237,6 +242,9 @@ class Worker:
         # What waits on a rung of the retry ladder is due later and may be lost all the same.
         while await upkeep.lost(self._watch_lane, queue_set, queue, -2.0 * DELAY_SECONDS_MAX) == upkeep.BATCH:
             pass
+
+    async def _on_dead_letters_lost(self, queue_set: str) -> None:
+        await upkeep.dead_letters_lost(self._watch_lane, queue_set)
 
     async def _measure_lag(self, stop: asyncio.Event) -> None:
         while not stop.is_set():

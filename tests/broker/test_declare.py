@@ -80,6 +80,23 @@ async def test_the_keeper_tells_which_queues_may_have_lost_messages(world: World
     assert world.lost == [("default", "high"), ("default", "default")]
 
 
+async def test_the_keeper_tells_that_dead_letters_are_lost_until_somebody_has_heard_it(world: World) -> None:
+    async with world.raw() as connection:
+        await world.keeper.declare(connection)
+        world.dead_letters_lost.clear()
+        await (await connection.channel()).queue_delete("tasks.retry.high.1s")
+        await world.keeper.declare(connection)
+        assert world.dead_letters_lost == []
+        await (await connection.channel()).queue_delete("tasks.dlq")
+        world.is_away = True
+        with pytest.raises(Unavailable):
+            await world.keeper.declare(connection)
+        world.is_away = False
+        for _ in range(2):
+            await world.keeper.declare(connection)
+    assert world.dead_letters_lost == ["default"]
+
+
 async def test_two_keepers_at_once_do_no_harm(world: World) -> None:
     async with world.raw() as first, world.raw() as second:
         found = await asyncio.gather(declare(first, world.topology), declare(second, world.topology))

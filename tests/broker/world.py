@@ -17,6 +17,7 @@ from dtq.broker.consumer import Consumer, Delivery, Subscription
 from dtq.broker.keeper import Keeper
 from dtq.broker.link import Link
 from dtq.broker.publisher import Message, Publisher
+from dtq.domain.errors import Unavailable
 from dtq.domain.manifests import QueueSetSpec
 from dtq.domain.topology import Topology, main_exchange, topology_of, work_queue
 from dtq.runtime.loops import wait
@@ -44,11 +45,18 @@ class World:
     management: Management
     spec: QueueSetSpec = field(default_factory=spec_of)
     lost: list[tuple[str, str]] = field(default_factory=list)
+    dead_letters_lost: list[str] = field(default_factory=list)
+    is_away: bool = False
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
 
     def __post_init__(self) -> None:
         self.metrics = BrokerMetrics(self.registry)
-        self.keeper = Keeper(queue_sets=lambda: {"default": self.spec}, on_lost=self._on_lost, metrics=self.metrics)
+        self.keeper = Keeper(
+            queue_sets=lambda: {"default": self.spec},
+            on_lost=self._on_lost,
+            on_dead_letters_lost=self._on_dead_letters_lost,
+            metrics=self.metrics,
+        )
 
     @property
     def topology(self) -> Topology:
@@ -113,7 +121,12 @@ class World:
             await connection.close()
 
     async def _on_lost(self, queue_set: str, queue: str) -> None:
+        if self.is_away:
+            raise Unavailable("there is nobody to tell")
         self.lost.append((queue_set, queue))
+
+    async def _on_dead_letters_lost(self, queue_set: str) -> None:
+        self.dead_letters_lost.append(queue_set)
 
     async def permit(self, *, configure: str) -> None:
         """Change what our user may declare."""

@@ -129,6 +129,21 @@ async def test_a_dead_letter_that_the_broker_refused_stays_due(world: World, lan
     assert (await world.row(id_))["dead_lettered_at"] is None
 
 
+async def test_the_copies_that_a_lost_queue_held_are_due_again(world: World, lane: Lane) -> None:
+    ids = {await world.failed() for _ in range(3)}
+    refused = await world.failed()
+
+    async def publish(due: list[Due]) -> dict[UUID, datetime]:
+        return {one.id: one.updated_at for one in due if one.id != refused}
+
+    assert await upkeep.dead_letter(lane, -1, publish) == len(ids)
+    assert await upkeep.dead_letters_lost(lane, "another") == 0
+    assert await upkeep.dead_letters_lost(lane, "default") == len(ids)
+    assert await upkeep.dead_letters_lost(lane, "default") == 0
+    assert await upkeep.dead_letter(lane, -1, publish) == len(ids)
+    assert (await world.events(min(ids))).count("DLQ") == 2
+
+
 async def test_the_pruner_walks_the_table_and_drops_only_what_is_over(world: World, lane: Lane) -> None:
     ids = sorted(await world.enqueue(upkeep.BATCH + 10))
     worker = await world.worker()

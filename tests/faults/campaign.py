@@ -6,6 +6,7 @@ It must never run a finished schedule again, and never throw the history of a fa
 import asyncio
 import json
 import shutil
+import subprocess
 import time
 import traceback
 from collections import deque
@@ -19,6 +20,7 @@ from tests.faults.run import Outcome, Run
 from tests.faults.schedule import Schedule, smaller
 from tests.faults.world import Lane, World
 from tests.support.services import Services
+from tests.support.system import REPOSITORY
 
 BASELINE_SECONDS: Final = 8.0
 """How long the undisturbed throughput is measured, in seconds."""
@@ -61,6 +63,7 @@ class Campaign:
         self._per_second = per_second
         self._say = say
         self._results = state / "results.jsonl"
+        self._commit = _commit()
         state.mkdir(parents=True, exist_ok=True)
 
     def outcomes(self) -> list[Outcome]:
@@ -107,6 +110,7 @@ class Campaign:
             while left:
                 taken.append(job := left.popleft())
                 outcome = await self._once(world, job.schedule, job.name, job.least_seconds, baseline)
+                outcome.commit = self._commit
                 progress.show(outcome)
                 if outcome.problems:
                     self._say(f"{job.name} FAILED\n{job.schedule}\n" + "\n".join(outcome.problems))
@@ -141,6 +145,12 @@ class Campaign:
             if outcome.problems:
                 smallest, candidates = candidate, smaller(candidate)
         return smallest
+
+
+def _commit() -> str:
+    """Return the commit that runs, with a plus if files were changed since."""
+    command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False).stdout.strip()
 
 
 @dataclass(kw_only=True)

@@ -191,7 +191,8 @@ MATRIX: Final[Mapping[str, tuple[Cells, ...]]] = {
         ),
         _cells(
             "DLYX",
-            "what the broker lost is published again",
+            "what the broker lost is published again, dead letters too",
+            f"{_UPKEEP}the_copies_that_a_lost_queue_held_are_due_again",
             f"{_TRANSITIONS}tasks_that_the_broker_lost_are_published_again",
             f"{_TRANSITIONS}a_lost_retry_keeps_its_due_time",
             "faults:broker-wiped",

@@ -34,4 +34,8 @@ REGRESSIONS: Final = (
         ),
         found="a task whose undoing got no answer was promised with a 201, although the row was gone",
     ),
+    Regression(
+        schedule=Schedule(seed=54, faults=(Fault(kind=Kind.BROKER_WIPED, at_seconds=5.5),)),
+        found="the dead letters that a wiped broker had held were not published again",
+    ),
 )

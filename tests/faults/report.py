@@ -5,7 +5,6 @@ It must never leave a failure out, and never round one away.
 
 import os
 import platform
-import subprocess
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -55,15 +54,16 @@ def write(outcomes: Sequence[Outcome], runs: Path, target: Path) -> None:
 
 
 def _head(outcomes: Sequence[Outcome]) -> str:
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    commits = Counter(outcome.commit for outcome in outcomes)
+    ran = ", ".join(f"{commit} ({count} runs)" for commit, count in commits.items())
     folder = postgres.binaries()
     servers = f"Postgres {folder.parent.name if folder else '?'} and RabbitMQ of Debian, one node each"
     failed = [outcome.name for outcome in outcomes if outcome.problems]
     verdict = f"**{len(failed)} of {len(outcomes)} runs broke a promise.**" if failed else "**Every promise held.**"
     return (
         "# Fault report\n\n"
-        f"Written by `python -m tests.faults report` on {datetime.now(UTC):%Y-%m-%d} at commit "
-        f"{commit.stdout.strip()}: {os.cpu_count()} cores, Python {platform.python_version()}, {servers}; two APIs and "
+        f"Written by `python -m tests.faults report` on {datetime.now(UTC):%Y-%m-%d}, of the code at {ran}: "
+        f"{os.cpu_count()} cores, Python {platform.python_version()}, {servers}; two APIs and "
         "two workers on each system. [guarantees.md](guarantees.md) says what is promised and which test holds it. "
         f"Run it again with `make faults-long`.\n\n{verdict}"
     )

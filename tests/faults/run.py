@@ -53,6 +53,7 @@ class Outcome:
         statuses: answers to the client by HTTP status, "0" for none.
         counts: what the checker counted.
         duplicates: the duplicated handler runs by why they could come to be.
+        commit: of the code that ran.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Outcome:
     statuses: dict[str, int] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     duplicates: dict[str, int] = field(default_factory=dict)
+    commit: str = ""
 
 
 class Run:

@@ -13,13 +13,15 @@ from aiormq.abc import AbstractConnection
 from dtq.broker.declare import Declared, declare
 from dtq.domain.errors import Rejected, Unavailable
 from dtq.domain.manifests import QueueSetSpec
-from dtq.domain.topology import topology_of
+from dtq.domain.topology import dead_letter_queue, topology_of
 from dtq.runtime.metrics import BrokerMetrics
 
 _log = structlog.get_logger(__name__)
 
 OnLost = Callable[[str, str], Awaitable[None]]
 """Called with queue set and queue whose messages are gone."""
+OnDeadLettersLost = Callable[[str], Awaitable[None]]
+"""Called with the queue set whose dead letters are gone."""
 
 
 class Keeper:
@@ -27,14 +29,22 @@ class Keeper:
 
     Args:
         on_lost: what held messages was missing: its tasks must be published again.
+        on_dead_letters_lost: so was what held dead letters.
     """
 
     def __init__(
-        self, *, queue_sets: Callable[[], Mapping[str, QueueSetSpec]], on_lost: OnLost, metrics: BrokerMetrics
+        self,
+        *,
+        queue_sets: Callable[[], Mapping[str, QueueSetSpec]],
+        on_lost: OnLost,
+        on_dead_letters_lost: OnDeadLettersLost,
+        metrics: BrokerMetrics,
     ) -> None:
         self._queue_sets = queue_sets
         self._on_lost = on_lost
+        self._on_dead_letters_lost = on_dead_letters_lost
         self._metrics = metrics
+        self._unrepaired: dict[str, set[str]] = {}
         self._one_at_a_time = asyncio.Lock()
         self.mismatched: dict[str, str] = {}
         """Why, by the name of each exchange or queue that exists with other arguments."""
@@ -53,13 +63,22 @@ class Keeper:
                 except Rejected as error:
                     raise Unavailable(str(error)) from error
                 mismatched |= found.mismatched
-                await self._repaired(name, spec, found)
+                self._note(name, found)
+                await self._repair(name, spec)
             self.mismatched = mismatched
 
-    async def _repaired(self, name: str, spec: QueueSetSpec, found: Declared) -> None:
-        if not found.missing:
+    def _note(self, name: str, found: Declared) -> None:
+        if found.missing:
+            self._metrics.repairs.inc(len(found.missing))
+            _log.warning("topology was missing and is declared", queue_set=name, queues=sorted(found.missing))
+            self._unrepaired.setdefault(name, set()).update(found.missing)
+
+    async def _repair(self, name: str, spec: QueueSetSpec) -> None:
+        """Tell what was lost; where that fails it is told again at the next declaration."""
+        if name not in self._unrepaired:
             return
-        self._metrics.repairs.inc(len(found.missing))
-        _log.warning("topology was missing and is declared", queue_set=name, queues=sorted(found.missing))
         for queue in spec.queues:
             await self._on_lost(name, queue.name)
+        if dead_letter_queue(spec.namespace) in self._unrepaired[name]:
+            await self._on_dead_letters_lost(name)
+        del self._unrepaired[name]

@@ -55,6 +55,27 @@ async def test_links_come_back_by_themselves_and_nothing_confirmed_is_lost(
         assert sorted(bodies(await take(other, 20))) == sorted(f"{n}" for n in range(20))
 
 
+async def test_queues_whose_processes_a_crash_took_are_back_once_they_are_deleted(
+    own_world: World, broker: RabbitMQ
+) -> None:
+    """RabbitMQ (3.10) that crashes within a second of making a queue anew comes back without the queue's process."""
+    publisher, consumer = own_world.publisher(), own_world.consumer("high")
+    async with running(publisher.link, consumer.link):
+        await asyncio.to_thread(broker.management.delete_vhost, own_world.vhost)
+        await asyncio.to_thread(broker.management.create_vhost, own_world.vhost)
+        await eventually(own_world.queues, "the queues are declared again")
+        await cut_and_back(broker, "kill -9")
+        for name in await own_world.queues():
+            await own_world.delete_queue(name)
+
+        async def is_taken() -> bool:
+            return publisher.link.is_up and await publisher.publish([own_world.message("urgent", "high")]) == [None]
+
+        await eventually(is_taken, "the queues are there again", 60.0)
+        await up(consumer.link, 60.0)
+        assert bodies(await take(consumer, 1)) == ["urgent"]
+
+
 async def test_a_connection_closed_by_the_broker_comes_back(world: World) -> None:
     publisher, consumer = world.publisher(), world.consumer()
     async with running(publisher.link, consumer.link):

@@ -4,6 +4,7 @@ It must never lose a process silently: one that ends without being told to is st
 """
 
 import asyncio
+import math
 import os
 import signal
 import time
@@ -84,6 +85,7 @@ class World:
     Attributes:
         crashed: what ended without being told to, or badly, with the end of its log: each is a bug.
         exits: every process that ended during this run.
+        queues_made_at: when queues were last lost on purpose, and had to be made again, by the monotonic clock.
     """
 
     folder: Path
@@ -94,6 +96,7 @@ class World:
     members: dict[str, Member] = field(default_factory=dict)
     crashed: list[str] = field(default_factory=list)
     exits: list[Exit] = field(default_factory=list)
+    queues_made_at: float = -math.inf
     _log_starts: dict[Path, int] = field(default_factory=dict)
     _locks: dict[str, asyncio.Lock] = field(default_factory=dict)
 

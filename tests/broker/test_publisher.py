@@ -113,6 +113,27 @@ async def test_a_full_queue_refuses_and_goes_on_once_there_is_room(world: World,
             await eventually(is_taken, "there is room again")
 
 
+async def test_a_queue_that_nobody_consumes_takes_messages_again_once_its_limit_is_gone(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dtq.broker.publisher.RENEW_SECONDS", 1.0)
+    publisher = world.publisher(timeout_seconds=1.0)
+
+    async def sent() -> str | None:
+        return (await publisher.publish([wakeups.dead_letter("tasks", "default", uuid4(), "a.b")]))[0]
+
+    async def is_refused() -> bool:
+        return await sent() is not None
+
+    async def is_taken() -> bool:
+        return await sent() is None
+
+    async with running(publisher.link):
+        async with world.limited("tasks.dlq", 1):
+            await eventually(is_refused, "the queue is full")
+        await eventually(is_taken, "there is room again", 10.0)
+
+
 async def test_without_a_broker_a_publish_is_refused_at_once(world: World) -> None:
     world.url = "amqp://nobody:nothing@127.0.0.1:1/none"
     publisher = world.publisher()

@@ -175,6 +175,7 @@ MATRIX: Final[Mapping[str, tuple[Cells, ...]]] = {
         _cells(
             "YXZ",
             "refused by the broker: the relay tries again, nothing is dropped",
+            f"{_BROKER}publisher.py::test_a_queue_that_nobody_consumes_takes_messages_again_once_its_limit_is_gone",
             f"{_UPKEEP}a_dead_letter_that_the_broker_refused_stays_due",
             "faults:broker-overflow",
         ),

@@ -38,4 +38,8 @@ REGRESSIONS: Final = (
         schedule=Schedule(seed=54, faults=(Fault(kind=Kind.BROKER_WIPED, at_seconds=5.5),)),
         found="the dead letters that a wiped broker had held were not published again",
     ),
+    Regression(
+        schedule=Schedule(seed=133, faults=(Fault(kind=Kind.BROKER_OVERFLOW, at_seconds=4.8, seconds=4.4),)),
+        found="dead letters were refused for ever on a channel that had been told once that their queue was full",
+    ),
 )

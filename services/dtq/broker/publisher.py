@@ -5,7 +5,10 @@ Owns the one channel with confirms. Must never say that a message is safe before
 
 import asyncio
 import itertools
+import math
+import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,6 +23,9 @@ from dtq.runtime.loops import own_cancellation
 from dtq.runtime.metrics import BrokerMetrics
 
 PERSISTENT: Final = 2
+RENEW_SECONDS: Final = 10.0
+"""How often refusals open a new channel, in seconds: a quorum queue tells a channel that it is full, and tells that it
+has room only when a message is taken out. If it got room otherwise, by a policy, the old channel is refused for ever."""
 
 _log = structlog.get_logger(__name__)
 
@@ -59,6 +65,8 @@ class Publisher:
         self._timeout_seconds = timeout_seconds
         self._numbers = itertools.count(1)
         self._channel: AbstractChannel | None = None
+        self._spent: AbstractChannel | None = None
+        self._renewed_at = -math.inf
         self._opening = asyncio.Lock()
         self.link = Link(url, purpose="publish", setup=self._setup, metrics=metrics)
 
@@ -84,6 +92,8 @@ class Publisher:
             retried = await self._publish_window([messages[at] for at in again])
             for at, result in zip(again, retried, strict=True):
                 results[at] = result
+        if _REFUSED in results:
+            await self._renew()
         return results
 
     async def _publish_window(self, messages: Sequence[Message]) -> list[str | None]:
@@ -116,7 +126,7 @@ class Publisher:
         except aiormq.exceptions.PublishError:
             result, label = _RETURNED, "returned"
         except aiormq.exceptions.DeliveryError:
-            result, label = "refused by the broker: the queue is full", "refused"
+            result, label = _REFUSED, "refused"
         except TimeoutError:
             result, label = f"no confirm within {self._timeout_seconds:g} s", "timeout"
             # The connection may be dead without our being told: a new one shows, long before its heartbeat would.
@@ -138,6 +148,18 @@ class Publisher:
                 with own_cancellation():
                     self._channel = await connection.channel(timeout=self._timeout_seconds)
             return self._channel
+
+    async def _renew(self) -> None:
+        """Have the next window open a channel, and close the one that was replaced by the last: nobody uses it now."""
+        if time.monotonic() - self._renewed_at < max(RENEW_SECONDS, self._timeout_seconds):
+            return
+        self._renewed_at = time.monotonic()
+        spent, self._spent, self._channel = self._spent, self._channel, None
+        if spent is not None and not spent.is_closed:
+            with suppress(*BROKER_ERRORS):
+                async with asyncio.timeout(self._timeout_seconds):
+                    with own_cancellation():
+                        await spent.close()
 
     async def declare(self) -> None:
         """Make sure of the topology now.
@@ -169,5 +191,6 @@ class Publisher:
         self._channel = await connection.channel()
 
 
+_REFUSED: Final = "refused by the broker: the queue is full"
 _RETURNED: Final = "returned: no queue is bound for it"
 _NO_EXCHANGE: Final = "the exchange is missing"

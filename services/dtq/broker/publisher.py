@@ -25,7 +25,7 @@ from dtq.runtime.metrics import BrokerMetrics
 PERSISTENT: Final = 2
 RENEW_SECONDS: Final = 10.0
 """How often refusals open a new channel, in seconds: a quorum queue tells a channel that it is full, and tells that it
-has room only when a message is taken out. If it got room otherwise, by a policy, the old channel is refused for ever."""
+has room only when a message is taken out. If it got room by a policy, the old channel would be refused for ever."""
 
 _log = structlog.get_logger(__name__)
 

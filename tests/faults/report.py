@@ -15,6 +15,7 @@ from hack.stack import postgres
 from tests.faults.history import Call, History, Sample, load
 from tests.faults.observer import SYSTEM
 from tests.faults.plot import Line, Mark, draw, rates, slope
+from tests.faults.regressions import REGRESSIONS
 from tests.faults.run import Outcome
 
 WINDOW_SECONDS: Final = 5.0
@@ -49,7 +50,7 @@ def write(outcomes: Sequence[Outcome], runs: Path, target: Path) -> None:
         drawn = short[:DRAWN_MAX]
         picture.write_text(_throughput(f"{len(drawn)} schedules in a row", [load(runs / one.name) for one in drawn]))
         parts.append(f"## Schedules\n\n![throughput]({pictures.name}/{picture.name})\n\n{_kinds(short)}")
-    parts.append(_failures(outcomes))
+    parts += [_failures(outcomes), _found()]
     target.write_text("\n\n".join(part for part in parts if part) + "\n")
 
 
@@ -140,6 +141,15 @@ def _failures(outcomes: Sequence[Outcome]) -> str:
     return "## Broken promises\n\n" + "\n\n".join(
         f"### {outcome.name}\n\n```\n" + "\n".join([*outcome.faults, "", *outcome.problems]) + "\n```"
         for outcome in failed
+    )
+
+
+def _found() -> str:
+    """Tell what earlier runs broke: it was mended, and is tried again by every run."""
+    rows = [("<br>".join(str(fault) for fault in one.schedule.faults), one.found) for one in REGRESSIONS]
+    return (
+        "## What earlier runs found\n\nEach was mended, and its schedule is the first that every run tries.\n\n"
+        + _table(("Schedule", "Found"), rows)
     )
 
 

@@ -16,6 +16,8 @@ TOP: Final = 34
 RIGHT: Final = 12
 COLOURS: Final = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#8c564b", "#e377c2")
 TICKS: Final = 6
+PEAK_FACTOR: Final = 3.0
+"""A peak is cut off if it is higher than this many times what 80 % of the values stay below."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,18 +45,22 @@ def draw(title: str, lines: Sequence[Line], marks: Sequence[Mark] = (), *, unit:
     """Return an SVG picture of lines over time."""
     points = [point for line in lines for point in line.points]
     seconds = max([1.0, *(at for at, _ in points), *(mark.until for mark in marks)])
-    most = max([1.0, *(value for _, value in points)]) * 1.05
+    values = sorted([1.0, *(value for _, value in points)])
+    usual = values[int((len(values) - 1) * 0.8)]
+    cut = values[-1] > PEAK_FACTOR * usual
+    most = 2 * usual if cut else values[-1] * 1.05
+    heading = f"{title}, {unit}" + (f"; peaks are cut off, the highest is {values[-1]:.0f}" if cut else "")
 
     def x(at: float) -> float:
         return round(LEFT + at / seconds * (WIDTH - LEFT - RIGHT), 1)
 
     def y(value: float) -> float:
-        return round(HEIGHT - BOTTOM - value / most * (HEIGHT - BOTTOM - TOP), 1)
+        return round(HEIGHT - BOTTOM - min(value, most) / most * (HEIGHT - BOTTOM - TOP), 1)
 
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif">',
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/><g font-size="12">',
-        f'<text x="{LEFT}" y="18" font-weight="bold">{escape(title)}</text>',
+        f'<text x="{LEFT}" y="18" font-weight="bold">{escape(heading)}</text>',
     ]
     for mark in marks:
         width = max(1.5, x(mark.until) - x(mark.since))
@@ -64,7 +70,8 @@ def draw(title: str, lines: Sequence[Line], marks: Sequence[Mark] = (), *, unit:
         )
     for tick in range(TICKS + 1):
         at, value = seconds * tick / TICKS, most * tick / TICKS
-        parts.append(f'<text x="{x(at)}" y="{HEIGHT - 14}" text-anchor="middle" fill="#555">{_time(at)}</text>')
+        anchor = "end" if tick == TICKS else "middle"
+        parts.append(f'<text x="{x(at)}" y="{HEIGHT - 14}" text-anchor="{anchor}" fill="#555">{_time(at)}</text>')
         parts.append(f'<text x="{LEFT - 6}" y="{y(value) + 4}" text-anchor="end" fill="#555">{value:.0f}</text>')
         parts.append(f'<path d="M{LEFT} {y(value)}H{WIDTH - RIGHT}" stroke="#ddd"/>')
     for number, line in enumerate(lines):
@@ -75,7 +82,7 @@ def draw(title: str, lines: Sequence[Line], marks: Sequence[Mark] = (), *, unit:
             f'<text x="{WIDTH - RIGHT - 150 * (len(lines) - 1 - number)}" y="18" text-anchor="end" fill="{colour}">'
             f"{escape(line.name)}</text>"
         )
-    parts.append(f'<text x="4" y="{TOP - 4}" fill="#555">{escape(unit)}</text></g></svg>')
+    parts.append("</g></svg>")
     return "\n".join(parts) + "\n"
 
 

@@ -13,6 +13,12 @@ def test_a_picture_is_well_formed_whatever_its_names() -> None:
     assert "a < b & c" in {element.text for element in root.iter() if element.text}
 
 
+def test_a_lone_peak_is_cut_off_and_told() -> None:
+    points = [(float(at), 10.0) for at in range(100)]
+    assert "peaks" not in draw("load", [Line(name="a", points=points)], unit="tasks a second")
+    assert "the highest is 200" in draw("load", [Line(name="a", points=[*points, (101, 200)])], unit="tasks a second")
+
+
 def test_the_rate_of_a_steady_counter_is_its_pace() -> None:
     counted = [(at / 2, at * 10.0) for at in range(40)]
     found = rates(counted, 3.0)

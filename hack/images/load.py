@@ -28,13 +28,14 @@ def load(recipe: Recipe, cache: Path, state: State) -> None:
         raise ClusterError(f"no cluster in {state.folder}", next_step="make cluster-up")
     archive = builder.build(recipe, cache)
     noted = state.folder / "images" / recipe.name
-    what = f"{archive}\n{chart_name(recipe)}\n"
+    further = chart_name(recipe)
+    what = f"{archive}\n{further}\n"
     if noted.exists() and noted.read_text() == what:
         return
     with step(f"load {recipe.reference}"):
         provider = providers.by_name(name)
         provider.load(state, archive)
-        provider.tag(state, recipe.reference, chart_name(recipe))
+        provider.tag(state, recipe.reference, further)
     noted.parent.mkdir(exist_ok=True)
     noted.write_text(what)
 

@@ -5,8 +5,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -14,10 +12,9 @@ from hack.cluster.state import State, default_state
 from hack.images.recipes import recipes
 from tests.e2e.kube import Kube
 from tests.e2e.recorder import recording
-from tests.e2e.release import Release
-from tests.e2e.world import Step, World
+from tests.e2e.release import ROOT, Release
+from tests.e2e.world import Step, World, measured
 
-ROOT = Path(__file__).resolve().parents[2]
 LOGS = ROOT / ".e2e"
 # Cold, it builds Kubernetes.
 UP_SECONDS = 1800
@@ -35,14 +32,6 @@ def cluster(*arguments: str, seconds: float) -> None:
 def steps() -> list[Step]:
     """How long each step took."""
     return []
-
-
-@contextmanager
-def measured(steps: list[Step], name: str) -> Iterator[None]:
-    """Measure a step."""
-    begun = time.monotonic()
-    yield
-    steps.append(Step(name=name, seconds=time.monotonic() - begun))
 
 
 @pytest.fixture(scope="session")

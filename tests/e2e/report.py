@@ -4,14 +4,12 @@ It must never hold a number that was not measured in the very run that it report
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from hack.cluster import versions
-from tests.e2e.release import BURST_MAX
+from tests.e2e.release import BURST_MAX, ROOT
 from tests.e2e.watching import Replicas
 from tests.e2e.world import World
 
-ROOT = Path(__file__).resolve().parents[2]
 REPORT = ROOT / "docs" / "e2e-report.md"
 PLOT = ROOT / "docs" / "e2e-replicas.svg"
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 720, 260, 44, 34, 24

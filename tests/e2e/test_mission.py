@@ -6,19 +6,19 @@ What it sees is written to `docs/e2e-report.md` by the last step; what the pods 
 import json
 from collections.abc import Iterator
 from http import HTTPStatus
-from pathlib import Path
 
 import pytest
 
 from hack.cluster.report import ClusterError
 from tests.e2e import report, watching
 from tests.e2e.kube import Kube, Object
-from tests.e2e.release import BURST, BURST_MAX, CLIENT, FAILING, NAME, NAMESPACE, STEADY, queue_set, task_type
+from tests.e2e.release import BURST, BURST_MAX, CLIENT, FAILING, NAME, NAMESPACE, ROOT, STEADY, queue_set, task_type
 from tests.e2e.world import World
 
-ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.timeout(1200)
 
+PARTS = ("api", "operator", "worker-default")
+"""What is always there: each has pods, and a Deployment."""
 READY_SECONDS = 180
 DONE_SECONDS = 240.0
 ZERO_SECONDS = 180.0
@@ -49,9 +49,14 @@ def restarts(kube: Kube) -> dict[str, int]:
     }
 
 
-def rolled_out(kube: Kube, deployment: str) -> None:
-    """Wait until a Deployment is as it should be."""
-    name = f"deployment/{NAME}-{deployment}"
+def names(kube: Kube) -> set[str]:
+    """The names of the running pods that are always there."""
+    return {pod["metadata"]["name"] for part in PARTS for pod in pods(kube, part)}
+
+
+def rolled_out(kube: Kube, part: str, kind: str = "deployment") -> None:
+    """Wait until a Deployment, or another workload, is as it should be."""
+    name = f"{kind}/{NAME}-{part}"
     kube.run("rollout", "status", name, "-n", NAMESPACE, f"--timeout={READY_SECONDS}s", timeout_seconds=READY_SECONDS)
 
 
@@ -71,7 +76,7 @@ def test_task_types_and_queue_sets_become_ready(world: World) -> None:
         )
         world.kube.wait(NAMESPACE, "condition=Ready", "tt,qs", "--all")
     with world.step("after that, until every pod is ready"):
-        for part in ("api", "operator", "worker-default", "worker-burst"):
+        for part in (*PARTS, "worker-burst"):
             rolled_out(world.kube, part)
     assert set(restarts(world.kube).values()) == {0}
 
@@ -131,9 +136,7 @@ def test_keda_scales_a_pool_from_zero_to_its_most_and_back_and_nothing_is_lost(w
 
 def test_prometheus_scrapes_every_process_through_the_charts_monitors(world: World) -> None:
     def scraped() -> bool:
-        wanted = {
-            pod["metadata"]["name"] for part in ("api", "operator", "worker-default") for pod in pods(world.kube, part)
-        }
+        wanted = names(world.kube)
         up = {series["metric"]["pod"] for series in world.kube.query(f'up{{namespace="{NAMESPACE}"}} == 1')}
         return bool(wanted) and wanted <= up
 
@@ -168,24 +171,19 @@ def test_a_queue_that_is_deleted_by_hand_comes_back(world: World) -> None:
 
 def test_an_upgrade_under_load_loses_nothing(world: World) -> None:
     with world.step("helm upgrade under load: every pod is replaced"), world.under_load(), world.fault("upgrade"):
-        before = {
-            pod["metadata"]["name"] for part in ("api", "operator", "worker-default") for pod in pods(world.kube, part)
-        }
+        before = names(world.kube)
         world.release.upgrade(logLevel="debug")
-    after = {
-        pod["metadata"]["name"] for part in ("api", "operator", "worker-default") for pod in pods(world.kube, part)
-    }
-    assert before.isdisjoint(after)
+    assert before.isdisjoint(names(world.kube))
 
 
 def test_a_rollback_under_load_loses_nothing(world: World) -> None:
     with world.step("helm rollback under load"), world.under_load(), world.fault("rollback"):
         world.release.helm("rollback", NAME, "--wait", "--timeout", "6m")
-    for part in ("api", "operator", "worker-default"):
+    for part in PARTS:
         rolled_out(world.kube, part)
 
 
-@pytest.mark.parametrize("component", ["api", "worker-default", "operator"])
+@pytest.mark.parametrize("component", PARTS)
 def test_a_pod_that_is_killed_under_load_loses_nothing(world: World, component: str) -> None:
     what = f"a pod of {component} is killed under load, until all is ready"
     with world.step(what), world.under_load(), world.fault(f"{component}-killed"):
@@ -197,11 +195,8 @@ def test_a_broker_that_loses_its_pod_and_all_its_messages_under_load_loses_no_ta
     what = "the broker's pod and its data are gone under load, until all is ready"
     with world.step(what), world.under_load(), world.fault("broker-wiped"):
         kill(world.kube, "demo-rabbitmq")
-        world.kube.run(
-            "rollout", "status", f"statefulset/{NAME}-demo-rabbitmq", "-n", NAMESPACE, f"--timeout={READY_SECONDS}s",
-            timeout_seconds=READY_SECONDS,
-        )  # fmt: skip
-        for part in ("api", "operator", "worker-default"):
+        rolled_out(world.kube, "demo-rabbitmq", "statefulset")
+        for part in PARTS:
             rolled_out(world.kube, part)
 
 

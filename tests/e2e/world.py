@@ -5,7 +5,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
@@ -38,6 +38,14 @@ class Step:
     seconds: float
 
 
+@contextmanager
+def measured(steps: list[Step], name: str) -> Iterator[None]:
+    """Measure a step; one that fails is none."""
+    begun = time.monotonic()
+    yield
+    steps.append(Step(name=name, seconds=time.monotonic() - begun))
+
+
 @dataclass(slots=True, kw_only=True)
 class World:
     """One run of the mission."""
@@ -55,12 +63,9 @@ class World:
     verdict: Verdict | None = None
     failing: int = 0
 
-    @contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        """Measure a step for the report; one that fails is none."""
-        begun = time.monotonic()
-        yield
-        self.steps.append(Step(name=name, seconds=time.monotonic() - begun))
+    def step(self, name: str) -> AbstractContextManager[None]:
+        """Measure a step for the report."""
+        return measured(self.steps, name)
 
     def finished(self, what: str, *, seconds: float) -> None:
         """Wait until all that was ordered was accepted, and has succeeded."""

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -17,11 +16,9 @@ LOCKED_SECONDS = 8.0
 
 
 @pytest.fixture
-def disarmed() -> Iterator[None]:
+def disarmed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Failpoints that a test arms are off again after it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(failpoints, "hit", failpoints.hit)
-        yield
+    monkeypatch.setattr(failpoints, "hit", failpoints.hit)
 
 
 @pytest.mark.usefixtures("disarmed")

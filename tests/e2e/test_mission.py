@@ -200,10 +200,13 @@ def test_a_broker_that_loses_its_pod_and_all_its_messages_under_load_loses_no_ta
             rolled_out(world.kube, part)
 
 
-def test_credentials_rotate_without_a_restart(world: World) -> None:
+@pytest.mark.parametrize("backend", ["database", "broker"])
+def test_credentials_rotate_without_a_restart(world: World, backend: str) -> None:
+    rotate = {"database": world.rotate_database_password, "broker": world.rotate_broker_password}[backend]
     before = restarts(world.kube)
-    with world.step("the database's password is changed under load"), world.under_load(), world.fault("rotation"):
-        world.rotate_database_password()
+    what = f"the {backend}'s password is changed under load"
+    with world.step(what), world.under_load(), world.fault(f"{backend}-rotated"):
+        rotate()
         world.kube.until(
             "the API is ready",
             lambda: world.ask_api("/readyz") == HTTPStatus.OK,

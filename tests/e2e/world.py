@@ -22,7 +22,9 @@ from tests.faults.invariants.index import Limits
 LOAD_EVERY_SECONDS = 0.25
 LOAD_TASK_SECONDS = 0.5
 ASK_SECONDS = 30
+CONTROL_SECONDS = 90
 DEAD_LETTERS_MAX = 100
+ROTATED = "rotated-by-e2e"
 LIMITS = Limits(
     # A burst waits for pods to start, and there are more tasks than slots.
     waiting_seconds=150.0,
@@ -133,22 +135,33 @@ class World:
 
     def queues(self) -> dict[str, int]:
         """The broker's queues, and how many messages each has."""
-        broker = ("exec", "-n", NAMESPACE, f"{NAME}-demo-rabbitmq-0", "--", "rabbitmqctl", "-q")
-        said = self.kube.run(*broker, "list_queues", "name", "messages", "--no-table-headers", timeout_seconds=90)
+        said = self._control("list_queues", "name", "messages", "--no-table-headers")
         return {name: int(count) for name, count in (line.split("\t") for line in said.splitlines() if line)}
 
     def rotate_database_password(self) -> None:
         """Give the database user another password, first in its Secret, then in Postgres; every session ends."""
-        name = f"{NAME}-demo-postgres"
-        old = self.release.secret(name)
-        dsn = old["dsn"].replace(old["password"], "rotated-by-e2e")
-        patch = {"stringData": {"dsn": dsn, "password": "rotated-by-e2e"}}
-        self.kube.run("patch", "secret", name, "-n", NAMESPACE, "--type=merge", "-p", json.dumps(patch))
+        old = self.release.secret(f"{NAME}-demo-postgres")
+        self._patch_secret("demo-postgres", dsn=old["dsn"].replace(old["password"], ROTATED), password=ROTATED)
         self.release.psql(
             old["dsn"],
-            "ALTER ROLE dtq PASSWORD 'rotated-by-e2e'",
+            f"ALTER ROLE dtq PASSWORD '{ROTATED}'",
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND usename = 'dtq'",
         )
+
+    def rotate_broker_password(self) -> None:
+        """Give the broker's user another password, first in its Secret, then in RabbitMQ; every connection ends."""
+        self._patch_secret("demo-rabbitmq", password=ROTATED)
+        user = self.release.secret(f"{NAME}-demo-rabbitmq")["username"]
+        self._control("change_password", user, ROTATED)
+        self._control("close_all_connections", "rotated")
+
+    def _patch_secret(self, part: str, **values: str) -> None:
+        patch = json.dumps({"stringData": values})
+        self.kube.run("patch", "secret", f"{NAME}-{part}", "-n", NAMESPACE, "--type=merge", "-p", patch)
+
+    def _control(self, *command: str) -> str:
+        broker = ("exec", "-n", NAMESPACE, f"{NAME}-demo-rabbitmq-0", "--", "rabbitmqctl", "-q")
+        return self.kube.run(*broker, *command, timeout_seconds=CONTROL_SECONDS)
 
     def order_failing(self) -> None:
         """Order a task whose every attempt fails."""

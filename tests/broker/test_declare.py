@@ -5,10 +5,12 @@ import time
 from uuid import UUID, uuid4
 
 import pytest
+from aiormq.channel import Channel
+from aiormq.exceptions import AMQPError
 
 from dtq.broker import wakeups
 from dtq.broker.admin import Admin, connected
-from dtq.broker.declare import SETTLE_SECONDS, declare
+from dtq.broker.declare import SETTLE_SECONDS, Channels, declare, message_count
 from dtq.broker.inspect import drop_spent, ready_counts
 from dtq.domain.errors import Rejected, Unavailable
 from dtq.domain.topology import topology_of
@@ -35,6 +37,26 @@ async def test_a_queue_that_was_lost_is_declared_after_a_pause(world: World) -> 
         started_at = time.monotonic()
         assert (await declare(connection, world.topology)).missing == {"tasks.default"}
         assert time.monotonic() - started_at > SETTLE_SECONDS, "its consumers must hear of it first"
+
+
+async def test_a_queue_that_is_deleted_during_a_declaration_is_not_made_anew_unnoticed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world.raw() as connection, world.raw() as other:
+        await declare(connection, world.topology)
+        channel = await other.channel()
+
+        async def count_then_delete(channels: Channels, queue: str) -> int | None:
+            count = await message_count(channels, queue)
+            if queue == world.topology.queues[-1].name:
+                await channel.queue_delete("tasks.high")
+            return count
+
+        with monkeypatch.context() as patched:
+            patched.setattr("dtq.broker.declare.message_count", count_then_delete)
+            with pytest.raises(AMQPError):
+                await declare(connection, world.topology)
+        assert (await declare(connection, world.topology)).missing == {"tasks.high"}
 
 
 async def test_a_queue_with_other_arguments_is_reported_and_left_alone_with_what_it_holds(world: World) -> None:
@@ -95,6 +117,28 @@ async def test_the_keeper_tells_that_dead_letters_are_lost_until_somebody_has_he
         for _ in range(2):
             await world.keeper.declare(connection)
     assert world.dead_letters_lost == ["default"]
+
+
+async def test_what_was_lost_is_told_even_if_the_declaration_that_mends_it_fails(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world.raw() as connection:
+        await world.keeper.declare(connection)
+        world.lost.clear()
+        await (await connection.channel()).queue_delete("tasks.default")
+
+        async def break_off(*_: object, **__: object) -> None:
+            await connection.close()
+            raise ConnectionResetError
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Channel, "queue_bind", break_off)
+            with pytest.raises(ConnectionResetError):
+                await world.keeper.declare(connection)
+    assert world.lost == []
+    async with world.raw() as connection:
+        await world.keeper.declare(connection)
+    assert world.lost == [("default", "high"), ("default", "default")]
 
 
 async def test_two_keepers_at_once_do_no_harm(world: World) -> None:

@@ -4,6 +4,7 @@ Owns every declaration. Must never delete or re-create a queue: arguments are id
 """
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -12,7 +13,7 @@ import structlog
 from aiormq.abc import AbstractChannel, AbstractConnection
 
 from dtq.domain.errors import Rejected
-from dtq.domain.topology import Topology
+from dtq.domain.topology import Queue, Topology
 
 SETTLE_SECONDS: Final = 0.5
 """Pause before a queue that was lost is declared again, in seconds: ten times what RabbitMQ needs to cancel the
@@ -53,36 +54,41 @@ class Channels:
             await self._channel.close()
 
 
-async def declare(connection: AbstractConnection, topology: Topology) -> Declared:
+async def declare(connection: AbstractConnection, topology: Topology, found: Declared | None = None) -> Declared:
     """Make the broker hold `topology`; what exists already stays as it is.
 
-    Without the right to declare, a topology that is all there is taken as it is.
+    A queue that is deleted meanwhile is not made anew unnoticed: this declaration fails, or the next one finds it
+    missing. Without the right to declare, a topology that is all there is taken as it is.
+
+    Args:
+        connection: an open one.
+        topology: what is wanted.
+        found: is filled on the way, for a caller who must hear of a loss even when the declaration fails later.
 
     Raises:
         Rejected: something is missing, and the broker refuses us the right to declare.
+        AMQPError: the broker does not answer, or what was there a moment ago is not.
     """
-    found = Declared()
+    found = Declared() if found is None else found
     channels = Channels(connection)
+    missing: list[Queue] = []
     was_declared = False
     try:
         was_declared = all([await exchange_exists(channels, exchange.name) for exchange in topology.exchanges])
-        found.missing = {queue.name for queue in topology.queues if not await exists(channels, queue.name)}
-        if found.missing and was_declared:
+        missing = [queue for queue in topology.queues if not await _is_there(channels, queue, found)]
+        if missing and was_declared:
             await asyncio.sleep(SETTLE_SECONDS)
         for exchange in topology.exchanges:
             try:
                 await (await channels.get()).exchange_declare(exchange.name, exchange_type=exchange.kind, durable=True)
             except aiormq.exceptions.ChannelPreconditionFailed as error:
                 found.mismatched[exchange.name] = str(error)
-        for queue in topology.queues:
-            try:
-                await (await channels.get()).queue_declare(queue.name, durable=True, arguments=dict(queue.arguments))
-            except aiormq.exceptions.ChannelPreconditionFailed as error:
-                found.mismatched[queue.name] = str(error)
+        for queue in missing:
+            await _make(channels, queue, found)
         for binding in topology.bindings:
             await (await channels.get()).queue_bind(binding.queue, binding.exchange, routing_key=binding.routing_key)
     except aiormq.exceptions.ChannelAccessRefused as error:
-        if found.missing or not was_declared:
+        if missing or not was_declared:
             raise Rejected("AccessRefused", f"RabbitMQ refuses to declare: {error}; grant configure on it") from error
     finally:
         await channels.close()
@@ -100,9 +106,29 @@ async def exchange_exists(channels: Channels, exchange: str) -> bool:
     return True
 
 
-async def exists(channels: Channels, queue: str) -> bool:
-    """Return whether a queue is there."""
-    return await message_count(channels, queue) is not None
+async def _is_there(channels: Channels, queue: Queue, found: Declared) -> bool:
+    """Return whether a queue is there. If so, its arguments are compared at once: later it might be made anew."""
+    if await message_count(channels, queue.name) is None:
+        return False
+    with suppress(aiormq.exceptions.ChannelAccessRefused):
+        await _declare_queue(channels, queue, found)
+    return True
+
+
+async def _make(channels: Channels, queue: Queue, found: Declared) -> None:
+    found.missing.add(queue.name)
+    try:
+        await _declare_queue(channels, queue, found)
+    except aiormq.exceptions.ChannelAccessRefused:
+        found.missing.discard(queue.name)  # it is missing still, and is found again
+        raise
+
+
+async def _declare_queue(channels: Channels, queue: Queue, found: Declared) -> None:
+    try:
+        await (await channels.get()).queue_declare(queue.name, durable=True, arguments=dict(queue.arguments))
+    except aiormq.exceptions.ChannelPreconditionFailed as error:
+        found.mismatched[queue.name] = str(error)
 
 
 async def message_count(channels: Channels, queue: str) -> int | None:

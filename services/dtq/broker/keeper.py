@@ -58,12 +58,14 @@ class Keeper:
         async with self._one_at_a_time:
             mismatched: dict[str, str] = {}
             for name, spec in self._queue_sets().items():
+                found = Declared()
                 try:
-                    found = await declare(connection, topology_of(spec))
+                    await declare(connection, topology_of(spec), found)
                 except Rejected as error:
                     raise Unavailable(str(error)) from error
+                finally:
+                    self._note(name, found)
                 mismatched |= found.mismatched
-                self._note(name, found)
                 await self._repair(name, spec)
             self.mismatched = mismatched
 

@@ -14,7 +14,8 @@ from dtq.broker.declare import SETTLE_SECONDS, Channels, declare, message_count
 from dtq.broker.inspect import drop_spent, ready_counts
 from dtq.domain.errors import Rejected, Unavailable
 from dtq.domain.topology import topology_of
-from tests.broker.world import World, bodies, eventually, running, spec_of, take
+from hack.stack.rabbitmq import RabbitMQ
+from tests.broker.world import World, bodies, control, eventually, running, spec_of, take
 
 
 async def test_a_topology_is_declared_whole_and_a_second_time_nothing_is_missing(world: World) -> None:
@@ -181,6 +182,29 @@ async def test_the_administrator_counts_unbinds_and_deletes(world: World) -> Non
         await admin.delete(world.topology)
         await admin.delete(world.topology)
     assert await world.queues() == {}
+
+
+async def test_a_queue_whose_leader_is_busy_is_not_taken_for_empty(own_world: World, broker: RabbitMQ) -> None:
+    suspend = f"P = whereis('{own_world.vhost}_tasks.default'), sys:suspend(P), timer:sleep(2000), sys:resume(P)."
+    async with connected(own_world.url) as admin:
+        await admin.declare(own_world.topology)
+        publisher = own_world.publisher()
+        async with running(publisher.link):
+            assert await publisher.publish([own_world.message()]) == [None]
+
+        async def is_said_to_be_empty() -> bool:
+            return await admin.counts(["tasks.default"]) == {"tasks.default": 0}
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(control(broker, "eval", suspend))
+            await eventually(is_said_to_be_empty, "RabbitMQ says 0 while the leader is busy")
+            held = await admin.holding(own_world.topology)
+        assert {name for name, count in held.items() if count} == {"tasks.default"}
+
+        async def is_given_back() -> bool:
+            return await admin.counts(["tasks.default"]) == {"tasks.default": 1}
+
+        await eventually(is_given_back, "the message is back in its place")
 
 
 @pytest.mark.parametrize("url", ["amqp://u:p@127.0.0.1:1/x", "{}-none"], ids=["nobody listens", "no such vhost"])

@@ -31,6 +31,27 @@ class Admin:
         """
         return await self.counts([queue.name for queue in topology.queues])
 
+    async def holding(self, topology: Topology) -> dict[str, int]:
+        """Return how many messages each queue that is there has, one at least where it has any.
+
+        Of a quorum queue whose leader is busy for 250 ms RabbitMQ says 0 (`rabbit_quorum_queue:stat`, 3.10), so a
+        0 is made sure of: by a message that is taken and given back.
+
+        Raises:
+            Unavailable: the broker does not answer.
+        """
+        with _translated():
+            found = {name: count for name, count in (await self.ready(topology)).items() if count is not None}
+            channels = Channels(self._connection)
+            for name in [name for name, count in found.items() if not count]:
+                channel = await channels.get()
+                tag = (await channel.basic_get(name)).delivery_tag
+                if tag is not None:
+                    await channel.basic_reject(tag, requeue=True)
+                    found[name] = 1
+            await channels.close()
+            return found
+
     async def counts(self, queues: Sequence[str]) -> dict[str, int | None]:
         """Return how many messages each of these queues has; None where one is missing.
 

@@ -4,6 +4,7 @@ Owns the order: rows before topology when creating, topology before rows when de
 between leaves something that the next reconcile finishes. No rule is here: `dtq.domain.plan` decides.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
 from dtq.broker.admin import Admin, connected
@@ -66,6 +67,8 @@ async def reconcile_queue_set(
         await failpoints.hit("reconcile.rows_committed")
         declared = await admin.declare(topology)
         await failpoints.hit("reconcile.topology_declared")
+        if declared.missing:
+            await _take_back_if_gone(database, admin, desired.name, topology, declared.missing)
         if before is not None:
             await _retire(admin, before, manifest.spec)
         late = tuple(
@@ -94,23 +97,20 @@ async def release_queue_set(
         Unavailable: Postgres, or RabbitMQ where the policy needs it, does not answer.
         Rejected: RabbitMQ refuses us the right to look or to delete.
     """
-    async with transaction(database) as resources:
+    async with transaction(database) as resources:  # whoever else reconciles this name waits for its end
         observed = await _observe(resources, name, None)
-    if policy and observed.row:
-        observed = replace(observed, row=replace(observed.row, deletion_policy=policy))
-    plan = plan_queue_set_deletion(observed.row, owner, observed, name, force=force)
-    deletes = any(step.action is Action.DELETE for step in plan.steps)
-    if observed.row is not None and (deletes or _is_not_empty(plan)):
-        topology = topology_of(spec_of(observed.row))
-        async with connected(rmq_url) as admin:
-            ready = await admin.ready(topology)
-            full = {queue: count for queue, count in ready.items() if count is not None}
-            plan = plan_queue_set_deletion(observed.row, owner, replace(observed, ready=full), name, force=force)
-            if not dry_run and any(step.action is Action.DELETE for step in plan.steps):
-                await admin.delete(topology)
-                await failpoints.hit("reconcile.topology_deleted")
-    if not dry_run:
-        async with transaction(database) as resources:
+        if policy and observed.row:
+            observed = replace(observed, row=replace(observed.row, deletion_policy=policy))
+        plan = plan_queue_set_deletion(observed.row, owner, observed, name, force=force)
+        if observed.row is not None and (_deletes(plan) or _is_not_empty(plan)):
+            topology = topology_of(spec_of(observed.row))
+            async with connected(rmq_url) as admin:
+                observed = replace(observed, ready=await admin.holding(topology))
+                plan = plan_queue_set_deletion(observed.row, owner, observed, name, force=force)
+                if not dry_run and _deletes(plan):
+                    await admin.delete(topology)
+                    await failpoints.hit("reconcile.topology_deleted")
+        if not dry_run:
             await _apply_rows(resources, plan, observed.claim or owner, observed.row)
     return Reconciled(plan=plan)
 
@@ -132,6 +132,10 @@ def spec_of(row: QueueSetRow) -> QueueSetSpec:
             "deletionPolicy": row.deletion_policy,
         }
     )
+
+
+def _deletes(plan: Plan) -> bool:
+    return any(step.action is Action.DELETE for step in plan.steps)
 
 
 def _is_not_empty(plan: Plan) -> bool:
@@ -166,6 +170,16 @@ async def _apply_rows(resources: Resources, plan: Plan, owner: Owner, row: Queue
                 pass  # the whole topology is declared after the commit
             case Action.DEACTIVATE:
                 raise AssertionError("a queue set is not deactivated: it is paused")
+
+
+async def _take_back_if_gone(
+    database: Database, admin: Admin, name: str, topology: Topology, made: Collection[str]
+) -> None:
+    """Delete the queues that we have made while somebody deleted the queue set: they would be nobody's."""
+    async with transaction(database) as resources:
+        if (await _observe(resources, name, None)).row is None:
+            queues = tuple(queue for queue in topology.queues if queue.name in made)
+            await admin.delete(replace(topology, queues=queues))
 
 
 async def _retire(admin: Admin, before: QueueSetRow, spec: QueueSetSpec) -> None:

@@ -1,0 +1,61 @@
+"""Two reconcilers of one queue set: they take turns, and what both have a hand in belongs to somebody."""
+
+import asyncio
+from urllib.parse import quote
+
+import pytest
+
+from dtq.broker.admin import Admin
+from dtq.broker.declare import Declared
+from dtq.domain.manifests import QueueSet
+from dtq.domain.plan import Owner
+from dtq.domain.topology import Topology
+from dtq.reconcile.queue_sets import reconcile_queue_set, release_queue_set
+from dtq_db import resources
+from dtq_db.connections import Database
+from tests.support.addresses import BrokerVhost
+
+OWNER = Owner(uid="one", namespace="apps", name="default", generation=1)
+MEETING_SECONDS = 10.0
+
+
+def queue_set(vhost: str) -> QueueSet:
+    return QueueSet.model_validate(
+        {
+            "kind": "QueueSet",
+            "metadata": {"name": "default"},
+            "spec": {"vhost": vhost, "queues": [{"name": "default"}], "deletionPolicy": "DeleteIfEmpty"},
+        }
+    )
+
+
+async def test_a_queue_set_that_is_deleted_while_another_declares_it_leaves_no_queue(
+    dsn: str, broker_vhost: BrokerVhost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declare, delete = Admin.declare, Admin.delete
+    comes_to_declare, is_deleted, is_declared = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def declare_late(self: Admin, topology: Topology) -> Declared:
+        comes_to_declare.set()
+        await is_deleted.wait()
+        found = await declare(self, topology)
+        is_declared.set()
+        return found
+
+    async def delete_early(self: Admin, topology: Topology) -> None:
+        await delete(self, topology)
+        is_deleted.set()
+        await is_declared.wait()
+
+    manifest = queue_set(broker_vhost.vhost)
+    async with Database(dsn, name="test") as database, asyncio.timeout(MEETING_SECONDS):
+        await reconcile_queue_set(database, broker_vhost.url, manifest, OWNER)
+        monkeypatch.setattr(Admin, "declare", declare_late)
+        monkeypatch.setattr(Admin, "delete", delete_early)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(reconcile_queue_set(database, broker_vhost.url, manifest, OWNER))
+            await comes_to_declare.wait()
+            await release_queue_set(database, broker_vhost.url, "default", OWNER)
+        assert await resources.claims(database) == []
+    path = f"/api/queues/{quote(broker_vhost.vhost, safe='')}"
+    assert await asyncio.to_thread(broker_vhost.management.call, "GET", path) == []

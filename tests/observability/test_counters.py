@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -62,7 +63,7 @@ async def test_counters_equal_the_history(declared: System, dsn: str) -> None:
         assert (await call(f"{second}/enqueue", body))[0] == 201
     await call(f"{second}/enqueue", {"type": NOTE, "payload": {}, "queue": "nowhere"})
     _, _, failing = await call(f"{second}/enqueue", {"type": "sample.fail.v1", "payload": {}, "max_attempts": 1})
-    later = {"type": NOTE, "payload": {}, "run_at": "2027-01-01T00:00:00Z"}
+    later = {"type": NOTE, "payload": {}, "run_at": (datetime.now(UTC) + timedelta(days=1)).isoformat()}
     _, _, waiting = await call(f"{first}/enqueue", later)
     await call(f"{first}/tasks/{waiting['id']}/cancel", {})
     _, _, long = await call(f"{first}/enqueue", {"type": NOTE, "payload": {"first_seconds": 600}})

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import pytest_asyncio
 
@@ -16,6 +17,10 @@ from tests.support.services import Services
 
 SERVICES = pytest.StashKey[Services]()
 FOLDER_KEY = "dtq_services_folder"
+
+# A busy machine may stop any example for longer than Hypothesis allows; our own bound is pytest's timeout.
+hypothesis.settings.register_profile("dtq", hypothesis.settings(), deadline=None)
+hypothesis.settings.load_profile("dtq")
 
 
 def pytest_configure(config: pytest.Config) -> None:

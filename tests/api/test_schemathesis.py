@@ -22,7 +22,6 @@ JUDGED_BY_MORE_THAN_SHAPE: Final = {"/enqueue", "/dlq/redrive"}
 """Where a well-formed body may still be refused: a type that nobody declared, a time out of range."""
 BOUNDED: Final = hypothesis.settings(
     max_examples=20,
-    deadline=None,
     derandomize=True,
     database=None,
     phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate],

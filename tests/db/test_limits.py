@@ -206,7 +206,7 @@ async def test_two_relays_do_not_pick_the_same_blocked_task(world: World, anothe
 
 
 @given(plan=st.lists(st.tuples(st.sampled_from("cfu"), st.integers(0, 11)), max_size=25), places=st.integers(1, 4))
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
 async def test_any_order_of_events_keeps_the_limit_and_forgets_nobody(
     world: World, plan: list[tuple[str, int]], places: int
 ) -> None:

@@ -38,7 +38,6 @@ BACKOFF: Final = Backoff(delays_seconds=(5.0, 30.0))
 RUNS: Final = settings(
     max_examples=EXAMPLES,
     stateful_step_count=STEPS,
-    deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
     suppress_health_check=list(HealthCheck),
 )

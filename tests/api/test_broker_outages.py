@@ -8,6 +8,7 @@ from urllib.parse import quote
 from uuid import UUID
 
 import httpx2
+import pytest
 import pytest_asyncio
 
 from hack.stack.rabbitmq import RabbitMQ
@@ -15,6 +16,7 @@ from tests.api.world import ANY, NAMESPACE, Running, declare, eventually, proble
 from tests.support.addresses import BrokerVhost, vhost_of
 from tests.support.services import Services
 
+pytestmark = pytest.mark.timeout(300)  # brokers are stopped and started again
 REFUSAL_SECONDS = 2.0
 
 
@@ -83,10 +85,22 @@ async def test_while_the_broker_is_stopped_one_refuses_and_one_keeps(
     await becomes(refusing, up=True)
     await becomes(accepting, up=True)
     await refusing.becomes_ready(0)
+
+    async def accepts() -> bool:
+        return (await refusing.enqueue()).status_code == 201
+
+    await eventually(accepts, "the broker takes tasks again")
+    before = 0
+
+    async def are_counted() -> bool:
+        nonlocal before
+        before = await refusing.ready()
+        return before > 0
+
+    await eventually(are_counted, "what was taken waits in the queue")
     await _due(accepting, kept)
     await accepting.api.relay.once()
-    await accepting.becomes_ready(1)
-    assert (await refusing.enqueue()).status_code == 201
+    await accepting.becomes_ready(before + 1)
 
 
 async def test_a_broker_that_is_frozen_is_waited_for_no_longer_than_the_publish_timeout(
@@ -172,6 +186,8 @@ async def test_a_broker_that_forbids_to_declare_is_unavailable(
     own_broker: RabbitMQ, apis: tuple[Running, Running]
 ) -> None:
     refusing, _ = apis
+    # A link that a missed confirm costs cannot come back while it may not declare.
+    refusing.api.publisher._timeout_seconds = 5.0
     management = own_broker.management
     permissions = f"/api/permissions/{quote('/', safe='')}/{management.user}"
     management.call("DELETE", f"/api/queues/{quote('/', safe='')}/{NAMESPACE}.low")

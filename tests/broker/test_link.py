@@ -104,10 +104,11 @@ async def test_publishing_and_consuming_have_connections_of_their_own(world: Wor
 async def test_a_blocked_publisher_is_refused_in_time_while_consuming_goes_on(
     own_world: World, broker: RabbitMQ
 ) -> None:
-    publisher, consumer = own_world.publisher(timeout_seconds=1.0), own_world.consumer("default")
+    publisher, consumer = own_world.publisher(), own_world.consumer("default")
     async with running(publisher.link, consumer.link):
-        await publisher.publish([own_world.message(f"{n}") for n in range(3)])
+        assert await publisher.publish([own_world.message(f"{n}") for n in range(3)]) == [None] * 3
         await publisher.check()
+        publisher._timeout_seconds = 1.0
         try:
             await control(broker, "set_vm_memory_high_watermark", "0")
             loop = asyncio.get_running_loop()
@@ -131,6 +132,7 @@ async def test_a_blocked_publisher_is_refused_in_time_while_consuming_goes_on(
 
         await eventually(is_free, "the publisher is free again")
         await publisher.check()
+        publisher._timeout_seconds = BOUND_SECONDS
         assert await publisher.publish([own_world.message("now")]) == [None]
         # Not confirmed is not lost: the broker read it once it was well again.
         assert bodies(await take(consumer, 2)) == ["late", "now"]
@@ -139,7 +141,11 @@ async def test_a_blocked_publisher_is_refused_in_time_while_consuming_goes_on(
 async def test_a_broker_that_does_not_answer_holds_nobody_up(own_world: World, broker: RabbitMQ) -> None:
     publisher = own_world.publisher(timeout_seconds=1.0)
     async with running(publisher.link):
-        await publisher.publish([own_world.message()])
+
+        async def is_confirmed() -> bool:
+            return await publisher.publish([own_world.message()]) == [None]
+
+        await eventually(is_confirmed, "the broker confirms")
         await asyncio.to_thread(broker.pause)
         try:
             loop = asyncio.get_running_loop()
@@ -153,7 +159,7 @@ async def test_a_broker_that_does_not_answer_holds_nobody_up(own_world: World, b
             await asyncio.to_thread(broker.resume)
         # A connection that confirms nothing is given up: it might be dead without our being told.
         await up(publisher.link)
-        assert await publisher.publish([own_world.message()]) == [None]
+        await eventually(is_confirmed, "the broker confirms again")
 
 
 async def test_a_link_that_may_not_declare_says_so_and_tries_again(world: World) -> None:

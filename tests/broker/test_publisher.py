@@ -22,8 +22,11 @@ async def test_a_confirmed_message_is_kept_once_and_persistently(world: World) -
             first = await channel.basic_get("tasks.default")
             assert first.header.properties.delivery_mode == 2
             assert first.header.properties.message_id
-            answer = await channel.queue_declare("tasks.default", passive=True)
-            assert answer.message_count == 499
+
+            async def all_others_are_kept() -> bool:
+                return (await channel.queue_declare("tasks.default", passive=True)).message_count == 499
+
+            await eventually(all_others_are_kept, "the queue holds the other messages")
         assert world.count("dq_publish_total", result="ok") == 500
 
 
@@ -171,13 +174,19 @@ async def test_a_retry_waits_its_rung_and_comes_back_to_its_queue(world: World) 
         sent_at = loop.time()
         assert await publisher.publish(messages) == [None] * 3
         taken = await take(consumer, 2)
-        assert [(one.queue, str(quick) in one.body.decode()) for one in taken] == [("default", False), ("high", True)]
+        arrived = sorted((one.queue, str(quick) in one.body.decode()) for one in taken)
+        assert arrived == [("default", False), ("high", True)]
         assert loop.time() - sent_at > 0.9, "not before its delay"
         await consumer.ack(taken)
         assert await take(consumer, 1, seconds=0.5) == [], "an hour is an hour"
         async with world.raw() as connection:
-            answer = await (await connection.channel()).queue_declare(retry_queue("tasks", "high", 3600), passive=True)
-            assert answer.message_count == 1
+            channel = await connection.channel()
+
+            async def slow_waits() -> bool:
+                answer = await channel.queue_declare(retry_queue("tasks", "high", 3600), passive=True)
+                return answer.message_count == 1
+
+            await eventually(slow_waits, "the retry of an hour is in its rung")
 
 
 async def test_a_retry_that_a_full_queue_refuses_holds_up_none_behind_it(world: World) -> None:

@@ -48,7 +48,8 @@ async def test_a_broker_that_is_killed_costs_no_task_and_holds_no_request_up(
         await asyncio.to_thread(broker.start)
         for id_ in accepted:
             await has_status(accepting, id_, "SUCCEEDED", seconds=60)
-        assert (await has_status(refusing, await enqueue(refusing), "SUCCEEDED"))["attempts"] == 1
+        after = await _until_accepted(refusing, "after")
+        assert (await has_status(refusing, after, "SUCCEEDED"))["attempts"] == 1
         await worker.ready()
 
 
@@ -86,6 +87,7 @@ async def test_an_immediate_restart_of_postgres_under_load_loses_nothing(
 async def test_a_task_that_takes_its_worker_down_again_and_again_fails_for_good(declared: System, dsn: str) -> None:
     api = declared.api()
     await api.ready()
+    await eventually(functools.partial(_is_healthy, api), "the API has its broker", 30)
     id_ = await enqueue(api, "sample.poison.v1")
     for crash in range(1, CRASHES_MAX + 1):
         worker = declared.worker(WORKER_HANDLERS=HURTFUL)
@@ -170,6 +172,10 @@ async def _expire_leases(dsn: str) -> None:
 
 async def _at_least(ids: dict[str, str], count: int) -> bool:
     return len(ids) >= count
+
+
+async def _is_healthy(api: Process) -> bool:
+    return (await call(f"http://{api.address}/healthz"))[0] == 200
 
 
 async def _has_died(worker: Process) -> bool:

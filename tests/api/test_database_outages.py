@@ -153,7 +153,7 @@ async def test_an_exhausted_pool_is_told_in_time_and_enqueuing_goes_on(fresh_api
         answers = await asyncio.gather(*(fresh_api.client.get(path) for path in READ[:3]))
         for answer in answers:
             problem(answer, 503, "Unavailable")
-        assert loop.time() - asked_at < ACQUIRE_SECONDS + 1.0
+        assert loop.time() - asked_at < ACQUIRE_SECONDS + 3.0
         assert (await fresh_api.enqueue()).status_code == 201
     assert (await fresh_api.client.get("/tasks")).status_code == 200
 

@@ -123,7 +123,8 @@ async def test_only_a_service_account_for_our_audience_is_a_caller(mount: Path, 
         assert told in verdict
 
 
-async def test_after_an_outage_nobody_waits_for_the_next_one(mount: Path) -> None:
+async def test_after_an_outage_nobody_waits_for_the_next_one(mount: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dtq_api.auth.reviews.PAUSE_SECONDS", 60.0)
     async with answering(mount, NEVER) as (reviews, _):
         with pytest.raises(Unavailable):
             await reviews.review("a.b.c")

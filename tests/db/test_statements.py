@@ -29,7 +29,7 @@ FROM pg_stat_xact_user_tables WHERE relname = 'tasks'
 
 
 async def access(world: World) -> asyncpg.Record:
-    """Return how this session has touched the table, as far as it was not told to others."""
+    """Return how this session has touched the table, as far as it was not told to others, as it may be at a commit."""
     row = await world.sql.fetchrow(ACCESS)
     assert row is not None
     return row
@@ -67,9 +67,10 @@ async def one_life(world: World, worker: UUID) -> None:
         "lost": lambda: world.lost(limit=20),
     }
     for name, step in steps.items():
-        before = await access(world)
-        await step()
-        after = await access(world)
+        async with world.sql.transaction():
+            before = await access(world)
+            await step()
+            after = await access(world)
         assert after["seq_scan"] == before["seq_scan"], name
         assert after["idx_tup_fetch"] - before["idx_tup_fetch"] <= 5 * len(ids), name
 
@@ -91,9 +92,10 @@ async def test_no_statement_of_the_hot_path_scans_the_table(world: World) -> Non
 async def test_a_finish_is_a_hot_update(world: World) -> None:
     ids, worker = await world.enqueue(5), await world.worker()
     await world.claim(worker, *ids)
-    before = await access(world)
-    await world.finish(*(ending(worker, id_, 1, TaskStatus.SUCCEEDED, result='{"ok": 1}') for id_ in ids))
-    after = await access(world)
+    async with world.sql.transaction():
+        before = await access(world)
+        await world.finish(*(ending(worker, id_, 1, TaskStatus.SUCCEEDED, result='{"ok": 1}') for id_ in ids))
+        after = await access(world)
     assert after["n_tup_upd"] - before["n_tup_upd"] == len(ids)
     assert after["n_tup_hot_upd"] - before["n_tup_hot_upd"] == len(ids)
 

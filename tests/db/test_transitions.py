@@ -345,8 +345,11 @@ async def test_a_dead_letter_is_noted_once_and_only_for_its_failure(world: World
 
 
 async def test_a_renewal_extends_and_an_expired_lease_never_comes_back(world: World) -> None:
-    worker = await world.worker(lease_seconds=1)
+    worker = await world.worker(lease_seconds=30)
+    lease = "SELECT lease_expires_at FROM workers WHERE id = $1"
+    before = await world.sql.fetchval(lease, worker)
     assert await world.renew(worker, 60) == (True, [])
+    assert await world.sql.fetchval(lease, worker) > before
     await world.expire(worker)
     assert await world.renew(worker, 60) == (False, [])
     assert await world.renew(uuid4()) == (False, [])

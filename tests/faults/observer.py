@@ -7,7 +7,6 @@ is a sample without that number.
 import asyncio
 import os
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import httpx2
 
 from dtq.runtime.loops import wait
 from tests.faults.history import Sample
+from tests.faults.invariants.service import best_rate
 from tests.faults.world import World
 
 SAMPLE_SECONDS: Final = 0.5
@@ -26,8 +26,6 @@ ASK_SECONDS: Final = 2.0
 """Longest question to a process, in seconds."""
 LOOK_SECONDS: Final = 10.0
 """Longest question to the database, in seconds."""
-WINDOW_SECONDS: Final = 3.0
-"""Over how long a throughput is taken, in seconds."""
 SYSTEM: Final = "system"
 """Under which name a sample says what no single process can tell."""
 _COUNTS: Final = """
@@ -61,30 +59,19 @@ class Observer:
         self._world = world
         self._record = record
         self._connection: asyncpg.Connection[asyncpg.Record] | None = None
-        self._recent: deque[Progress] = deque()
+        self._counted: list[tuple[float, int]] = []
         self.ready: dict[str, bool] = {}
+        self.progress: Progress | None = None
+        """The last progress that was seen, unless the database did not answer just now."""
 
     @property
     def all_ready(self) -> bool:
         """Whether every process said that it was ready when it was last asked."""
         return bool(self.ready) and all(self.ready.values())
 
-    @property
-    def progress(self) -> Progress | None:
-        """The last progress that was seen, unless the database did not answer just now."""
-        return self._recent[-1] if self._recent else None
-
-    @property
-    def per_second(self) -> float:
-        """How many tasks came to their end a second, over the last moments; 0 while there are too few of them."""
-        if not self._recent or self._recent[-1].at - self._recent[0].at < WINDOW_SECONDS:
-            return 0.0
-        first, last = self._recent[0], self._recent[-1]
-        return (last.finished - first.finished) / (last.at - first.at)
-
-    def forget(self) -> None:
-        """Forget what was seen: a throughput is of what comes from now on."""
-        self._recent.clear()
+    def per_second(self, since: float = 0.0) -> float:
+        """The best throughput since then, as the checker takes it from the same samples; 0 while there are too few."""
+        return best_rate([one for one in self._counted if one[0] >= since]) or 0.0
 
     async def run(self, stop: asyncio.Event) -> None:
         """Sample until `stop`."""
@@ -98,8 +85,10 @@ class Observer:
         members = dict(self._world.members)
         states = await asyncio.gather(*(self._is_ready(client, one.address) for one in members.values()))
         self.ready = dict(zip(members, states, strict=True))
-        progress = await self._look()
-        at = time.time()
+        self.progress = progress = await self._look()
+        at = progress.at if progress else time.time()
+        if progress:
+            self._counted.append((at, progress.finished))
         for name, member in members.items():
             self._record(Sample(at=at, process=name, ready=self.ready[name], **usage(member.process.popen.pid)))
         self._record(
@@ -131,14 +120,9 @@ class Observer:
                 row = await self._connection.fetchrow(_COUNTS)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
             await self._disconnect()
-            self._recent.clear()
             return None
         assert row is not None
-        progress = Progress(at=time.monotonic(), **dict(row))
-        while len(self._recent) > 1 and progress.at - self._recent[1].at >= WINDOW_SECONDS:
-            self._recent.popleft()
-        self._recent.append(progress)
-        return progress
+        return Progress(at=time.time(), **dict(row))
 
     async def _disconnect(self) -> None:
         if self._connection is not None:

@@ -88,6 +88,7 @@ class Run:
         self._schedule = schedule
         self._folder = folder
         self._baseline = baseline
+        self._before: float | None = None
         self._stack = ExitStack()
         client = self._stack.enter_context(Lines[Call](folder / "client.jsonl"))
         self._faults = self._stack.enter_context(Lines[Injected](folder / "faults.jsonl"))
@@ -138,6 +139,8 @@ class Run:
     async def _do(self, fault: Fault, began: float) -> None:
         await wait(asyncio.Event(), max(0.0, began + fault.at_seconds - time.monotonic()))
         at = time.time()
+        if self._before is None:
+            self._before = self._observer.per_second()
         try:
             await inject(self._world, fault)
         finally:
@@ -151,29 +154,25 @@ class Run:
         # A sample that was begun before the last fault's end says nothing.
         await wait(asyncio.Event(), 2 * SAMPLE_SECONDS)
         self.outcome.ready_seconds = await self._until(lambda: self._observer.all_ready, healed, READY_SECONDS)
+        at = time.time() - (time.monotonic() - healed)
+        until = at + (self.outcome.ready_seconds or READY_SECONDS)
         if self._schedule.faults:
             # Until then nobody may have been there to do anything: a start takes its time, longest on a busy machine.
-            at = time.time() - (time.monotonic() - healed)
-            until = at + (self.outcome.ready_seconds or READY_SECONDS)
             self._faults.write(Injected(at=at, until=until, name=STARTING))
         if self.outcome.ready_seconds is None:
             down = [name for name, ready in self._observer.ready.items() if not ready]
             self.outcome.problems.append(f"not ready within {READY_SECONDS:g} s after the last fault: {down}")
         if self._baseline is not None:
-            # What had piled up is no throughput: it is measured by what comes from now on, as the checker does it.
-            self._observer.forget()
-            wanted = RECOVERED_SHARE * self._baseline
+            wanted = RECOVERED_SHARE * max(self._baseline, self._before or 0.0)
+            # What had piled up is no throughput: it is measured by what comes from then on, as the checker does it.
             self.outcome.recovered_seconds = await self._until(
-                lambda: self._observer.per_second >= wanted, healed, RECOVERED_SECONDS
+                lambda: self._observer.per_second(until) >= wanted, healed, RECOVERED_SECONDS
             )
             if self.outcome.recovered_seconds is None:
                 self.outcome.problems.append(
-                    f"throughput {self._observer.per_second:.1f} a second, not {wanted:.1f}, "
+                    f"throughput {self._observer.per_second(until):.1f} a second, not {wanted:.1f}, "
                     f"{RECOVERED_SECONDS:g} s after the last fault"
                 )
-
-        # The checker takes the same window from samples of its own, each of which is a little later.
-        await wait(asyncio.Event(), 2 * SAMPLE_SECONDS)
 
     async def _come_to_rest(self) -> None:
         """Ask again what is in doubt, and wait until every task is at its end."""

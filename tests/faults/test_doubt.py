@@ -21,7 +21,7 @@ from dtq_db.tasks import NewTask
 from tests.faults.proxy import FAIR, Proxy, Weather
 from tests.support.addresses import BrokerVhost
 
-TIMEOUT_SECONDS = 1.0
+TIMEOUT_SECONDS = 5.0
 LINK_SECONDS = 10.0
 
 

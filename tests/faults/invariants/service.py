@@ -107,16 +107,16 @@ def _throughput(index: Index, samples: list[Sample]) -> Iterator[str | None]:
     if not faults or not counted:
         return
     first = min(fault.at for fault in faults)
-    before = _best_rate([one for one in counted if one[0] < first])
+    before = best_rate([one for one in counted if one[0] < first])
     until = index.healed_at + index.limits.recovered_seconds
-    after = _best_rate([one for one in counted if index.healed_at <= one[0] <= until])
+    after = best_rate([one for one in counted if index.healed_at <= one[0] <= until])
     if before is None or after is None:
         return
     wanted = index.limits.recovered_share * before
     yield None if after >= wanted else f"{after:.1f} tasks a second after the faults, {before:.1f} before them"
 
 
-def _best_rate(counted: list[tuple[float, int]]) -> float | None:
+def best_rate(counted: list[tuple[float, int]]) -> float | None:
     """The best throughput over a window, in tasks a second; None if no window is covered."""
     rates = [
         (later[1] - sooner[1]) / (later[0] - sooner[0])

@@ -38,7 +38,7 @@ async def test_an_end_is_recorded_however_long_postgres_is_away(world: World, mo
     monkeypatch.setattr(finisher, "LEASE_SECONDS", 1.0)
     await world.declare("w.wait.async")
     async with world.worker():
-        (id_,) = await world.enqueue("w.wait.async", seconds=1)
+        (id_,) = await world.enqueue("w.wait.async", seconds=3)
         await world.has(id_, "RUNNING")
         async with world.rows.sql.transaction():
             await world.rows.sql.execute("LOCK TABLE tasks IN ACCESS EXCLUSIVE MODE")

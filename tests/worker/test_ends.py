@@ -132,7 +132,7 @@ async def test_dead_letters_name_their_task(world: World) -> None:
 async def test_a_worker_that_stops_ends_what_runs_and_leaves_the_rest_uncounted(world: World) -> None:
     await world.declare("w.wait.async", timeout_seconds=60)
     async with world.worker(WORKER_CONCURRENCY="1") as running:
-        first, *rest = await world.enqueue("w.wait.async", 10, seconds=2)
+        first, *rest = await world.enqueue("w.wait.async", 10, seconds=8)
         await world.has(first, "RUNNING")
         await running.end()
         assert (await world.rows.row(first))["status"] == "SUCCEEDED"
@@ -176,6 +176,7 @@ async def test_the_worker_serves_its_health_and_its_metrics(world: World) -> Non
         for path in ("/healthz", "/readyz", "/livez"):
             assert (await call(running.url + path))[::2] == (200, {"status": "ok"})
         await world.ended(*(await world.enqueue("w.act.async", 3, gives="number")))
+        await running.counted(3, "dq_tasks_finished_total", type="w.act.async", outcome="succeeded")
         text = await _text(f"{running.url}/metrics")
         assert 'dq_tasks_finished_total{outcome="succeeded",type="w.act.async"} 3.0' in text
         assert 'dq_deliveries_total{verdict="claimed"} 3.0' in text

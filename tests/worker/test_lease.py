@@ -46,20 +46,23 @@ async def test_a_lease_that_was_lost_stops_its_handlers_and_another_attempt_succ
         await _relay_until_ended(world, id_)
         row = await world.rows.row(id_)
         assert (row["status"], row["attempts"], row["crashes"]) == ("SUCCEEDED", 2, 1)
-        assert running.count("dq_tasks_finished_total", type="w.wait.async", outcome="succeeded") == 1
+        await running.counted(1, "dq_tasks_finished_total", type="w.wait.async", outcome="succeeded")
 
 
-async def test_a_result_that_comes_after_the_lease_is_dropped_and_counted(world: World) -> None:
+async def test_a_result_that_comes_after_the_lease_is_dropped_and_counted(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "LEASE_RENEW_SECONDS", 10.0)
     await world.declare("w.wait.async", timeout_seconds=60)
     async with world.worker() as running:
-        (id_,) = await world.enqueue("w.wait.async", max_attempts=3, seconds=1)
+        (id_,) = await world.enqueue("w.wait.async", max_attempts=3, seconds=3)
         await world.has(id_, "RUNNING")
         await _lose(world, running)
 
         async def is_dropped() -> bool:
             return running.count("dq_stale_finishes_total") == 1
 
-        # Renewals come every 3 s: the handler ends before its worker knows.
+        # The next renewal comes after 10 s: the handler ends before its worker knows.
         await eventually(is_dropped, "the result is dropped")
         assert running.count("dq_tasks_finished_total", type="w.wait.async", outcome="lost") == 1
         row = await world.rows.row(id_)

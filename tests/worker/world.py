@@ -63,8 +63,9 @@ class World:
     async def enqueue(self, type_: str, count: int = 1, *, max_attempts: int = 1, **payload: Any) -> list[UUID]:
         """Store tasks and publish their messages."""
         ids = await self.rows.enqueue(count, type_=type_, payload=json.dumps(payload), max_attempts=max_attempts)
+        versions = {id_: await self.rows.version(id_) for id_ in ids}
         await self.send([wakeups.work(NAMESPACE, "default", id_, type_) for id_ in ids])
-        await self.rows.confirm({id_: await self.rows.version(id_) for id_ in ids})
+        await self.rows.confirm(versions)
         return ids
 
     async def send(self, messages: Sequence[Message]) -> None:
@@ -134,6 +135,14 @@ class Running:
     def count(self, name: str, **labels: str) -> float:
         """A metric's value."""
         return self.worker.registry.get_sample_value(name, labels) or 0.0
+
+    async def counted(self, value: float, name: str, **labels: str) -> None:
+        """Wait until a metric has this value: a row shows an end before its worker counts it."""
+
+        async def it_is() -> bool:
+            return self.count(name, **labels) == value
+
+        await eventually(it_is, f"{name} is {value:g}")
 
     @property
     def url(self) -> str:

@@ -5,8 +5,10 @@ import json
 
 import pytest
 
+from dtq_operator.store import key_of, version
 from hack.cluster.control_plane import ControlPlane
 from tests.operator.conftest import Start
+from tests.operator.running import Running
 from tests.operator.world import TYPE, World
 from tests.support.kube_api import eventually
 from tests.support.kube_proxy import KubeProxy
@@ -91,9 +93,14 @@ async def _after(proxy: KubeProxy, lists: int) -> bool:
 async def test_a_silent_watch_is_made_up_for_by_the_sweep_and_told_by_liveness(
     proxy: KubeProxy, world: World, start: Start
 ) -> None:
-    running = await start(DTQ_RESYNC_SECONDS="200ms")
+    running: Running = await start(DTQ_RESYNC_SECONDS="200ms")
     await world.create_ready(world.queue_set(), world.task_type())
-    assert await running.operator._alive() == {}
+    await _until_told(running, world)
+
+    async def is_alive() -> bool:
+        return await running.operator._alive() == {}
+
+    await eventually("it is alive", is_alive)
     proxy.silence_watches()
     await world.patch(world.task_type(), {"spec": {"maxAttempts": 9}})
     await world.until(world.task_type(), "Ready", "True")
@@ -112,6 +119,7 @@ async def test_an_outage_of_the_api_server_is_no_reason_to_be_restarted(
 ) -> None:
     running = await start(DTQ_RESYNC_SECONDS="200ms")
     await world.create_ready(world.queue_set(), world.task_type())
+    await _until_told(running, world)
     outage = proxy.strike(".", status=503)
     before = running.operator.sweep.tried_at
     await eventually("sweeps fail for a while", lambda: _is(running.operator.sweep.tried_at > before + 3.0))
@@ -120,6 +128,18 @@ async def test_an_outage_of_the_api_server_is_no_reason_to_be_restarted(
     proxy.clear()
     await world.patch(world.task_type(), {"spec": {"maxAttempts": 9}})
     await world.until(world.task_type(), "Ready", "True", seconds=60)
+
+
+async def _until_told(running: Running, world: World) -> None:
+    """Wait until the watch has told of both objects as they are, and have a sweep see it."""
+
+    async def is_told() -> bool:
+        versions = running.operator.watch.versions
+        found = [await world.get(one) for one in (world.queue_set(), world.task_type())]
+        return all(one is not None and versions.get(key_of(one["kind"], one), 0) >= version(one) for one in found)
+
+    await eventually("the watch has told of both", is_told)
+    await running.sweep()
 
 
 async def _is(value: bool) -> bool:  # noqa: FBT001 - it only wraps one

@@ -8,6 +8,7 @@ from dtq.domain.manifests import TaskType
 from dtq.domain.plan import Owner, Plan, Reason
 from dtq.reconcile.task_types import reconcile_task_type
 from dtq_db.connections import Database
+from dtq_operator.store import key_of
 from tests.operator.conftest import Start
 from tests.operator.world import World
 from tests.support.kube_api import eventually
@@ -27,10 +28,17 @@ async def test_a_row_edited_by_hand_is_mended(world: World, start: Start, edit: 
     await world.create_ready(world.queue_set(), world.task_type())
     before = await world.row()
     claimed = await world.claims()
-    for statement in edit.split(";"):
-        await world.sql(statement)
     if "resource_claim" in edit:
         await world.patch(world.task_type(), {"metadata": {"annotations": {"dtq.dev/adopt": "true"}}})
+
+        async def may_adopt() -> bool:
+            known = running.operator.store.get(key_of("TaskType", world.task_type()))
+            return known is not None and "dtq.dev/adopt" in known["metadata"].get("annotations", {})
+
+        await eventually("the operator knows that it may adopt the row", may_adopt)
+        await running.idle()
+    for statement in edit.split(";"):
+        await world.sql(statement)
 
     async def is_mended() -> bool:
         row = await world.row()

@@ -1,14 +1,19 @@
 """Scaling: what a queue wants is published, and done where it is asked for; what is unknown is left alone."""
 
+from dataclasses import replace
+
 import pytest
 
 from dtq.domain.manifests import Scaling
 from dtq_operator.scaling import Cooldown
 from tests.operator.conftest import Start
 from tests.operator.door import Door
+from tests.operator.running import QUICK, Running
 from tests.operator.scenarios import DEPLOYMENT, scaled
 from tests.operator.world import World
 from tests.support.kube_api import Object, eventually
+
+BY_HAND = replace(QUICK, scaling_seconds=60.0)
 
 
 def hint(found: Object) -> int | None:
@@ -18,6 +23,14 @@ def hint(found: Object) -> int | None:
 
 async def until_replicas(world: World, count: int) -> None:
     async def has() -> bool:
+        return await world.replicas(DEPLOYMENT) == count
+
+    await eventually(f"{count} replicas", has)
+
+
+async def look_until_replicas(running: Running, world: World, count: int) -> None:
+    async def has() -> bool:
+        await running.operator.scaler.once()
         return await world.replicas(DEPLOYMENT) == count
 
     await eventually(f"{count} replicas", has)
@@ -54,13 +67,13 @@ async def test_the_backlog_is_published_in_status_and_as_a_metric(world: World, 
 
 async def test_the_operator_scales_up_and_down_within_the_bounds(world: World, start: Start) -> None:
     await world.create_deployment(DEPLOYMENT)
-    await start()
+    running = await start(pace=BY_HAND)
     await world.create_ready(scaled(world, minReplicas=0, maxReplicas=4, targetBacklogPerReplica=1))
-    await until_replicas(world, 0)
+    await look_until_replicas(running, world, 0)
     await world.publish("tasks.default", 9)
-    await until_replicas(world, 4)
+    await look_until_replicas(running, world, 4)
     await world.broker_call("DELETE", "/api/queues/{vhost}/tasks.default/contents")
-    await until_replicas(world, 0)
+    await look_until_replicas(running, world, 0)
     assert "0 to 4 replicas" in str(await world.events(scaled(world)))
 
 
@@ -96,10 +109,10 @@ async def test_what_is_unknown_scales_nothing_down(
     postgres_door: Door, rabbitmq_door: Door, world: World, start: Start
 ) -> None:
     await world.create_deployment(DEPLOYMENT)
-    running = await start(**world.through(postgres_door, rabbitmq_door), DTQ_RESYNC_SECONDS="60s")
+    running = await start(pace=BY_HAND, **world.through(postgres_door, rabbitmq_door), DTQ_RESYNC_SECONDS="60s")
     await world.create_ready(scaled(world, minReplicas=0, maxReplicas=4, targetBacklogPerReplica=1))
     await world.publish("tasks.default", 3)
-    await until_replicas(world, 3)
+    await look_until_replicas(running, world, 3)
     await world.broker_call("DELETE", "/api/queues/{vhost}/tasks.default/contents")
     await rabbitmq_door.shut()
     replicas = await world.replicas(DEPLOYMENT)

@@ -122,7 +122,11 @@ async def test_a_worker_that_was_frozen_past_its_lease_records_nothing(bench: Be
 async def test_sigterm_lets_a_short_task_end_and_hands_a_long_one_back(bench: Bench, seconds: int, ended: str) -> None:
     worker = bench.worker()
     id_ = await bench.enqueue("conform.slow.v1", {"seconds": seconds})
-    await bench.until(id_, "RUNNING")
+
+    async def has_started() -> bool:
+        return "RUNNING" in await bench.events(id_)
+
+    await eventually(has_started, "it has started", 60.0)
     worker.terminate()
     assert await asyncio.to_thread(worker.wait, 30) == 0
     task = await bench.task(id_)

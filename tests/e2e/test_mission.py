@@ -208,8 +208,8 @@ def test_credentials_rotate_without_a_restart(world: World, backend: str) -> Non
     with world.step(what), world.under_load(), world.fault(f"{backend}-rotated"):
         rotate()
         world.kube.until(
-            "the API is ready",
-            lambda: world.ask_api("/readyz") == HTTPStatus.OK,
+            "the API is well",
+            lambda: world.ask_api("/healthz") == HTTPStatus.OK,
             namespace=NAMESPACE,
             seconds=READY_SECONDS,
         )

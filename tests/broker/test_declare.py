@@ -200,11 +200,7 @@ async def test_a_queue_whose_leader_is_busy_is_not_taken_for_empty(own_world: Wo
             await eventually(is_said_to_be_empty, "RabbitMQ says 0 while the leader is busy")
             held = await admin.holding(own_world.topology)
         assert {name for name, count in held.items() if count} == {"tasks.default"}
-
-        async def is_given_back() -> bool:
-            return await admin.counts(["tasks.default"]) == {"tasks.default": 1}
-
-        await eventually(is_given_back, "the message is back in its place")
+        await own_world.becomes_ready("tasks.default", 1)
 
 
 @pytest.mark.parametrize("url", ["amqp://u:p@127.0.0.1:1/x", "{}-none"], ids=["nobody listens", "no such vhost"])
@@ -232,16 +228,12 @@ async def test_a_walk_over_the_dead_letters_drops_only_what_is_named_as_spent(wo
     async def which(asked: list[UUID]) -> set[UUID]:
         return spent & set(asked)
 
-    async def all_others_are_back() -> bool:
-        return await ready_counts(publisher.link, ["tasks.dlq"]) == {"tasks.dlq": 126}
-
     async with running(publisher.link):
         await publisher.publish([wakeups.dead_letter("tasks", "default", id_, "a.b") for id_ in ids])
         stranger = world.message("no envelope", "default", exchange="tasks.dlx")
         await publisher.publish([stranger])
         assert await drop_spent(publisher.link, "tasks.dlq", which) == 125
-        # RabbitMQ gives back what a closed channel held after it has answered the close.
-        await eventually(all_others_are_back, "every other copy is back in the queue")
+        await world.becomes_ready("tasks.dlq", 126)
         assert await drop_spent(publisher.link, "tasks.dlq", which) == 0
         with pytest.raises(Unavailable):
             await drop_spent(publisher.link, "no-such-queue", which)

@@ -22,11 +22,7 @@ async def test_a_confirmed_message_is_kept_once_and_persistently(world: World) -
             first = await channel.basic_get("tasks.default")
             assert first.header.properties.delivery_mode == 2
             assert first.header.properties.message_id
-
-            async def all_others_are_kept() -> bool:
-                return (await channel.queue_declare("tasks.default", passive=True)).message_count == 499
-
-            await eventually(all_others_are_kept, "the queue holds the other messages")
+            await world.becomes_ready("tasks.default", 499)
         assert world.count("dq_publish_total", result="ok") == 500
 
 
@@ -179,14 +175,7 @@ async def test_a_retry_waits_its_rung_and_comes_back_to_its_queue(world: World) 
         assert loop.time() - sent_at > 0.9, "not before its delay"
         await consumer.ack(taken)
         assert await take(consumer, 1, seconds=0.5) == [], "an hour is an hour"
-        async with world.raw() as connection:
-            channel = await connection.channel()
-
-            async def slow_waits() -> bool:
-                answer = await channel.queue_declare(retry_queue("tasks", "high", 3600), passive=True)
-                return answer.message_count == 1
-
-            await eventually(slow_waits, "the retry of an hour is in its rung")
+        await world.becomes_ready(retry_queue("tasks", "high", 3600), 1)
 
 
 async def test_a_retry_that_a_full_queue_refuses_holds_up_none_behind_it(world: World) -> None:

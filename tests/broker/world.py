@@ -13,6 +13,7 @@ import aiormq
 from aiormq.abc import AbstractConnection
 from prometheus_client import CollectorRegistry
 
+from dtq.broker.admin import connected
 from dtq.broker.consumer import Consumer, Delivery, Subscription
 from dtq.broker.keeper import Keeper
 from dtq.broker.link import Link
@@ -89,6 +90,15 @@ class World:
         """The queues of the virtual host, by name, as the management interface tells them."""
         found = await self.management_call("GET", f"/api/queues/{quote(self.vhost, safe='')}")
         return {one["name"]: one for one in found}
+
+    async def becomes_ready(self, name: str, count: int) -> None:
+        """Wait until a queue has this many ready messages: RabbitMQ says late what was given back, and 0 when busy."""
+        async with connected(self.url) as admin:
+
+            async def so() -> bool:
+                return await admin.counts([name]) == {name: count}
+
+            await eventually(so, f"{name} holds {count} messages")
 
     async def delete_queue(self, name: str) -> None:
         """Delete a queue by hand, with all that is in it."""

@@ -21,16 +21,12 @@ def hint(found: Object) -> int | None:
     return desired
 
 
-async def until_replicas(world: World, count: int) -> None:
+async def until_replicas(world: World, count: int, *, look: Running | None = None) -> None:
+    """Wait for replicas; `look` is an operator that looks only when it is told to."""
+
     async def has() -> bool:
-        return await world.replicas(DEPLOYMENT) == count
-
-    await eventually(f"{count} replicas", has)
-
-
-async def look_until_replicas(running: Running, world: World, count: int) -> None:
-    async def has() -> bool:
-        await running.operator.scaler.once()
+        if look:
+            await look.operator.scaler.once()
         return await world.replicas(DEPLOYMENT) == count
 
     await eventually(f"{count} replicas", has)
@@ -69,11 +65,11 @@ async def test_the_operator_scales_up_and_down_within_the_bounds(world: World, s
     await world.create_deployment(DEPLOYMENT)
     running = await start(pace=BY_HAND)
     await world.create_ready(scaled(world, minReplicas=0, maxReplicas=4, targetBacklogPerReplica=1))
-    await look_until_replicas(running, world, 0)
+    await until_replicas(world, 0, look=running)
     await world.publish("tasks.default", 9)
-    await look_until_replicas(running, world, 4)
+    await until_replicas(world, 4, look=running)
     await world.broker_call("DELETE", "/api/queues/{vhost}/tasks.default/contents")
-    await look_until_replicas(running, world, 0)
+    await until_replicas(world, 0, look=running)
     assert "0 to 4 replicas" in str(await world.events(scaled(world)))
 
 
@@ -112,7 +108,7 @@ async def test_what_is_unknown_scales_nothing_down(
     running = await start(pace=BY_HAND, **world.through(postgres_door, rabbitmq_door), DTQ_RESYNC_SECONDS="60s")
     await world.create_ready(scaled(world, minReplicas=0, maxReplicas=4, targetBacklogPerReplica=1))
     await world.publish("tasks.default", 3)
-    await look_until_replicas(running, world, 3)
+    await until_replicas(world, 3, look=running)
     await world.broker_call("DELETE", "/api/queues/{vhost}/tasks.default/contents")
     await rabbitmq_door.shut()
     replicas = await world.replicas(DEPLOYMENT)

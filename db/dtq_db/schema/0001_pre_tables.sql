@@ -57,9 +57,20 @@ CREATE TABLE task_type (
     retention_succeeded_seconds integer NOT NULL DEFAULT 604800,
     retention_failed_seconds integer NOT NULL DEFAULT 2592000,
     deletion_policy text NOT NULL DEFAULT 'Deactivate',
+    concurrency jsonb,
+    rate_limit jsonb,
     updated_at timestamptz NOT NULL DEFAULT now()
 );
 COMMENT ON COLUMN task_type.backoff IS 'spec.backoff as declared; null means the default of the worker.';
+COMMENT ON COLUMN task_type.concurrency IS 'spec.concurrency as declared: {"limit": 3, "key": "customer.id"}.';
+COMMENT ON COLUMN task_type.rate_limit IS 'spec.rateLimit as declared: {"tasks": 100, "perSeconds": 60, "burst": 10}.';
+
+CREATE TABLE type_limit (
+    type text PRIMARY KEY REFERENCES task_type (type) ON DELETE CASCADE,
+    tokens double precision NOT NULL,
+    refilled_at timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE type_limit IS 'One row for each limited type: its lock, and its token bucket as it was at refilled_at.';
 
 CREATE TABLE schedule (
     type text NOT NULL REFERENCES task_type (type) ON DELETE CASCADE,
@@ -111,12 +122,16 @@ CREATE TABLE tasks (
     cancel_requested_at timestamptz,
     failed_at timestamptz,
     dead_lettered_at timestamptz,
+    slot text,
+    blocked_on text,
     CONSTRAINT attempts_within_budget CHECK (attempts <= max_attempts),
     CONSTRAINT enqueued_has_budget CHECK (status <> 'ENQUEUED' OR attempts < max_attempts),
     CONSTRAINT waiting_is_enqueued CHECK ((status = 'ENQUEUED') = (needs_publish IS NOT NULL)),
     CONSTRAINT publish_at_while_waiting CHECK ((needs_publish IS NULL) = (publish_at IS NULL)),
     CONSTRAINT failed_at_while_failed CHECK ((status = 'FAILED') = (failed_at IS NOT NULL)),
-    CONSTRAINT running_has_worker CHECK (status <> 'RUNNING' OR worker_id IS NOT NULL)
+    CONSTRAINT running_has_worker CHECK (status <> 'RUNNING' OR worker_id IS NOT NULL),
+    CONSTRAINT slot_while_running CHECK (slot IS NULL OR status = 'RUNNING'),
+    CONSTRAINT blocked_while_enqueued CHECK (blocked_on IS NULL OR status = 'ENQUEUED')
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.02);
 COMMENT ON COLUMN tasks.needs_publish IS
     'The outbox: true = to be published, false = the broker confirmed it, null = not waiting for a worker.';
@@ -125,6 +140,9 @@ COMMENT ON COLUMN tasks.publish_at IS
 COMMENT ON COLUMN tasks.worker_id IS 'The last worker that claimed it; with attempts the fencing token.';
 COMMENT ON COLUMN tasks.replays IS 'Idempotent hits answered with this row: such a row may not be undone.';
 COMMENT ON COLUMN tasks.dead_lettered_at IS 'When the broker confirmed the copy in the dead letter queue.';
+-- Null for every task of a type without limits, so that its updates stay in their page.
+COMMENT ON COLUMN tasks.slot IS 'What it is counted under while it runs: its type, and a hash of its concurrency key.';
+COMMENT ON COLUMN tasks.blocked_on IS 'The slot in which it waits for room; null for a task that no limit holds back.';
 
 CREATE UNIQUE INDEX tasks_idempotency_key ON tasks (idempotency_key) WHERE idempotency_key IS NOT NULL;
 -- Relay: what is due, and what a broker that lost its data no longer holds.
@@ -134,6 +152,9 @@ CREATE INDEX tasks_worker ON tasks (worker_id) WHERE worker_id IS NOT NULL;
 CREATE INDEX tasks_cancel_requested ON tasks (worker_id) WHERE cancel_requested_at IS NOT NULL;
 CREATE INDEX tasks_failed ON tasks (failed_at, id) WHERE failed_at IS NOT NULL;
 CREATE INDEX tasks_dead_letter_due ON tasks (failed_at) WHERE failed_at IS NOT NULL AND dead_lettered_at IS NULL;
+
+CREATE INDEX tasks_slot ON tasks (slot) WHERE slot IS NOT NULL;
+CREATE INDEX tasks_blocked ON tasks (blocked_on, run_at, id) WHERE blocked_on IS NOT NULL;
 
 CREATE FUNCTION dtq_bump_catalog_revision() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

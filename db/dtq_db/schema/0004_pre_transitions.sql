@@ -103,41 +103,56 @@ $$;
 CREATE FUNCTION dtq_claim(p_worker_id uuid, p_ids uuid[], p_types text[], p_early_seconds double precision)
 RETURNS TABLE (
     id uuid, type text, queue_set text, queue text, payload text, attempts integer, max_attempts integer,
-    crashes integer, timeout_seconds integer, backoff text
+    crashes integer, timeout_seconds integer, backoff text, slot text
 ) LANGUAGE plpgsql AS $$
--- Win the right to run. What is due but not for this worker now (too early, paused, no handler) goes back to the
--- relay, since its message is about to be acknowledged. Anything else that is missing from the answer is a
--- duplicate, cancelled or finished. The worker row is locked against the reaper, not against renewals; a worker
+-- Win the right to run. What is due but not for this worker now (too early, paused, no handler, over a limit) goes
+-- back to the relay, since its message is about to be acknowledged. Anything else that is missing from the answer is
+-- a duplicate, cancelled or finished. The worker row is locked against the reaper, not against renewals; a worker
 -- that was reaped while this transaction was under way must not win what no reaper would ever take back.
+-- Limits cost a claim nothing while no type has any. A blocked task that nobody unblocks is looked at again by itself.
 #variable_conflict use_column
+DECLARE
+    free uuid[] := '{}';
+    slots jsonb := '{}';
 BEGIN
     PERFORM 1 FROM workers w
     WHERE w.id = p_worker_id AND w.lease_expires_at > clock_timestamp() AND w.reaped_at IS NULL FOR KEY SHARE;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'lease of worker % is gone', p_worker_id USING ERRCODE = 'DTQ01';
     END IF;
+    IF EXISTS (SELECT 1 FROM type_limit) THEN
+        SELECT coalesce(array_agg(a.id) FILTER (WHERE a.admitted), '{}'), coalesce(jsonb_object_agg(a.id, a.slot), '{}')
+        INTO free, slots FROM dtq_admit(p_ids, p_types, p_early_seconds) a;
+    END IF;
     RETURN QUERY
     WITH found AS (
-        SELECT t.id, t.type, s.paused, t.run_at, (y.type = ANY (p_types)) AS served, y.timeout_seconds, y.backoff
+        SELECT t.id, t.type, s.paused, t.run_at, (y.type = ANY (p_types)) AS served, y.timeout_seconds, y.backoff,
+            slots ->> t.id::text AS slot, slots ? t.id::text AND NOT t.id = ANY (free) AS blocked,
+            y.concurrency IS NOT NULL AS counted
         FROM tasks t
         JOIN task_type y ON y.type = t.type
         LEFT JOIN queue_set s ON s.name = t.queue_set
         WHERE t.id = ANY (p_ids) AND t.status = 'ENQUEUED'
         ORDER BY t.id FOR UPDATE OF t
     ), parked AS (
-        UPDATE tasks t SET needs_publish = true, updated_at = now(), publish_at = greatest(
-            f.run_at, CASE WHEN f.served THEN now() ELSE now() + interval '5 seconds' END)
+        UPDATE tasks t SET needs_publish = true, updated_at = now(),
+            blocked_on = CASE WHEN f.blocked THEN f.slot END,
+            publish_at = greatest(f.run_at, CASE
+                WHEN f.blocked THEN now() + interval '5 minutes'
+                WHEN f.served THEN now()
+                ELSE now() + interval '5 seconds' END)
         FROM found f
-        WHERE t.id = f.id AND t.status = 'ENQUEUED'
-            AND (f.paused OR NOT f.served OR f.run_at > now() + make_interval(secs => p_early_seconds))
+        WHERE t.id = f.id AND t.status = 'ENQUEUED' AND (f.paused OR NOT f.served OR f.blocked
+            OR f.run_at > now() + make_interval(secs => p_early_seconds))
     )
     UPDATE tasks t SET status = 'RUNNING', attempts = t.attempts + 1, worker_id = p_worker_id,
-        needs_publish = NULL, publish_at = NULL, updated_at = now()
+        needs_publish = NULL, publish_at = NULL, updated_at = now(),
+        slot = CASE WHEN f.counted THEN f.slot END, blocked_on = NULL
     FROM found f
-    WHERE t.id = f.id AND t.status = 'ENQUEUED'
-        AND f.paused IS NOT TRUE AND f.served AND f.run_at <= now() + make_interval(secs => p_early_seconds)
+    WHERE t.id = f.id AND t.status = 'ENQUEUED' AND f.paused IS NOT TRUE AND f.served AND NOT f.blocked
+        AND f.run_at <= now() + make_interval(secs => p_early_seconds)
     RETURNING t.id, t.type, t.queue_set, t.queue, t.payload::text, t.attempts, t.max_attempts, t.crashes,
-        f.timeout_seconds, f.backoff::text;
+        f.timeout_seconds, f.backoff::text, t.slot;
 END;
 $$;
 
@@ -177,6 +192,7 @@ CREATE FUNCTION dtq_finish(
             THEN greatest(t.max_attempts, t.attempts + 1) ELSE t.max_attempts END,
         crashes = t.crashes + a.crashed::integer,
         cancel_requested_at = NULL,
+        slot = NULL,
         updated_at = now()
     FROM asked a
     WHERE t.id = a.id AND t.worker_id IS NOT DISTINCT FROM a.worker_id AND t.attempts = a.attempts
@@ -193,7 +209,7 @@ CREATE FUNCTION dtq_release(p_worker_id uuid, p_ids uuid[]) RETURNS TABLE (id uu
         WHERE t.id = ANY (p_ids) AND t.worker_id IS NOT DISTINCT FROM p_worker_id AND t.status = 'RUNNING'
         ORDER BY t.id FOR UPDATE
     )
-    UPDATE tasks t SET updated_at = now(),
+    UPDATE tasks t SET updated_at = now(), slot = NULL,
         attempts = CASE WHEN t.cancel_requested_at IS NULL THEN t.attempts - 1 ELSE t.attempts END,
         status = CASE WHEN t.cancel_requested_at IS NULL THEN 'ENQUEUED' ELSE 'CANCELLED' END,
         needs_publish = CASE WHEN t.cancel_requested_at IS NULL THEN true END,
@@ -239,6 +255,7 @@ BEGIN
         status = CASE t.status WHEN 'ENQUEUED' THEN 'CANCELLED' ELSE t.status END,
         needs_publish = NULL,
         publish_at = NULL,
+        blocked_on = NULL,
         last_error = CASE t.status WHEN 'ENQUEUED' THEN 'cancelled before it ran' ELSE t.last_error END,
         updated_at = CASE t.status WHEN 'ENQUEUED' THEN now() ELSE t.updated_at END,
         cancel_requested_at = CASE t.status WHEN 'RUNNING' THEN coalesce(t.cancel_requested_at, now()) END

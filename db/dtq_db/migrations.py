@@ -21,6 +21,10 @@ from dtq_db.connections import CONNECT_SECONDS, translated
 
 LOCK_KEY: Final = 0x647471  # "dtq"
 """Key of the advisory lock that lets one migrator through at a time."""
+LOCK_MILLISECONDS: Final = 1_000
+"""How long a migration waits for a table's lock, in milliseconds: as long, everyone behind it waits too."""
+LOCK_TRIES: Final = 30
+"""How often it asks for it: with the pauses between, some minutes."""
 _NAME: Final = re.compile(r"^(\d{4})_(pre|post)_[a-z0-9_]+\.sql$")
 _LEDGER: Final = """
 CREATE TABLE IF NOT EXISTS dtq_migration (
@@ -112,14 +116,33 @@ async def migrate(dsn: str) -> tuple[str, ...]:
         await connection.execute(_LEDGER)
         todo = pending(migrations(), await _ledger(connection))
         for migration in todo:
+            await apply(connection, migration)
+    return tuple(migration.name for migration in todo)
+
+
+async def apply(connection: "asyncpg.Connection[asyncpg.Record]", migration: Migration) -> None:
+    """Apply one migration. A lock that it cannot have at once is let go of and asked for again, LOCK_TRIES times.
+
+    Whoever waits for a table's lock makes everyone after it wait too, even those who would only read.
+
+    Raises:
+        asyncpg.LockNotAvailableError: others held a lock all the time; nothing was changed.
+    """
+    for failures in range(1, LOCK_TRIES + 1):
+        try:
             async with connection.transaction():
+                await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_MILLISECONDS}ms'")
                 await connection.execute(migration.sql)
                 await connection.execute(
-                    "INSERT INTO dtq_migration (name, checksum) VALUES ($1, $2)",
-                    migration.name,
-                    migration.checksum,
+                    "INSERT INTO dtq_migration (name, checksum) VALUES ($1, $2)", migration.name, migration.checksum
                 )
-    return tuple(migration.name for migration in todo)
+        except asyncpg.LockNotAvailableError:
+            if failures == LOCK_TRIES:
+                raise
+            _log.warning("migration waits for a lock", migration=migration.name, failures=failures)
+            await asyncio.sleep(backoff_seconds(failures))
+        else:
+            return
 
 
 async def status(dsn: str) -> Status:

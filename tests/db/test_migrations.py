@@ -7,7 +7,8 @@ import asyncpg
 import pytest
 
 from dtq.domain.errors import Rejected, Unavailable
-from dtq_db.migrations import Migration, check, migrate, migrations, patiently, pending, status
+from dtq_db.migrations import Migration, apply, check, migrate, migrations, patiently, pending, status
+from tests.db.world import Connection
 
 
 async def test_every_file_is_applied_once_and_in_order(empty_dsn: str) -> None:
@@ -73,6 +74,32 @@ async def test_patience_ends_with_the_reason() -> None:
 
     with pytest.raises(Unavailable, match="still down"):
         await patiently(look, 0.3)
+
+
+async def test_a_migration_that_waits_for_a_lock_holds_nobody_up(dsn: str) -> None:
+    reader, migrator, other = [await asyncpg.connect(dsn) for _ in range(3)]
+    migration = Migration(name="9998_pre_more.sql", sql="ALTER TABLE tasks ADD COLUMN more text")
+    try:
+        async with reader.transaction():
+            await reader.execute("SELECT 1 FROM tasks")
+            applying = asyncio.create_task(apply(migrator, migration))
+            await _wanted_by(reader, migrator)
+            async with asyncio.timeout(30):  # it would wait behind the migration for as long as the reader reads
+                await other.execute("SELECT 1 FROM tasks")
+            assert not applying.done()
+        await applying
+        assert await other.fetchval("SELECT count(*) FROM dtq_migration WHERE name = $1", migration.name) == 1
+    finally:
+        for connection in (reader, migrator, other):
+            connection.terminate()
+
+
+async def _wanted_by(watcher: Connection, waiting: Connection) -> None:
+    """Return once the other connection waits for a lock."""
+    pid = waiting.get_server_pid()
+    async with asyncio.timeout(10):
+        while not await watcher.fetchval("SELECT cardinality(pg_blocking_pids($1)) > 0", pid):
+            pass
 
 
 async def _note(dsn: str, name: str) -> None:

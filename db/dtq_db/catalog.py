@@ -4,7 +4,7 @@ Owns reading it. Must never write: `dtq_db.resources` does, for the operator and
 """
 
 import json
-from typing import Any
+from typing import Any, Final
 
 import asyncpg
 
@@ -12,6 +12,9 @@ from dtq.domain.catalog import Catalog, TypePolicy
 from dtq.domain.manifests import QueueSetSpec
 from dtq_db.connections import Database
 from dtq_db.queries import query
+
+TYPES_PAGE: Final = 200
+"""Most task types read by one statement: parsing their schemas takes some milliseconds."""
 
 
 async def revision(database: Database) -> int:
@@ -24,21 +27,40 @@ async def revision(database: Database) -> int:
     return int(row["revision"])
 
 
-async def load(database: Database) -> Catalog:
-    """Return everything declared.
+async def load(database: Database, known: Catalog) -> Catalog:
+    """Return everything declared, reading what has changed since `known`.
 
     Raises:
         Unavailable: the database does not answer.
     """
     # The revision is read first: what changes meanwhile is read again at the next look.
-    current = await revision(database)
-    types = await database.fetch(query("catalog_types"))
-    queue_sets = await database.fetch(query("catalog_queue_sets"))
+    (now,) = await database.fetch(query("catalog_revision"))
+    if now["revision"] == known.revision:
+        return known
+    types = dict(known.types)
+    read = known.revision
+    # In pages, so that thousands of types do not hold the event loop.
+    while rows := await database.fetch(query("catalog_types"), read, TYPES_PAGE):
+        types |= {row["type"]: _policy(row) for row in rows}
+        read = rows[-1]["revision"]
+    if now["types_deleted_at"] > known.revision:
+        names = {row["type"] for row in await database.fetch(query("task_type_names"))}
+        types = {name: policy for name, policy in types.items() if name in names}
+    changed = now["queue_sets_changed_at"] > known.revision
     return Catalog(
-        revision=current,
-        types={row["type"]: _policy(row) for row in types},
-        queue_sets={row["name"]: queue_set_of(row) for row in queue_sets},
+        revision=now["revision"],
+        types=types,
+        queue_sets=await queue_sets(database) if changed else known.queue_sets,
     )
+
+
+async def queue_sets(database: Database) -> dict[str, QueueSetSpec]:
+    """Return every queue set, by name.
+
+    Raises:
+        Unavailable: the database does not answer.
+    """
+    return {row["name"]: queue_set_of(row) for row in await database.fetch(query("catalog_queue_sets"))}
 
 
 async def running_counts(database: Database) -> dict[str, tuple[int, int]]:

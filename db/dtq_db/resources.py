@@ -57,10 +57,6 @@ class Resources:
         rows = await self._connection.fetch(query("task_type_get"), [name])
         return _task_type(rows[0]) if rows else None
 
-    async def task_type_in_use(self, name: str) -> bool:
-        """Return whether any task refers to the type."""
-        return bool(await self._connection.fetchval(query("task_type_in_use"), name))
-
     async def put_task_type(self, row: TaskTypeRow) -> None:
         """Write a task type and its schedules."""
         await self._connection.execute(
@@ -91,7 +87,7 @@ class Resources:
         await self._connection.execute(query("task_type_deactivate"), name)
 
     async def delete_task_type(self, name: str) -> None:
-        """Drop a type that no task refers to."""
+        """Drop an inactive type that no task refers to, as a finished `Search` has found."""
         await self._connection.execute(query("task_type_delete"), name)
 
     async def queue_set(self, name: str) -> QueueSetRow | None:

@@ -12,7 +12,9 @@ from uuid import UUID
 import asyncpg
 
 from dtq.domain.limits import RELAY_GRACE_SECONDS
+from dtq_db import pages
 from dtq_db.connections import Database, Lane
+from dtq_db.pages import FailedFilter, Page, TaskFilter
 from dtq_db.queries import query
 
 
@@ -49,35 +51,6 @@ class Hit:
     same: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskFilter:
-    """Which tasks a page shows; None does not filter.
-
-    Attributes:
-        types: those that the caller may see.
-    """
-
-    after: UUID | None = None
-    status: str | None = None
-    type: str | None = None
-    queue: str | None = None
-    types: Sequence[str] | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FailedFilter:
-    """Which failed tasks a redrive takes; None does not filter.
-
-    Attributes:
-        types: those that the caller may send again.
-    """
-
-    type: str | None = None
-    queue: str | None = None
-    failed_before: datetime | None = None
-    types: Sequence[str] | None = None
-
-
 async def enqueue(lane: Lane, tasks: Sequence[NewTask]) -> dict[UUID, datetime]:
     """Store tasks in one statement and commit; return `updated_at` by id.
 
@@ -87,11 +60,7 @@ async def enqueue(lane: Lane, tasks: Sequence[NewTask]) -> dict[UUID, datetime]:
         Unavailable: the outcome is unknown.
         Rejected: `NotStorable`: a payload cannot be stored.
     """
-    try:
-        rows = await lane.fetch(query("task_enqueue"), *_columns(tasks), RELAY_GRACE_SECONDS)
-    except asyncpg.ForeignKeyViolationError:
-        # A type was deleted after the statement had begun; a new one no longer sees it and leaves its tasks out.
-        rows = await lane.fetch(query("task_enqueue"), *_columns(tasks), RELAY_GRACE_SECONDS)
+    rows = await lane.fetch(query("task_enqueue"), *_columns(tasks), RELAY_GRACE_SECONDS)
     return {row["id"]: row["updated_at"] for row in rows}
 
 
@@ -147,11 +116,9 @@ class TaskStore:
         """Return the first events of a task, oldest first."""
         return await self._database.fetch(query("task_events"), id_, limit)
 
-    async def page(self, chosen: TaskFilter, limit: int) -> list[asyncpg.Record]:
+    async def page(self, chosen: TaskFilter, limit: int) -> Page:
         """Return one page of tasks, newest first."""
-        return await self._database.fetch(
-            query("task_list"), chosen.after, chosen.status, chosen.type, chosen.queue, limit, chosen.types
-        )
+        return await pages.page(self._database, chosen, limit)
 
     async def cancel(self, id_: UUID) -> asyncpg.Record | None:
         """Cancel a task or ask its worker to; return `status` and whether anything was `requested`."""
@@ -159,11 +126,12 @@ class TaskStore:
         return rows[0] if rows else None
 
     async def failed(self, chosen: FailedFilter, limit: int) -> list[UUID]:
-        """Return the failed tasks that a filter takes, oldest failure first."""
-        rows = await self._database.fetch(
-            query("task_failed_select"), chosen.type, chosen.queue, chosen.failed_before, limit, chosen.types
-        )
-        return [row["id"] for row in rows]
+        """Return the failed tasks that a filter takes, oldest failure first.
+
+        Raises:
+            Unavailable: so many others failed that none that fits was found in time.
+        """
+        return await pages.failed(self._database, chosen, limit)
 
     async def redrive(self, ids: Sequence[UUID]) -> dict[UUID, str]:
         """Send failed tasks again; return the queue set of each that was FAILED, by id."""

@@ -6,20 +6,24 @@ Owns the statements of relay, reaper, pruner and scheduler. Must never do more t
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
 
 from dtq.domain.backoff import Backoff
+from dtq.domain.limits import RELAY_GRACE_SECONDS
 from dtq.runtime import failpoints
-from dtq_db.attempts import Finish, finish_columns, parse_backoff
+from dtq_db.attempts import Finish, dead_lettered, finish_columns, parse_backoff
 from dtq_db.connections import Database, Lane
 from dtq_db.queries import query
 from dtq_db.tasks import NewTask, enqueue_on
 
+RELAY_BATCH: Final = 2_000
+"""Most tasks of one queue that a relay picks at once: a burst is published in large windows."""
 BATCH: Final = 500
 """Rows of one statement of a loop: large enough to be cheap, small enough to be short."""
 FIRST_ID: Final = UUID(int=0)
+EPOCH: Final = datetime.fromtimestamp(0, UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,9 +67,44 @@ class DueSchedule:
     default_max_attempts: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What there is to do.
+
+    Attributes:
+        revision: of the catalog.
+        publish: tasks are due to be published.
+        unblock: tasks wait for room under a limit.
+        dead_letter: copies of failed tasks are due in a dead letter queue.
+        reap: a worker's lease has expired.
+        fire: a cron entry is due.
+    """
+
+    revision: int
+    publish: bool
+    unblock: bool
+    dead_letter: bool
+    reap: bool
+    fire: bool
+
+    def is_relay_due(self) -> bool:
+        """Whether the relay would find anything."""
+        return self.publish or self.unblock or self.dead_letter
+
+
+async def look(lane: Lane) -> Work:
+    """Return what there is to do, in one cheap statement.
+
+    Raises:
+        Unavailable: the database does not answer.
+    """
+    (row,) = await lane.fetch(query("maintenance_due"), RELAY_GRACE_SECONDS)
+    return Work(**dict(row))
+
+
 async def relay(lane: Lane, hold_seconds: float) -> list[Due]:
-    """Pick what is due to be published and keep other relays off it for `hold_seconds`."""
-    return [Due(**dict(row)) for row in await lane.fetch(query("task_relay"), BATCH, hold_seconds)]
+    """Pick what is due to be published, up to RELAY_BATCH of each queue, and keep other relays off it for a while."""
+    return [Due(**dict(row)) for row in await lane.fetch(query("task_relay"), RELAY_BATCH, hold_seconds)]
 
 
 async def blocked_slots(lane: Lane, after: str) -> list[str]:
@@ -84,29 +123,24 @@ async def dead_letter(
 ) -> int:
     """Publish the overdue copies of failed tasks; return how many are in the dead letter queue now.
 
-    The rows stay locked meanwhile, so that two relays do not both send a copy.
+    They are held meanwhile, so that two relays do not both send a copy.
 
     Args:
         lane: the relay's.
-        age_seconds: how long the publisher of a failure has to do it itself.
+        age_seconds: how long the publisher of a failure has to do it itself, and for how long a copy is held.
         publish: returns `updated_at` by id of those that the broker confirmed.
     """
-    async with lane.transaction() as connection:
-        rows = await connection.fetch(query("task_dead_letter_due"), age_seconds, BATCH)
-        confirmed = await publish([Due(**dict(row)) for row in rows]) if rows else {}
-        if not confirmed:
-            return 0
-        ids = sorted(confirmed)
-        noted = await connection.fetchval(query("task_dead_letter"), ids, [confirmed[id_] for id_ in ids])
-        return int(noted)
+    rows = await lane.fetch(query("task_dead_letter_due"), age_seconds, BATCH)
+    confirmed = await publish([Due(**dict(row)) for row in rows]) if rows else {}
+    return await dead_lettered(lane, confirmed) if confirmed else 0
 
 
 async def dead_letters_lost(lane: Lane, queue_set: str) -> int:
     """Mark every copy that a lost dead letter queue held to be published again; return how many."""
-    count, after, last = 0, None, FIRST_ID
+    count, after, last = 0, EPOCH, FIRST_ID
     while rows := await lane.fetch(query("task_dead_letter_lost"), queue_set, after, last, BATCH):
-        count += len(rows)
-        after, last = rows[-1]["failed_at"], rows[-1]["id"]
+        count += rows[0]["marked"]
+        after, last = rows[0]["failed_at"], rows[0]["id"]
     return count
 
 
@@ -149,11 +183,10 @@ async def reap(lane: Lane, decide: Callable[[Held], Finish]) -> tuple[Counter[st
         return Counter(row["status"] for row in taken), True
 
 
-async def prune(lane: Lane, after: UUID) -> tuple[UUID, int]:
-    """Drop one batch of expired tasks behind `after`; return where to go on (FIRST_ID at the end) and how many."""
-    (row,) = await lane.fetch(query("task_prune"), after, BATCH)
-    at_end = row["looked_at"] < BATCH
-    return FIRST_ID if at_end else row["last_id"], int(row["dropped"])
+async def prune(lane: Lane) -> tuple[int, bool]:
+    """Make one step of dropping expired tasks; return how many were dropped and whether there may be more."""
+    (row,) = await lane.fetch(query("task_prune"), BATCH)
+    return int(row["dropped"]), bool(row["more"])
 
 
 async def prune_workers(database: Database) -> None:

@@ -37,7 +37,8 @@ from dtq_api.counted import Counted
 from dtq_api.enqueue import enqueue
 from dtq_api.lanes import Lanes
 from dtq_api.scaling import ScalingHints
-from dtq_db.tasks import FailedFilter, TaskFilter, TaskStore
+from dtq_db.pages import FailedFilter, TaskFilter
+from dtq_db.tasks import TaskStore
 
 BODY_SECONDS: Final = 10.0
 """Longest time to send a body, in seconds; a slower client is told 408."""
@@ -165,9 +166,8 @@ class _Routes:
             queue=page.queue,
             types=rights.types(Verb.READ, self._parts.catalog.current.types),
         )
-        rows = await self._parts.tasks.page(chosen, page.limit)
-        following = rows[-1]["id"] if len(rows) == page.limit else None
-        return _json({"tasks": [dict(row) for row in rows], "next_cursor": following})
+        found = await self._parts.tasks.page(chosen, page.limit)
+        return _json({"tasks": [dict(row) for row in found.rows], "next_cursor": found.next})
 
     async def get_task(self, request: Request) -> Response:
         id_, rights = _id(request), rights_of(request)

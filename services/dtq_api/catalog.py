@@ -50,8 +50,9 @@ class CatalogCache:
             Unavailable: the database does not answer; the catalog at hand stays.
         """
         async with self._refreshing:
-            if await rows.revision(self._database) != self.current.revision:
-                self.current = await rows.load(self._database)
+            found = await rows.load(self._database, self.current)
+            if found is not self.current:
+                self.current = found
                 self._compiled = {name: one for name, one in self._compiled.items() if name in self.current.types}
                 _log.info("catalog read", revision=self.current.revision, types=len(self.current.types))
         return False

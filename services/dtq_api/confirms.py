@@ -5,6 +5,7 @@ Owns the delay. Most tasks are claimed within it and need no note; a note that i
 
 import asyncio
 from datetime import datetime
+from itertools import islice
 from typing import Final
 from uuid import UUID
 
@@ -18,6 +19,8 @@ from dtq_db.connections import Database
 
 DELAY_SECONDS: Final = 1.0
 """How long a confirm waits for its task to be claimed, in seconds; well below the relay's grace."""
+BATCH_MAX: Final = 1_000
+"""Most confirms of one statement: far below its time-out, so that a burst cannot make it fail again and again."""
 PENDING_MAX: Final = 50_000
 """Most confirms kept in memory; beyond it they are forgotten, which costs duplicates only."""
 
@@ -39,9 +42,12 @@ class Confirms:
 
     async def flush(self) -> bool:
         """Write what has waited long enough; return False."""
-        if self._ripe:
-            await store.confirm(self._lane, self._ripe)
+        ripe = iter(list(self._ripe))
+        while batch := list(islice(ripe, BATCH_MAX)):
+            await store.confirm(self._lane, {id_: self._ripe[id_] for id_ in batch})
             await failpoints.hit("confirm.noted")
+            for id_ in batch:
+                del self._ripe[id_]
         self._ripe, self._fresh = self._fresh, {}
         return False
 

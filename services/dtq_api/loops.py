@@ -25,15 +25,14 @@ from dtq.runtime.metrics import ApiMetrics
 from dtq_db import upkeep
 from dtq_db.attempts import Finish
 from dtq_db.connections import Database
-from dtq_db.tasks import confirm
-from dtq_db.upkeep import BATCH, FIRST_ID, Due, Held
+from dtq_db.upkeep import BATCH, RELAY_BATCH, Due, Held
 
 RELAY_SECONDS: Final = 0.5
 """Pause of the relay, in seconds: how late a scheduled task may start."""
 REAP_SECONDS: Final = 2.0
 """Pause of the reaper, in seconds."""
 PRUNE_SECONDS: Final = 60.0
-"""Pause of the pruner, in seconds, once a walk over the table is done."""
+"""Pause of the pruner, in seconds, once nothing is due any more."""
 WATCH_SECONDS: Final = 15.0
 """Pause between two looks at the topology, in seconds: how long a queue deleted by hand may be gone."""
 EVENT_DAYS_AHEAD: Final = 7
@@ -48,9 +47,16 @@ class Relay:
     """Publishes what is stored and due but not yet published, and the dead letters that are missing."""
 
     def __init__(
-        self, database: Database, publisher: Publisher, *, namespace_of: NamespaceOf, metrics: ApiMetrics
+        self,
+        database: Database,
+        publisher: Publisher,
+        *,
+        namespace_of: NamespaceOf,
+        confirmed: Callable[[dict[UUID, datetime]], None],
+        metrics: ApiMetrics,
     ) -> None:
         self._lane = database.lane("relay")
+        self._confirmed = confirmed
         self._publisher = publisher
         self._namespace_of = namespace_of
         self._metrics = metrics
@@ -70,12 +76,12 @@ class Relay:
         confirmed = await self._publish(due, work)
         if confirmed:
             await failpoints.hit("relay.published")
-            await confirm(self._lane, confirmed)
+            self._confirmed(confirmed)
             self._metrics.relayed.inc(len(confirmed))
             await failpoints.hit("relay.confirmed")
         noted = await upkeep.dead_letter(self._lane, RELAY_GRACE_SECONDS, self._publish_dead_letters)
         self._metrics.dead_lettered.inc(noted)
-        return len(due) >= BATCH
+        return len(due) >= RELAY_BATCH
 
     async def _unblocked(self) -> list[Due]:
         """Pick tasks for which a limit has room again; each call goes on where the last one stopped."""
@@ -132,7 +138,7 @@ class Pruner:
         self._lane = database.lane("pruner")
         self._keep_days = events_retention_days
         self._metrics = metrics
-        self._after = FIRST_ID
+        self._is_walking = False
 
     async def once(self) -> bool:
         """Prune one batch; return whether the walk goes on.
@@ -140,16 +146,16 @@ class Pruner:
         Raises:
             Unavailable: the database does not answer.
         """
-        if self._after == FIRST_ID:
+        if not self._is_walking:
             dropped = await upkeep.rotate_events(self._database, days_ahead=EVENT_DAYS_AHEAD, keep_days=self._keep_days)
             if dropped:
                 _log.info("history dropped", partitions=dropped)
             await upkeep.prune_workers(self._database)
-        self._after, pruned = await upkeep.prune(self._lane, self._after)
+        pruned, self._is_walking = await upkeep.prune(self._lane)
         if pruned:
             await failpoints.hit("prune.committed")
         self._metrics.pruned.inc(pruned)
-        return self._after != FIRST_ID
+        return self._is_walking
 
 
 class TopologyWatch:

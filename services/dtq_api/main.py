@@ -5,6 +5,7 @@ Owns the order of start and end. The only place that connects things.
 
 import asyncio
 from collections.abc import Mapping
+from operator import attrgetter
 from uuid import UUID
 
 import structlog
@@ -30,12 +31,14 @@ from dtq_api.auth import gate
 from dtq_api.backlog import BACKLOG_SECONDS, BacklogWatch
 from dtq_api.catalog import REFRESH_SECONDS, CatalogCache
 from dtq_api.confirms import Confirms
+from dtq_api.due import DueCache
 from dtq_api.health import ApiHealth
 from dtq_api.lanes import Lanes
 from dtq_api.scaling import ScalingHints
 from dtq_api.scheduler import SCHEDULE_SECONDS, Scheduler
 from dtq_db.connections import Database
 from dtq_db.tasks import TaskStore
+from dtq_db.upkeep import Work
 
 GRACE_SECONDS = 10
 """How long requests at hand may take at the end, in seconds."""
@@ -81,7 +84,10 @@ class Api:
             metrics=metrics,
             confirmed=self.confirms.add,
         )
-        self.relay = loops.Relay(database, self.publisher, namespace_of=self._namespace_of, metrics=metrics)
+        self.due = DueCache(database)
+        self.relay = loops.Relay(
+            database, self.publisher, namespace_of=self._namespace_of, confirmed=self.confirms.add, metrics=metrics
+        )
         self.reaper = loops.Reaper(database, backoff=settings.backoff, metrics=metrics)
         self.pruner = loops.Pruner(database, events_retention_days=settings.events_retention_days, metrics=metrics)
         self.watch = loops.TopologyWatch(database, self.publisher, queue_sets=self.queue_sets, metrics=metrics)
@@ -123,11 +129,11 @@ class Api:
             parts.create_task(self.publisher.link.run(stop_parts))
             parts.create_task(self.confirms.run(stop_parts))
             for name, seconds, once in (
-                ("relay", loops.RELAY_SECONDS, self.relay.once),
-                ("reaper", loops.REAP_SECONDS, self.reaper.once),
+                ("relay", loops.RELAY_SECONDS, self.due.gated(Work.is_relay_due, self.relay.once)),
+                ("reaper", loops.REAP_SECONDS, self.due.gated(attrgetter("reap"), self.reaper.once)),
                 ("pruner", loops.PRUNE_SECONDS, self.pruner.once),
                 ("topology", loops.WATCH_SECONDS, self.watch.once),
-                ("scheduler", SCHEDULE_SECONDS, self.scheduler.once),
+                ("scheduler", SCHEDULE_SECONDS, self.due.gated(attrgetter("fire"), self.scheduler.once)),
                 ("backlog", BACKLOG_SECONDS, self.backlog.once),
                 ("dead letters", loops.RELAY_SECONDS, self._drop_spent_dead_letters),
             ):
@@ -150,6 +156,8 @@ class Api:
     async def _refresh(self) -> bool:
         if not self.queue_sets():
             await ensure_default(self._database, self._settings)
+        elif (await self.due.look()).revision == self.catalog.current.revision:
+            return False
         before = self.queue_sets()
         await self.catalog.refresh()
         if self.queue_sets() != before and self.publisher.link.is_up:

@@ -115,7 +115,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
     "Page": _object(
         {
             "tasks": _array(reference("TaskRow"), maxItems=limits.PAGE_MAX),
-            "next_cursor": or_null(UUID | {"description": "The cursor of the next page; null at the end."}),
+            "next_cursor": or_null(UUID | {"description": "The cursor of the next page, even after a short one."}),
         }
     ),
     "Events": _object({"events": _array(_EVENT)}),

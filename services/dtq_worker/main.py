@@ -94,7 +94,7 @@ class Start:
         while not stop.is_set():
             try:
                 await ensure_default(self._database, settings)
-                found = (await catalog.load(self._database)).queue_sets
+                found = await catalog.queue_sets(self._database)
                 ours = {name: spec for name, spec in found.items() if spec.vhost == settings.rmq_vhost}
                 same = [spec for spec in ours.values() if spec.namespace == settings.rmq_namespace]
                 if set(settings.queues) & {queue.name for spec in same for queue in spec.queues}:
@@ -230,7 +230,7 @@ class Worker:
         revision = await catalog.revision(self._database)
         if revision == self._revision:
             return False
-        current = (await catalog.load(self._database)).queue_sets
+        current = await catalog.queue_sets(self._database)
         if dict(current) != dict(self._queue_sets):
             self._queue_sets = current
             self.consumer.link.invalidate("queue sets have changed")

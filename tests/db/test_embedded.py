@@ -13,7 +13,7 @@ async def test_the_embedded_default_has_the_name_that_is_to_take_it_over(dsn: st
     settings = load(_environ(dsn, DTQ_QUEUE_SET="shop", RMQ_NAMESPACE="acme"))
     async with Database(dsn, name="test") as database:
         await ensure_default(database, settings)
-        found = (await catalog.load(database)).queue_sets
+        found = await catalog.queue_sets(database)
     assert {name: spec.namespace for name, spec in found.items()} == {"shop": "acme"}
 
 

@@ -83,7 +83,8 @@ async def test_no_statement_of_the_hot_path_scans_the_table(world: World) -> Non
     await world.finish(ending(worker, uuid4(), 1, TaskStatus.SUCCEEDED))
     await world.confirm({uuid4(): await world.now()})
     await world.lost()
-    await world.sql.execute(FILL, ROWS)
+    await world.sql.execute("SET statement_timeout = 0")
+    await world.sql.execute(FILL, ROWS, timeout=120)
     await world.sql.execute("ANALYZE tasks")
     for _ in range(8):  # beyond five, when a prepared statement may turn to its generic plan
         await one_life(world, worker)

@@ -14,7 +14,7 @@ from dtq_db import upkeep
 from dtq_db.attempts import Finish
 from dtq_db.connections import Database, Lane
 from dtq_db.tasks import NewTask
-from dtq_db.upkeep import FIRST_ID, Due, DueSchedule, Held
+from dtq_db.upkeep import Due, DueSchedule, Held
 from tests.db.world import TYPE, World, blocked, ending
 
 MakeWorld = Callable[[], Awaitable[World]]
@@ -151,10 +151,10 @@ async def test_the_pruner_walks_the_table_and_drops_only_what_is_over(world: Wor
     over, young = ids[::2], ids[1::2]
     await world.finish(*(ending(worker, id_, 1, TaskStatus.SUCCEEDED) for id_ in over + young[:3]))
     await world.sql.execute("UPDATE tasks SET updated_at = now() - interval '8 days' WHERE id = ANY ($1)", over)
-    after, dropped = await upkeep.prune(lane, FIRST_ID)
-    assert after == ids[upkeep.BATCH - 1]
-    rest, more = await upkeep.prune(lane, after)
-    assert (rest, dropped + more) == (FIRST_ID, len(over))
+    first, more = await upkeep.prune(lane)
+    assert more
+    rest, more = await upkeep.prune(lane)
+    assert (more, first + rest) == (False, len(over))
     assert await world.sql.fetchval("SELECT count(*) FROM tasks") == len(young)
 
 
@@ -163,13 +163,13 @@ async def test_failed_tasks_are_kept_as_long_as_their_own_retention_says(world: 
     cancelled = await world.one()
     await world.cancel(cancelled)
     await world.sql.execute("UPDATE tasks SET updated_at = now() - interval '8 days'")
-    assert await upkeep.prune(lane, FIRST_ID) == (FIRST_ID, 1)
+    assert await upkeep.prune(lane) == (1, False)
     assert (await world.row(failed))["status"] == "FAILED"
 
 
 async def test_an_empty_table_is_pruned_in_peace(world: World, lane: Lane) -> None:
     assert await world.sql.fetchval("SELECT count(*) FROM tasks") == 0
-    assert await upkeep.prune(lane, FIRST_ID) == (FIRST_ID, 0)
+    assert await upkeep.prune(lane) == (0, False)
 
 
 async def test_workers_that_ended_long_ago_are_forgotten(world: World, lane: Lane, database: Database) -> None:

@@ -37,6 +37,12 @@ class World:
             queue_set,
         )
         await self.sql.execute(
+            "INSERT INTO queue (queue_set, name, position, type, prefetch) VALUES ($1, $2, 0, 'Quorum', 32)"
+            " ON CONFLICT DO NOTHING",
+            queue_set,
+            QUEUE,
+        )
+        await self.sql.execute(
             "INSERT INTO task_type (type, active, default_queue, queue_set, default_max_attempts)"
             " VALUES ($1, $2, $3, $4, $5)",
             type_,

@@ -43,6 +43,9 @@ class Point:
         return not (self.also or self.at_boot or self.stops)
 
 
+LOOK_AGAIN = "UPDATE prune_slice SET look_at = now()"
+
+
 async def nothing(_: Walk, __: Victim) -> None:
     """It comes there by itself."""
 
@@ -128,6 +131,7 @@ async def have_something_to_prune(walk: Walk) -> None:
     for _ in range(200):
         done = "SELECT count(*) FROM tasks WHERE id = ANY ($1::uuid[]) AND status <> 'SUCCEEDED'"
         if await walk.sql.fetchval(done, ids) == 0:
+            await walk.sql.execute(LOOK_AGAIN)
             return
         await asyncio.sleep(0.1)
     raise AssertionError("the brief tasks have not ended")
@@ -136,6 +140,7 @@ async def have_something_to_prune(walk: Walk) -> None:
 async def brief(walk: Walk, _: Victim) -> None:
     """Have always something to prune: the healthy API prunes too, and each looks once a minute."""
     walk.ask(walk.api.address, BRIEF)
+    await walk.sql.execute(LOOK_AGAIN)
 
 
 async def cancel(walk: Walk, victim: Victim) -> None:

@@ -15,6 +15,7 @@ from dtq.domain.plan import (
     Owner,
     Plan,
     Reason,
+    References,
     plan_queue_set,
     plan_queue_set_deletion,
     plan_task_type,
@@ -79,7 +80,7 @@ observed_types = st.builds(
     row=st.none() | types,
     queues=st.none() | st.frozensets(st.sampled_from(["high", "low"])),
     queue_set_owner=st.none() | owners,
-    in_use=st.booleans(),
+    references=st.none() | st.builds(References, found=st.booleans(), is_complete=st.booleans(), share=st.floats(0, 1)),
 )
 observed_sets = st.builds(
     ObservedQueueSet,
@@ -211,6 +212,8 @@ def test_a_type_with_tasks_is_never_deleted(row: TaskTypeRow | None, owner: Owne
     if Action.DELETE in actions(plan):
         assert row is not None
         assert row.deletion_policy == "Delete"
-        assert not observed.in_use
+        assert observed.references is not None
+        assert observed.references.is_complete
+        assert not observed.references.found
     if plan.steps and plan.refusal is None:
         assert actions(plan)[-1] is Action.RELEASE, "the name is let go of last"

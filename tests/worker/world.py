@@ -21,6 +21,7 @@ from dtq.handlers import Handler
 from dtq.reconcile.embedded import ensure_default
 from dtq.runtime.metrics import ApiMetrics, BrokerMetrics
 from dtq.runtime.settings import Settings, load
+from dtq_api.confirms import Confirms
 from dtq_api.loops import Reaper, Relay
 from dtq_db import catalog
 from dtq_db.connections import Database
@@ -100,7 +101,7 @@ class World:
         """Run a worker until the block ends; it consumes and has its lease when the block begins."""
         settings = self.settings(**environ)
         async with Database(settings.db_dsn.get_secret_value(), name="dtq-worker") as database:
-            queue_sets = (await catalog.load(database)).queue_sets
+            queue_sets = await catalog.queue_sets(database)
             handlers: dict[str, Handler] = dict(load_handlers(settings.worker_handlers))
             worker = Worker(settings, database, handlers, queue_sets)
             stop = asyncio.Event()
@@ -164,13 +165,17 @@ async def open_world(dsn: str, vhost: BrokerVhost) -> AsyncIterator[World]:
         publisher = Publisher(vhost.url, declare=_nothing, metrics=BrokerMetrics(registry), timeout_seconds=5.0)
         try:
             tasks.create_task(publisher.link.run(stop))
+            confirms = Confirms(database)
+            tasks.create_task(confirms.run(stop))
             yield World(
                 dsn=dsn,
                 vhost=vhost,
                 rows=Rows(connection),
                 database=database,
                 publisher=publisher,
-                relay=Relay(database, publisher, namespace_of=lambda _: NAMESPACE, metrics=metrics),
+                relay=Relay(
+                    database, publisher, namespace_of=lambda _: NAMESPACE, confirmed=confirms.add, metrics=metrics
+                ),
                 reaper=Reaper(database, backoff=Backoff(delays_seconds=(1.0,)), metrics=metrics),
             )
         finally:

@@ -1,2 +1,2 @@
--- The cheap question whether anything declared has changed. Callers: the catalog caches.
-SELECT revision FROM catalog_revision
+-- The cheap question whether anything declared has changed, and what. Callers: the catalog caches.
+SELECT revision, types_deleted_at, queue_sets_changed_at FROM catalog_revision

@@ -1,11 +1,14 @@
--- Up to $4 failed tasks behind ($2, $3) whose copy went with their dead letter queue: it is due again.
--- Index tasks_failed; callers: topology repair.
-WITH lost AS (
-    SELECT id, failed_at FROM tasks
-    WHERE failed_at IS NOT NULL AND dead_lettered_at IS NOT NULL AND queue_set = $1
-        AND (failed_at, id) > (coalesce($2::timestamptz, '-infinity'), $3::uuid)
+-- Of the next $4 failed tasks behind ($2, $3), oldest failure first, mark those of queue set $1 whose copy went with
+-- its dead letter queue: it is due again. Returns where the walk stands and how many were marked.
+-- Index tasks_failed; caller: topology repair.
+WITH page AS (
+    SELECT id, failed_at, queue_set, dead_lettered_at FROM tasks
+    WHERE failed_at IS NOT NULL AND (failed_at, id) > ($2::timestamptz, $3::uuid)
     ORDER BY failed_at, id LIMIT $4 FOR UPDATE
 ), marked AS (
-    UPDATE tasks t SET dead_lettered_at = NULL FROM lost l WHERE t.id = l.id AND t.dead_lettered_at IS NOT NULL
+    UPDATE tasks t SET dead_lettered_at = NULL, dead_letter_at = now()
+    WHERE t.id = ANY (ARRAY(SELECT p.id FROM page p WHERE p.queue_set = $1 AND p.dead_lettered_at IS NOT NULL))
+    RETURNING 1
 )
-SELECT id, failed_at FROM lost ORDER BY failed_at, id
+SELECT failed_at, id, (SELECT count(*) FROM marked)::integer AS marked
+FROM page ORDER BY failed_at DESC, id DESC LIMIT 1

@@ -1,2 +1,5 @@
--- Whether any task refers to a type. Primary key walk, first hit; caller: reconcile, on deletion.
-SELECT EXISTS (SELECT 1 FROM tasks WHERE type = $1) AS in_use
+-- Whether any of the next $4 tasks behind $2, up to $3, is of type $1; and where the walk stands. Primary key.
+-- Caller: reconcile, on deletion.
+WITH page AS (SELECT id, type FROM tasks WHERE id > $2::uuid AND id <= $3::uuid ORDER BY id LIMIT $4)
+SELECT EXISTS (SELECT 1 FROM page WHERE type = $1) AS in_use, (SELECT count(*) FROM page)::integer AS looked_at,
+    (SELECT id FROM page ORDER BY id DESC LIMIT 1) AS last_id

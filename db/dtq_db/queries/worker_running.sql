@@ -1,4 +1,5 @@
--- What an expired worker still holds. Index tasks_worker; caller: the reaper.
-SELECT t.id, t.type, t.attempts, t.max_attempts, t.crashes, t.queue_set, t.queue, y.backoff::text AS backoff
-FROM tasks t JOIN task_type y ON y.type = t.type
-WHERE t.worker_id = $1 AND t.status = 'RUNNING' ORDER BY t.id LIMIT $2
+-- What an expired worker still holds; see dtq_held. Its claims and the primary key; caller: the reaper.
+SELECT t.id, t.type, t.attempts, t.max_attempts, t.crashes, t.queue_set, t.queue,
+    (SELECT y.backoff::text FROM task_type y WHERE y.type = t.type) AS backoff
+FROM tasks t
+WHERE t.id = ANY (ARRAY(SELECT h FROM dtq_held(ARRAY[$1::uuid]) h ORDER BY h LIMIT $2)) ORDER BY t.id

@@ -3,9 +3,13 @@
 
 CREATE TABLE catalog_revision (
     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
-    revision bigint NOT NULL DEFAULT 1
+    revision bigint NOT NULL DEFAULT 1,
+    types_deleted_at bigint NOT NULL DEFAULT 0,
+    queue_sets_changed_at bigint NOT NULL DEFAULT 0
 );
 COMMENT ON TABLE catalog_revision IS 'Moves with every change of task_type, queue_set or queue: caches compare it.';
+COMMENT ON COLUMN catalog_revision.types_deleted_at IS 'The revision of the last deletion of a task type.';
+COMMENT ON COLUMN catalog_revision.queue_sets_changed_at IS 'The revision of the last change of a queue set or queue.';
 INSERT INTO catalog_revision DEFAULT VALUES;
 
 CREATE TABLE resource_claim (
@@ -57,6 +61,7 @@ CREATE TABLE task_type (
     retention_succeeded_seconds integer NOT NULL DEFAULT 604800,
     retention_failed_seconds integer NOT NULL DEFAULT 2592000,
     deletion_policy text NOT NULL DEFAULT 'Deactivate',
+    revision bigint NOT NULL DEFAULT 1,
     concurrency jsonb,
     rate_limit jsonb,
     updated_at timestamptz NOT NULL DEFAULT now()
@@ -65,12 +70,24 @@ COMMENT ON COLUMN task_type.backoff IS 'spec.backoff as declared; null means the
 COMMENT ON COLUMN task_type.concurrency IS 'spec.concurrency as declared: {"limit": 3, "key": "customer.id"}.';
 COMMENT ON COLUMN task_type.rate_limit IS 'spec.rateLimit as declared: {"tasks": 100, "perSeconds": 60, "burst": 10}.';
 
+COMMENT ON COLUMN task_type.revision IS 'The revision of the catalog at its last change: a cache reads what is newer.';
+CREATE INDEX task_type_revision ON task_type (revision);
+
+CREATE TABLE task_type_deletion (
+    type text PRIMARY KEY REFERENCES task_type (type) ON DELETE CASCADE,
+    looked_through uuid NOT NULL,
+    last_id uuid NOT NULL
+);
+COMMENT ON TABLE task_type_deletion IS
+    'A type may go once no task refers to it: there is none with an id up to looked_through, or beyond last_id.';
+
 CREATE TABLE type_limit (
     type text PRIMARY KEY REFERENCES task_type (type) ON DELETE CASCADE,
     tokens double precision NOT NULL,
     refilled_at timestamptz NOT NULL DEFAULT now()
 );
-COMMENT ON TABLE type_limit IS 'One row for each limited type: its lock, and its token bucket as it was at refilled_at.';
+COMMENT ON TABLE type_limit IS
+    'One row for each limited type: its lock, and its token bucket as it was at refilled_at.';
 
 CREATE TABLE schedule (
     type text NOT NULL REFERENCES task_type (type) ON DELETE CASCADE,
@@ -82,6 +99,8 @@ CREATE TABLE schedule (
     PRIMARY KEY (type, name)
 );
 COMMENT ON COLUMN schedule.next_fire_at IS 'null until a scheduler has seen the entry.';
+
+CREATE INDEX schedule_due ON schedule (next_fire_at NULLS FIRST);
 
 CREATE TABLE workers (
     id uuid PRIMARY KEY,
@@ -98,9 +117,21 @@ COMMENT ON COLUMN workers.id IS 'Boot identity: a restarted or fenced worker com
 COMMENT ON COLUMN workers.running IS 'Handlers running now, by queue set and queue: {"default/high": 3}.';
 COMMENT ON COLUMN workers.reaped_at IS 'Set once no task of an expired worker is RUNNING any more.';
 
+CREATE INDEX workers_unreaped ON workers (lease_expires_at) WHERE reaped_at IS NULL;
+
+CREATE TABLE worker_claims (
+    worker_id uuid NOT NULL,
+    task_ids uuid[] NOT NULL
+);
+COMMENT ON TABLE worker_claims IS
+    'What each worker has claimed and may still run: a claim adds a row for its batch, a renewal drops what has ended.';
+CREATE INDEX worker_claims_worker ON worker_claims (worker_id);
+
+-- No foreign key to task_type: its check would read every task when a type is deleted. dtq_enqueue locks the type
+-- instead, and a deletion makes sure that no task refers to it.
 CREATE TABLE tasks (
     id uuid PRIMARY KEY,
-    type text NOT NULL REFERENCES task_type (type) ON DELETE RESTRICT,
+    type text NOT NULL,
     queue text NOT NULL,
     status text NOT NULL CHECK (status IN ('ENQUEUED', 'RUNNING', 'SUCCEEDED', 'FAILED', 'CANCELLED', 'DLQ')),
     attempts integer NOT NULL DEFAULT 0 CHECK (attempts >= 0),
@@ -120,7 +151,9 @@ CREATE TABLE tasks (
     replays integer NOT NULL DEFAULT 0,
     redrives integer NOT NULL DEFAULT 0,
     cancel_requested_at timestamptz,
+    cancelled_at timestamptz,
     failed_at timestamptz,
+    dead_letter_at timestamptz,
     dead_lettered_at timestamptz,
     slot text,
     blocked_on text,
@@ -129,6 +162,8 @@ CREATE TABLE tasks (
     CONSTRAINT waiting_is_enqueued CHECK ((status = 'ENQUEUED') = (needs_publish IS NOT NULL)),
     CONSTRAINT publish_at_while_waiting CHECK ((needs_publish IS NULL) = (publish_at IS NULL)),
     CONSTRAINT failed_at_while_failed CHECK ((status = 'FAILED') = (failed_at IS NOT NULL)),
+    CONSTRAINT dead_letter_while_failed CHECK (dead_letter_at IS NULL OR status = 'FAILED'),
+    CONSTRAINT cancelled_at_while_cancelled CHECK ((status = 'CANCELLED') = (cancelled_at IS NOT NULL)),
     CONSTRAINT running_has_worker CHECK (status <> 'RUNNING' OR worker_id IS NOT NULL),
     CONSTRAINT slot_while_running CHECK (slot IS NULL OR status = 'RUNNING'),
     CONSTRAINT blocked_while_enqueued CHECK (blocked_on IS NULL OR status = 'ENQUEUED')
@@ -139,32 +174,59 @@ COMMENT ON COLUMN tasks.publish_at IS
     'needs_publish: when the relay publishes it. Otherwise: since when a message should be in the broker.';
 COMMENT ON COLUMN tasks.worker_id IS 'The last worker that claimed it; with attempts the fencing token.';
 COMMENT ON COLUMN tasks.replays IS 'Idempotent hits answered with this row: such a row may not be undone.';
+COMMENT ON COLUMN tasks.dead_letter_at IS
+    'The outbox of dead letters: since when its copy is due in the dead letter queue; null once it is there.';
 COMMENT ON COLUMN tasks.dead_lettered_at IS 'When the broker confirmed the copy in the dead letter queue.';
 -- Null for every task of a type without limits, so that its updates stay in their page.
 COMMENT ON COLUMN tasks.slot IS 'What it is counted under while it runs: its type, and a hash of its concurrency key.';
 COMMENT ON COLUMN tasks.blocked_on IS 'The slot in which it waits for room; null for a task that no limit holds back.';
 
 CREATE UNIQUE INDEX tasks_idempotency_key ON tasks (idempotency_key) WHERE idempotency_key IS NOT NULL;
--- Relay: what is due, and what a broker that lost its data no longer holds.
-CREATE INDEX tasks_waiting ON tasks (needs_publish, publish_at) WHERE needs_publish IS NOT NULL;
--- Reaper: the tasks of one worker. A finish leaves worker_id alone, so this index costs a claim only.
-CREATE INDEX tasks_worker ON tasks (worker_id) WHERE worker_id IS NOT NULL;
+-- Relay: what is due, by queue, so that a paused set or another queue's backlog costs it nothing.
+CREATE INDEX tasks_outbox ON tasks (queue_set, queue, publish_at) WHERE needs_publish;
+-- Topology watch: what a broker that lost its data no longer holds.
+CREATE INDEX tasks_published ON tasks (queue_set, queue, publish_at) WHERE NOT needs_publish;
 CREATE INDEX tasks_cancel_requested ON tasks (worker_id) WHERE cancel_requested_at IS NOT NULL;
-CREATE INDEX tasks_failed ON tasks (failed_at, id) WHERE failed_at IS NOT NULL;
-CREATE INDEX tasks_dead_letter_due ON tasks (failed_at) WHERE failed_at IS NOT NULL AND dead_lettered_at IS NULL;
-
 CREATE INDEX tasks_slot ON tasks (slot) WHERE slot IS NOT NULL;
 CREATE INDEX tasks_blocked ON tasks (blocked_on, run_at, id) WHERE blocked_on IS NOT NULL;
+-- Redrive: what failed, oldest failure first. A task that succeeds is in none of these and of the next.
+CREATE INDEX tasks_failed ON tasks (failed_at, id) WHERE failed_at IS NOT NULL;
+CREATE INDEX tasks_failed_type ON tasks (type, failed_at, id) WHERE failed_at IS NOT NULL;
+-- Lists of what failed or was cancelled, newest first. The order of id::text is that of id; named so, the planner
+-- cannot take the primary key instead and walk everything that succeeded.
+CREATE INDEX tasks_failed_page ON tasks ((id::text COLLATE "C")) WHERE failed_at IS NOT NULL;
+CREATE INDEX tasks_failed_type_page ON tasks (type, (id::text COLLATE "C")) WHERE failed_at IS NOT NULL;
+CREATE INDEX tasks_cancelled_page ON tasks ((id::text COLLATE "C")) WHERE cancelled_at IS NOT NULL;
+CREATE INDEX tasks_dead_letter ON tasks (queue_set, dead_letter_at) WHERE dead_letter_at IS NOT NULL;
 
-CREATE FUNCTION dtq_bump_catalog_revision() RETURNS trigger LANGUAGE plpgsql AS $$
+-- The revision is taken before a row is written and held until the end of the transaction: whoever sees a revision
+-- sees every row of it and of those before.
+
+CREATE FUNCTION dtq_revise_task_type() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    UPDATE catalog_revision SET revision = revision + 1;
+    UPDATE catalog_revision SET revision = revision + 1 RETURNING revision INTO NEW.revision;
+    RETURN NEW;
+END;
+$$;
+CREATE TRIGGER task_type_revised BEFORE INSERT OR UPDATE ON task_type
+    FOR EACH ROW EXECUTE FUNCTION dtq_revise_task_type();
+
+CREATE FUNCTION dtq_revise_types_deleted() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE catalog_revision SET revision = revision + 1, types_deleted_at = revision + 1;
     RETURN NULL;
 END;
 $$;
-CREATE TRIGGER task_type_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON task_type
-    FOR EACH STATEMENT EXECUTE FUNCTION dtq_bump_catalog_revision();
+CREATE TRIGGER task_type_deleted AFTER DELETE OR TRUNCATE ON task_type
+    FOR EACH STATEMENT EXECUTE FUNCTION dtq_revise_types_deleted();
+
+CREATE FUNCTION dtq_revise_queue_sets() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE catalog_revision SET revision = revision + 1, queue_sets_changed_at = revision + 1;
+    RETURN NULL;
+END;
+$$;
 CREATE TRIGGER queue_set_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON queue_set
-    FOR EACH STATEMENT EXECUTE FUNCTION dtq_bump_catalog_revision();
+    FOR EACH STATEMENT EXECUTE FUNCTION dtq_revise_queue_sets();
 CREATE TRIGGER queue_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON queue
-    FOR EACH STATEMENT EXECUTE FUNCTION dtq_bump_catalog_revision();
+    FOR EACH STATEMENT EXECUTE FUNCTION dtq_revise_queue_sets();

@@ -73,7 +73,9 @@ $$;
 CREATE TRIGGER tasks_inserted AFTER INSERT ON tasks
     REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION dtq_record_inserts();
 
-CREATE FUNCTION dtq_record_updates() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION dtq_record_updates() RETURNS trigger LANGUAGE plpgsql
+-- Transition tables have no statistics; matched by a nested loop, a batch would cost its square.
+SET enable_nestloop = off SET enable_hashjoin = on SET enable_sort = on AS $$
 -- A way back from RUNNING is a RETRY, or RELEASED when the attempt was given back unused.
 BEGIN
     INSERT INTO task_events (task_id, event, note, attempt, worker_id)

@@ -30,7 +30,8 @@ CREATE FUNCTION dtq_tokens(p_limit type_limit, p_rate jsonb) RETURNS double prec
 $$;
 
 CREATE FUNCTION dtq_admit(p_ids uuid[], p_types text[], p_early_seconds double precision)
-RETURNS TABLE (id uuid, slot text, admitted boolean) LANGUAGE plpgsql AS $$
+RETURNS TABLE (id uuid, slot text, admitted boolean) LANGUAGE plpgsql
+SET enable_seqscan = off AS $$
 -- Decide which tasks of limited types may start, oldest first, and take their tokens. The caller claims those that
 -- are admitted and blocks the others, in the same transaction: the row of type_limit stays locked until its end, and
 -- each statement here sees what the holder before committed.
@@ -38,22 +39,27 @@ RETURNS TABLE (id uuid, slot text, admitted boolean) LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM 1 FROM tasks t WHERE t.id = ANY (p_ids) AND t.status = 'ENQUEUED' ORDER BY t.id FOR UPDATE;
     PERFORM 1 FROM type_limit l
-    WHERE l.type IN (SELECT t.type FROM tasks t WHERE t.id = ANY (p_ids) AND t.status = 'ENQUEUED')
+    WHERE l.type = ANY (ARRAY(SELECT DISTINCT t.type FROM tasks t WHERE t.id = ANY (p_ids) AND t.status = 'ENQUEUED'))
     ORDER BY l.type FOR UPDATE;
     RETURN QUERY
     WITH candidate AS (
         SELECT t.id, t.type, t.run_at, dtq_slot(t.type, y.concurrency, t.payload) AS slot,
-            (y.concurrency ->> 'limit')::integer AS places, dtq_tokens(l, y.rate_limit) AS tokens, y.rate_limit
+            (y.concurrency ->> 'limit')::integer AS places, l.tokens, y.rate_limit
         FROM tasks t
-        JOIN task_type y ON y.type = t.type
-        JOIN type_limit l ON l.type = t.type
-        LEFT JOIN queue_set s ON s.name = t.queue_set
+        CROSS JOIN LATERAL (SELECT * FROM task_type y WHERE y.type = t.type LIMIT 1) AS y
+        CROSS JOIN LATERAL (
+            SELECT dtq_tokens(l, y.rate_limit) AS tokens FROM type_limit l WHERE l.type = t.type LIMIT 1
+        ) AS l
+        LEFT JOIN LATERAL (SELECT * FROM queue_set s WHERE s.name = t.queue_set LIMIT 1) AS s ON true
         WHERE t.id = ANY (p_ids) AND t.status = 'ENQUEUED' AND t.type = ANY (p_types)
             AND s.paused IS NOT TRUE AND t.run_at <= now() + make_interval(secs => p_early_seconds)
+    ), occupied AS (
+        SELECT c.slot, (SELECT count(*) FROM tasks r WHERE r.slot = c.slot) AS running
+        FROM candidate c WHERE c.places IS NOT NULL GROUP BY c.slot
     ), placed AS (
         SELECT c.*, c.places IS NULL OR row_number() OVER (PARTITION BY c.slot ORDER BY c.run_at, c.id)
-            <= c.places - (SELECT count(*) FROM tasks r WHERE r.slot = c.slot) AS has_place
-        FROM candidate c
+            <= c.places - o.running AS has_place
+        FROM candidate c LEFT JOIN occupied o ON o.slot = c.slot
     ), decided AS (
         SELECT p.*, p.has_place AND row_number() OVER (PARTITION BY p.type, p.has_place ORDER BY p.run_at, p.id)
             <= p.tokens AS admitted
@@ -71,32 +77,41 @@ END;
 $$;
 
 CREATE FUNCTION dtq_unblock(p_slots text[], p_limit integer, p_hold_seconds double precision)
-RETURNS TABLE (id uuid, type text, queue_set text, queue text, updated_at timestamptz) LANGUAGE sql AS $$
+RETURNS TABLE (id uuid, type text, queue_set text, queue text, updated_at timestamptz) LANGUAGE plpgsql
+SET enable_seqscan = off AS $$
 -- Pick tasks that wait in these slots and for which there is room now, oldest first, and hold them for their
--- publisher as dtq_relay does. Only a hint: whether they start is decided by the claim.
+-- publisher as dtq_relay does; each slot has its share of p_limit. Only a hint: the claim decides whether they start.
+#variable_conflict use_column
+DECLARE
+    share integer := greatest(1, p_limit / greatest(1, cardinality(p_slots)));
+    fitting uuid[];
+BEGIN
     WITH roomy AS (
         SELECT s.slot, coalesce((y.concurrency ->> 'limit')::integer - (
                 SELECT count(*) FROM tasks r WHERE r.slot = s.slot), p_limit) AS places,
             -- A type whose limits were taken away holds nothing back.
-            CASE WHEN l.type IS NULL THEN 'infinity' ELSE dtq_tokens(l, y.rate_limit) END AS tokens
+            coalesce((SELECT dtq_tokens(l, y.rate_limit) FROM type_limit l WHERE l.type = y.type), 'infinity') AS tokens
         FROM unnest(p_slots) AS s (slot)
-        CROSS JOIN LATERAL (SELECT t.type FROM tasks t WHERE t.blocked_on = s.slot LIMIT 1) AS one
-        JOIN task_type y ON y.type = one.type
-        LEFT JOIN type_limit l ON l.type = one.type
+        CROSS JOIN LATERAL (SELECT t.type FROM tasks t WHERE t.blocked_on = s.slot LIMIT 1) AS waiting
+        CROSS JOIN LATERAL (SELECT * FROM task_type y WHERE y.type = waiting.type LIMIT 1) AS y
     ), picked AS (
         SELECT w.id, w.type, w.run_at, r.tokens FROM roomy r
         CROSS JOIN LATERAL (
             SELECT t.id, t.type, t.run_at FROM tasks t
             WHERE t.blocked_on = r.slot
-            ORDER BY t.run_at, t.id LIMIT floor(greatest(0, least(r.places, r.tokens, p_limit)))::bigint
+            ORDER BY t.run_at, t.id
+            LIMIT floor(greatest(0, least(r.places, r.tokens, share)))::bigint
             FOR UPDATE SKIP LOCKED
         ) AS w
-    ), fitting AS (
+    )
+    SELECT array_agg(f.id) INTO fitting FROM (
         SELECT p.id FROM (
             SELECT id, tokens, row_number() OVER (PARTITION BY type ORDER BY run_at, id) AS place FROM picked
         ) AS p WHERE p.place <= p.tokens LIMIT p_limit
-    )
+    ) AS f;
+    RETURN QUERY
     UPDATE tasks t SET blocked_on = NULL, publish_at = now() + make_interval(secs => p_hold_seconds)
-    FROM fitting f WHERE t.id = f.id AND t.blocked_on IS NOT NULL
+    WHERE t.id = ANY (fitting)
     RETURNING t.id, t.type, t.queue_set, t.queue, t.updated_at;
+END;
 $$;

@@ -1,11 +1,22 @@
 -- The state transitions, each written once. Every write names the state it expects: zero rows means that
 -- someone else won. Batches lock their rows in the order of id, so that two of them cannot deadlock.
+--
+-- No plan may depend on what ANALYZE saw last. So every mention of tasks in a batch has `id = ANY (...)` beside its
+-- join, and where a condition would make a partial index eligible it is tested on the rows that were found. Batches are
+-- joined by hash (a nested loop costs their square), whatever the session allows.
 
 CREATE FUNCTION dtq_enqueue(
     p_ids uuid[], p_types text[], p_queue_sets text[], p_queues text[], p_payloads text[],
     p_max_attempts integer[], p_keys text[], p_run_ats timestamptz[], p_grace_seconds double precision
-) RETURNS TABLE (id uuid, updated_at timestamptz) LANGUAGE sql AS $$
--- Store tasks. A row that is missing from the answer hit an idempotency key or an inactive type.
+) RETURNS TABLE (id uuid, updated_at timestamptz) LANGUAGE plpgsql AS $$
+-- Store tasks. A row that is missing from the answer hit an idempotency key or an inactive type. The types stay locked
+-- against deletion until the end of the transaction.
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    WITH known AS (
+        SELECT y.type FROM task_type y WHERE y.type = ANY (p_types) AND y.active ORDER BY y.type FOR KEY SHARE
+    )
     INSERT INTO tasks AS t (
         id, type, queue_set, queue, status, payload, max_attempts, idempotency_key, run_at, needs_publish, publish_at
     )
@@ -14,10 +25,11 @@ CREATE FUNCTION dtq_enqueue(
         greatest(a.run_at, now() + make_interval(secs => p_grace_seconds))
     FROM unnest(p_ids, p_types, p_queue_sets, p_queues, p_payloads, p_max_attempts, p_keys, p_run_ats)
         AS a (id, type, queue_set, queue, payload, max_attempts, key, run_at)
-    JOIN task_type y ON y.type = a.type AND y.active
+    JOIN known y ON y.type = a.type
     ORDER BY a.key, a.id
     ON CONFLICT (idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
     RETURNING t.id, t.updated_at;
+END;
 $$;
 
 CREATE FUNCTION dtq_replay(p_key text, p_type text, p_payload text)
@@ -38,78 +50,96 @@ RETURNS TABLE (id uuid, status text, queue text, same boolean) LANGUAGE sql AS $
     SELECT o.id, o.status, o.queue, false FROM other o;
 $$;
 
-CREATE FUNCTION dtq_undo(p_ids uuid[]) RETURNS TABLE (id uuid) LANGUAGE sql AS $$
+CREATE FUNCTION dtq_undo(p_ids uuid[]) RETURNS TABLE (id uuid) LANGUAGE plpgsql SET enable_seqscan = off AS $$
 -- Take back tasks that the broker refused: only while nobody claimed them and nobody was told that they exist.
+#variable_conflict use_column
+DECLARE
+    gone uuid[];
+BEGIN
     WITH picked AS (
         SELECT t.id FROM tasks t
         WHERE t.id = ANY (p_ids) AND t.status = 'ENQUEUED' AND t.attempts = 0 AND t.replays = 0
         ORDER BY t.id FOR UPDATE
-    ), gone AS (
-        DELETE FROM tasks t USING picked p WHERE t.id = p.id RETURNING t.id
-    ), forgotten AS (
-        DELETE FROM task_events e USING gone g WHERE e.task_id = g.id AND e.at > now() - interval '1 hour'
     )
-    SELECT g.id FROM gone g;
+    SELECT array_agg(p.id) INTO gone FROM picked p;
+    DELETE FROM tasks t WHERE t.id = ANY (gone);
+    DELETE FROM task_events e WHERE e.task_id = ANY (gone) AND e.at > now() - interval '1 hour';
+    RETURN QUERY SELECT unnest(gone);
+END;
 $$;
 
-CREATE FUNCTION dtq_confirm(p_ids uuid[], p_updated_ats timestamptz[]) RETURNS integer LANGUAGE sql AS $$
+CREATE FUNCTION dtq_confirm(p_ids uuid[], p_updated_ats timestamptz[]) RETURNS integer LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_nestloop = off SET enable_sort = on AS $$
 -- The broker holds a message for these rows. updated_at is the fence: a row that moved on since is left alone.
-    WITH picked AS (
-        SELECT t.id FROM tasks t
-        JOIN unnest(p_ids, p_updated_ats) AS c (id, updated_at) ON c.id = t.id AND c.updated_at = t.updated_at
-        WHERE t.needs_publish
-        ORDER BY t.id FOR UPDATE OF t
-    ), confirmed AS (
-        UPDATE tasks t SET needs_publish = false, publish_at = greatest(t.run_at, now())
-        FROM picked p WHERE t.id = p.id AND t.needs_publish
-        RETURNING 1
+DECLARE
+    waiting uuid[];
+BEGIN
+    WITH found AS (
+        SELECT t.id, t.updated_at, t.needs_publish FROM tasks t WHERE t.id = ANY (p_ids) ORDER BY t.id FOR UPDATE
     )
-    SELECT count(*)::integer FROM confirmed;
+    SELECT array_agg(f.id) INTO waiting
+    FROM unnest(p_ids, p_updated_ats) AS c (id, updated_at)
+    JOIN found f ON f.id = c.id AND f.updated_at = c.updated_at
+    WHERE f.needs_publish;
+    UPDATE tasks t SET needs_publish = false, publish_at = greatest(t.run_at, now()) WHERE t.id = ANY (waiting);
+    RETURN coalesce(cardinality(waiting), 0);
+END;
 $$;
 
 CREATE FUNCTION dtq_relay(p_limit integer, p_hold_seconds double precision)
-RETURNS TABLE (id uuid, type text, queue_set text, queue text, updated_at timestamptz) LANGUAGE sql AS $$
--- Pick what is due to be published and hold it for a while, so that no other relay picks it too.
-    WITH due AS (
-        SELECT t.id FROM tasks t JOIN queue_set s ON s.name = t.queue_set AND NOT s.paused
-        WHERE t.needs_publish AND t.publish_at <= now()
+RETURNS TABLE (id uuid, type text, queue_set text, queue text, updated_at timestamptz) LANGUAGE plpgsql
+SET enable_seqscan = off AS $$
+-- Pick what is due to be published, up to p_limit of each queue, and hold it for a while, so that no other relay picks
+-- it too.
+#variable_conflict use_column
+DECLARE
+    picked uuid[];
+BEGIN
+    SELECT array_agg(d.id) INTO picked FROM queue q JOIN queue_set s ON s.name = q.queue_set AND NOT s.paused
+    CROSS JOIN LATERAL (
+        SELECT t.id FROM tasks t
+        WHERE t.needs_publish AND t.queue_set = q.queue_set AND t.queue = q.name AND t.publish_at <= now()
         ORDER BY t.publish_at LIMIT p_limit
-        FOR UPDATE OF t SKIP LOCKED
-    )
-    UPDATE tasks t SET publish_at = now() + make_interval(secs => p_hold_seconds)
-    FROM due d WHERE t.id = d.id
+        FOR UPDATE SKIP LOCKED
+    ) AS d;
+    RETURN QUERY
+    UPDATE tasks t SET publish_at = now() + make_interval(secs => p_hold_seconds) WHERE t.id = ANY (picked)
     RETURNING t.id, t.type, t.queue_set, t.queue, t.updated_at;
+END;
 $$;
 
 CREATE FUNCTION dtq_lost(p_queue_set text, p_queue text, p_waiting_seconds double precision, p_limit integer)
-RETURNS integer LANGUAGE sql AS $$
+RETURNS integer LANGUAGE plpgsql SET enable_seqscan = off AS $$
 -- The broker no longer holds messages for this queue: publish its confirmed, unclaimed tasks again when due.
-    WITH lost AS (
+DECLARE
+    lost uuid[];
+BEGIN
+    SELECT array_agg(l.id) INTO lost FROM (
         SELECT t.id FROM tasks t
-        -- IS NOT NULL says nothing new, but without it the planner does not see that tasks_waiting will do.
-        WHERE t.needs_publish = false AND t.needs_publish IS NOT NULL
+        WHERE NOT t.needs_publish AND t.queue_set = p_queue_set AND t.queue = p_queue
             AND t.publish_at <= now() - make_interval(secs => p_waiting_seconds)
-            AND t.queue_set = p_queue_set AND t.queue = p_queue
         ORDER BY t.publish_at LIMIT p_limit
         FOR UPDATE SKIP LOCKED
-    ), marked AS (
-        UPDATE tasks t SET needs_publish = true, publish_at = greatest(t.run_at, now()), updated_at = now()
-        FROM lost l WHERE t.id = l.id
-        RETURNING 1
-    )
-    SELECT count(*)::integer FROM marked;
+    ) AS l;
+    UPDATE tasks t SET needs_publish = true, publish_at = greatest(t.run_at, now()), updated_at = now()
+    WHERE t.id = ANY (lost);
+    RETURN coalesce(cardinality(lost), 0);
+END;
 $$;
 
 CREATE FUNCTION dtq_claim(p_worker_id uuid, p_ids uuid[], p_types text[], p_early_seconds double precision)
 RETURNS TABLE (
     id uuid, type text, queue_set text, queue text, payload text, attempts integer, max_attempts integer,
     crashes integer, timeout_seconds integer, backoff text, slot text
-) LANGUAGE plpgsql AS $$
+) LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_nestloop = off SET enable_sort = on AS $$
 -- Win the right to run. What is due but not for this worker now (too early, paused, no handler, over a limit) goes
 -- back to the relay, since its message is about to be acknowledged. Anything else that is missing from the answer is
 -- a duplicate, cancelled or finished. The worker row is locked against the reaper, not against renewals; a worker
 -- that was reaped while this transaction was under way must not win what no reaper would ever take back.
--- Limits cost a claim nothing while no type has any. A blocked task that nobody unblocks is looked at again by itself.
+-- Limits cost a claim nothing while no type has any. What was won is also noted in worker_claims, where the reaper
+-- looks: an index of tasks by worker would hold its whole history. A blocked task that nobody unblocks is looked at
+-- again by itself.
 #variable_conflict use_column
 DECLARE
     free uuid[] := '{}';
@@ -126,14 +156,16 @@ BEGIN
     END IF;
     RETURN QUERY
     WITH found AS (
-        SELECT t.id, t.type, s.paused, t.run_at, (y.type = ANY (p_types)) AS served, y.timeout_seconds, y.backoff,
-            slots ->> t.id::text AS slot, slots ? t.id::text AND NOT t.id = ANY (free) AS blocked,
-            y.concurrency IS NOT NULL AS counted
-        FROM tasks t
-        JOIN task_type y ON y.type = t.type
-        LEFT JOIN queue_set s ON s.name = t.queue_set
+        SELECT t.id, t.type, t.queue_set, t.run_at FROM tasks t
         WHERE t.id = ANY (p_ids) AND t.status = 'ENQUEUED'
-        ORDER BY t.id FOR UPDATE OF t
+        ORDER BY t.id FOR UPDATE
+    ), known AS (
+        SELECT f.id, f.run_at, s.paused, y.timeout_seconds, y.backoff, y.concurrency IS NOT NULL AS counted,
+            f.type = ANY (p_types) AS served, slots ->> f.id::text AS slot,
+            slots ? f.id::text AND NOT f.id = ANY (free) AS blocked
+        FROM found f
+        CROSS JOIN LATERAL (SELECT * FROM task_type y WHERE y.type = f.type LIMIT 1) AS y
+        LEFT JOIN LATERAL (SELECT * FROM queue_set s WHERE s.name = f.queue_set LIMIT 1) AS s ON true
     ), parked AS (
         UPDATE tasks t SET needs_publish = true, updated_at = now(),
             blocked_on = CASE WHEN f.blocked THEN f.slot END,
@@ -141,29 +173,41 @@ BEGIN
                 WHEN f.blocked THEN now() + interval '5 minutes'
                 WHEN f.served THEN now()
                 ELSE now() + interval '5 seconds' END)
-        FROM found f
-        WHERE t.id = f.id AND t.status = 'ENQUEUED' AND (f.paused OR NOT f.served OR f.blocked
+        FROM known f
+        WHERE t.id = f.id AND t.id = ANY (p_ids) AND (f.paused OR NOT f.served OR f.blocked
             OR f.run_at > now() + make_interval(secs => p_early_seconds))
+    ), won AS (
+        UPDATE tasks t SET status = 'RUNNING', attempts = t.attempts + 1, worker_id = p_worker_id,
+            needs_publish = NULL, publish_at = NULL, updated_at = now(),
+            slot = CASE WHEN f.counted THEN f.slot END, blocked_on = NULL
+        FROM known f
+        WHERE t.id = f.id AND t.id = ANY (p_ids) AND f.paused IS NOT TRUE AND f.served AND NOT f.blocked
+            AND f.run_at <= now() + make_interval(secs => p_early_seconds)
+        RETURNING t.id, t.type, t.queue_set, t.queue, t.payload::text AS payload, t.attempts, t.max_attempts, t.crashes,
+            f.timeout_seconds, f.backoff::text AS backoff, t.slot
+    ), noted AS (
+        INSERT INTO worker_claims (worker_id, task_ids)
+        SELECT p_worker_id, array_agg(c.id) FROM (
+            SELECT w.id, (row_number() OVER () - 1) / 100 AS chunk FROM won w
+        ) AS c GROUP BY c.chunk
     )
-    UPDATE tasks t SET status = 'RUNNING', attempts = t.attempts + 1, worker_id = p_worker_id,
-        needs_publish = NULL, publish_at = NULL, updated_at = now(),
-        slot = CASE WHEN f.counted THEN f.slot END, blocked_on = NULL
-    FROM found f
-    WHERE t.id = f.id AND t.status = 'ENQUEUED' AND f.paused IS NOT TRUE AND f.served AND NOT f.blocked
-        AND f.run_at <= now() + make_interval(secs => p_early_seconds)
-    RETURNING t.id, t.type, t.queue_set, t.queue, t.payload::text, t.attempts, t.max_attempts, t.crashes,
-        f.timeout_seconds, f.backoff::text, t.slot;
+    SELECT w.id, w.type, w.queue_set, w.queue, w.payload, w.attempts, w.max_attempts, w.crashes, w.timeout_seconds,
+        w.backoff, w.slot
+    FROM won w;
 END;
 $$;
 
 CREATE FUNCTION dtq_finish(
     p_worker_ids uuid[], p_ids uuid[], p_attempts integer[], p_statuses text[], p_results text[], p_errors text[],
     p_delays_seconds double precision[], p_graces_seconds double precision[], p_crashed boolean[], p_drained boolean[]
-) RETURNS TABLE (id uuid, status text, updated_at timestamptz) LANGUAGE sql AS $$
+) RETURNS TABLE (id uuid, status text, updated_at timestamptz) LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_nestloop = off SET enable_sort = on AS $$
 -- Record the end of attempts. (worker_id, attempts) is the fence: a row that is missing from the answer was lost
 -- to another worker, and its result is void. A retry beyond the budget becomes FAILED whatever was asked, and
 -- CANCELLED if that was asked meanwhile; an attempt cut short by a shutdown gives the task one more instead.
--- IS NOT DISTINCT FROM keeps the planner off tasks_worker: it holds every task that the worker ever ran.
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
     WITH asked AS (
         SELECT a.*,
             CASE
@@ -176,7 +220,7 @@ CREATE FUNCTION dtq_finish(
             p_graces_seconds, p_crashed, p_drained)
             AS a (worker_id, id, attempts, status, result, error, delay_seconds, grace_seconds, crashed, drained)
             ON a.id = t.id
-        WHERE t.worker_id IS NOT DISTINCT FROM a.worker_id AND t.attempts = a.attempts AND t.status = 'RUNNING'
+        WHERE t.id = ANY (p_ids) AND t.worker_id = a.worker_id AND t.attempts = a.attempts AND t.status = 'RUNNING'
         ORDER BY t.id FOR UPDATE OF t
     )
     UPDATE tasks t SET
@@ -187,7 +231,9 @@ CREATE FUNCTION dtq_finish(
         needs_publish = CASE WHEN a.final = 'ENQUEUED' THEN true END,
         publish_at = CASE WHEN a.final = 'ENQUEUED'
             THEN now() + make_interval(secs => a.delay_seconds + a.grace_seconds) END,
+        cancelled_at = CASE WHEN a.final = 'CANCELLED' THEN now() END,
         failed_at = CASE WHEN a.final = 'FAILED' THEN now() END,
+        dead_letter_at = CASE WHEN a.final = 'FAILED' THEN now() END,
         max_attempts = CASE WHEN a.final = 'ENQUEUED' AND a.drained
             THEN greatest(t.max_attempts, t.attempts + 1) ELSE t.max_attempts END,
         crashes = t.crashes + a.crashed::integer,
@@ -195,27 +241,36 @@ CREATE FUNCTION dtq_finish(
         slot = NULL,
         updated_at = now()
     FROM asked a
-    WHERE t.id = a.id AND t.worker_id IS NOT DISTINCT FROM a.worker_id AND t.attempts = a.attempts
-        AND t.status = 'RUNNING'
+    WHERE t.id = a.id AND t.id = ANY (p_ids)
     RETURNING t.id, t.status, t.updated_at;
+END;
 $$;
 
-CREATE FUNCTION dtq_release(p_worker_id uuid, p_ids uuid[]) RETURNS TABLE (id uuid) LANGUAGE sql AS $$
+CREATE FUNCTION dtq_release(p_worker_id uuid, p_ids uuid[]) RETURNS TABLE (id uuid) LANGUAGE plpgsql
+SET enable_seqscan = off AS $$
 -- Give back claims whose handler never started: the attempt is not counted, and the relay publishes at once.
 -- A task that was cancelled meanwhile ends here, its attempt counted. The worker alone is the fence: only it knows
 -- what it never started, and its id is never used again.
+#variable_conflict use_column
+DECLARE
+    unstarted uuid[];
+BEGIN
     WITH picked AS (
         SELECT t.id FROM tasks t
-        WHERE t.id = ANY (p_ids) AND t.worker_id IS NOT DISTINCT FROM p_worker_id AND t.status = 'RUNNING'
+        WHERE t.id = ANY (p_ids) AND t.worker_id = p_worker_id AND t.status = 'RUNNING'
         ORDER BY t.id FOR UPDATE
     )
+    SELECT array_agg(p.id) INTO unstarted FROM picked p;
+    RETURN QUERY
     UPDATE tasks t SET updated_at = now(), slot = NULL,
         attempts = CASE WHEN t.cancel_requested_at IS NULL THEN t.attempts - 1 ELSE t.attempts END,
         status = CASE WHEN t.cancel_requested_at IS NULL THEN 'ENQUEUED' ELSE 'CANCELLED' END,
         needs_publish = CASE WHEN t.cancel_requested_at IS NULL THEN true END,
-        publish_at = CASE WHEN t.cancel_requested_at IS NULL THEN now() END
-    FROM picked p WHERE t.id = p.id AND t.status = 'RUNNING'
+        publish_at = CASE WHEN t.cancel_requested_at IS NULL THEN now() END,
+        cancelled_at = CASE WHEN t.cancel_requested_at IS NOT NULL THEN now() END
+    WHERE t.id = ANY (unstarted)
     RETURNING t.id;
+END;
 $$;
 
 CREATE FUNCTION dtq_register(
@@ -225,19 +280,61 @@ CREATE FUNCTION dtq_register(
     VALUES (p_id, p_name, p_queues, p_types, p_concurrency, now() + make_interval(secs => p_lease_seconds));
 $$;
 
+CREATE FUNCTION dtq_held(p_worker_ids uuid[]) RETURNS SETOF uuid LANGUAGE sql STABLE
+SET enable_seqscan = off AS $$
+-- The tasks that these workers run. What it costs is bounded by what they run and claimed since their last renewals.
+    SELECT DISTINCT t.id
+    FROM unnest(p_worker_ids) AS w (id)
+    CROSS JOIN LATERAL (
+        SELECT unnest(c.task_ids) AS task_id FROM worker_claims c WHERE c.worker_id = w.id OFFSET 0
+    ) AS c
+    CROSS JOIN LATERAL (
+        SELECT t.id FROM tasks t WHERE t.id = c.task_id AND t.worker_id = w.id AND t.status = 'RUNNING' OFFSET 0
+    ) AS t;
+$$;
+
+CREATE FUNCTION dtq_forget_ended(p_worker_id uuid) RETURNS void LANGUAGE plpgsql
+SET enable_seqscan = off AS $$
+-- Keep of a worker's claims what it still runs, once there are many batches of them.
+DECLARE
+    batches tid[];
+BEGIN
+    batches := ARRAY(SELECT c.ctid FROM worker_claims c WHERE c.worker_id = p_worker_id LIMIT 500);
+    IF cardinality(batches) <= 16 THEN
+        RETURN;
+    END IF;
+    WITH gone AS (
+        DELETE FROM worker_claims c WHERE c.ctid = ANY (batches) RETURNING c.task_ids
+    ), held AS (
+        SELECT DISTINCT t.id FROM gone g
+        CROSS JOIN LATERAL unnest(g.task_ids) AS c (id)
+        CROSS JOIN LATERAL (
+            SELECT t.id FROM tasks t WHERE t.id = c.id AND t.worker_id = p_worker_id AND t.status = 'RUNNING' OFFSET 0
+        ) AS t
+    )
+    INSERT INTO worker_claims (worker_id, task_ids)
+    SELECT p_worker_id, array_agg(h.id) FROM (
+        SELECT id, (row_number() OVER () - 1) / 100 AS chunk FROM held
+    ) AS h GROUP BY h.chunk;
+END;
+$$;
+
 CREATE FUNCTION dtq_renew(p_id uuid, p_lease_seconds double precision, p_running jsonb DEFAULT '{}')
-RETURNS TABLE (renewed boolean, cancel_ids uuid[]) LANGUAGE sql AS $$
+RETURNS TABLE (renewed boolean, cancel_ids uuid[]) LANGUAGE plpgsql AS $$
 -- Extend a lease that has not expired; an expired one never comes back, not even for a renewal that has waited
 -- for the reaper: hence the clock instead of now(). It says what runs, and the answer carries cancel requests.
-    WITH renewal AS (
-        UPDATE workers SET lease_expires_at = now() + make_interval(secs => p_lease_seconds), running = p_running
-        WHERE id = p_id AND lease_expires_at > clock_timestamp() AND reaped_at IS NULL
-        RETURNING id
-    )
-    SELECT EXISTS (SELECT 1 FROM renewal),
-        coalesce((SELECT array_agg(t.id) FROM tasks t
-            WHERE t.worker_id = p_id AND t.cancel_requested_at IS NOT NULL AND t.status = 'RUNNING'
-                AND EXISTS (SELECT 1 FROM renewal)), '{}');
+BEGIN
+    UPDATE workers SET lease_expires_at = now() + make_interval(secs => p_lease_seconds), running = p_running
+    WHERE id = p_id AND lease_expires_at > clock_timestamp() AND reaped_at IS NULL;
+    IF NOT FOUND THEN
+        RETURN QUERY SELECT false, '{}'::uuid[];
+        RETURN;
+    END IF;
+    PERFORM dtq_forget_ended(p_id);
+    RETURN QUERY SELECT true, ARRAY(
+        SELECT t.id FROM tasks t WHERE t.worker_id = p_id AND t.cancel_requested_at IS NOT NULL AND t.status = 'RUNNING'
+    );
+END;
 $$;
 
 CREATE FUNCTION dtq_expire(p_id uuid) RETURNS void LANGUAGE sql AS $$
@@ -253,6 +350,7 @@ BEGIN
     RETURN QUERY
     UPDATE tasks t SET
         status = CASE t.status WHEN 'ENQUEUED' THEN 'CANCELLED' ELSE t.status END,
+        cancelled_at = CASE t.status WHEN 'ENQUEUED' THEN now() END,
         needs_publish = NULL,
         publish_at = NULL,
         blocked_on = NULL,
@@ -267,34 +365,88 @@ BEGIN
 END;
 $$;
 
-CREATE FUNCTION dtq_redrive(p_ids uuid[]) RETURNS TABLE (id uuid, queue_set text) LANGUAGE sql AS $$
+CREATE FUNCTION dtq_redrive(p_ids uuid[]) RETURNS TABLE (id uuid, queue_set text) LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_nestloop = off SET enable_sort = on AS $$
 -- A person sends failed tasks again with a fresh budget. Attempt numbers go on, so that the fence stays unique.
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
     WITH picked AS (
-        SELECT t.id, y.default_max_attempts AS budget FROM tasks t JOIN task_type y ON y.type = t.type
+        SELECT t.id, (SELECT y.default_max_attempts FROM task_type y WHERE y.type = t.type) AS budget FROM tasks t
         WHERE t.id = ANY (p_ids) AND t.status = 'FAILED'
         ORDER BY t.id FOR UPDATE OF t
     )
     UPDATE tasks t SET status = 'ENQUEUED', max_attempts = t.attempts + p.budget, crashes = 0,
         redrives = t.redrives + 1, run_at = now(), needs_publish = true, publish_at = now(),
-        failed_at = NULL, dead_lettered_at = NULL, updated_at = now()
-    FROM picked p WHERE t.id = p.id AND t.status = 'FAILED'
+        failed_at = NULL, dead_letter_at = NULL, dead_lettered_at = NULL, updated_at = now()
+    FROM picked p WHERE t.id = p.id AND t.id = ANY (p_ids)
     RETURNING t.id, t.queue_set;
+END;
 $$;
 
-CREATE FUNCTION dtq_dead_letter(p_ids uuid[], p_updated_ats timestamptz[]) RETURNS integer LANGUAGE sql AS $$
+CREATE FUNCTION dtq_dead_letters_due(p_age_seconds double precision, p_limit integer)
+RETURNS TABLE (id uuid, type text, queue_set text, queue text, updated_at timestamptz) LANGUAGE plpgsql
+SET enable_seqscan = off AS $$
+-- Pick failed tasks, up to p_limit of each queue set, whose copy is due in the dead letter queue for p_age_seconds, and
+-- hold them as long: no other relay picks them meanwhile.
+#variable_conflict use_column
+DECLARE
+    picked uuid[];
+BEGIN
+    SELECT array_agg(d.id) INTO picked FROM queue_set s
+    CROSS JOIN LATERAL (
+        SELECT t.id FROM tasks t
+        WHERE t.queue_set = s.name AND t.dead_letter_at <= now() - make_interval(secs => p_age_seconds)
+        ORDER BY t.dead_letter_at LIMIT p_limit
+        FOR UPDATE SKIP LOCKED
+    ) AS d
+    WHERE s.dead_letter;
+    RETURN QUERY
+    UPDATE tasks t SET dead_letter_at = now() WHERE t.id = ANY (picked)
+    RETURNING t.id, t.type, t.queue_set, t.queue, t.updated_at;
+END;
+$$;
+
+CREATE FUNCTION dtq_dead_letter(p_ids uuid[], p_updated_ats timestamptz[]) RETURNS integer LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_nestloop = off SET enable_sort = on AS $$
 -- The broker confirmed the copies in the dead letter queue.
-    WITH picked AS (
-        SELECT t.id FROM tasks t JOIN unnest(p_ids, p_updated_ats) AS c (id, updated_at) ON c.id = t.id
-        WHERE t.status = 'FAILED' AND t.dead_lettered_at IS NULL AND t.updated_at = c.updated_at
-        ORDER BY t.id FOR UPDATE OF t
-    ), marked AS (
-        UPDATE tasks t SET dead_lettered_at = now() FROM picked p
-        WHERE t.id = p.id AND t.dead_lettered_at IS NULL
-        RETURNING t.id, t.last_error, t.attempts, t.worker_id
-    ), recorded AS (
-        INSERT INTO task_events (task_id, event, note, attempt, worker_id)
-        SELECT m.id, 'DLQ', m.last_error, m.attempts, m.worker_id FROM marked m
-        RETURNING 1
+DECLARE
+    copied uuid[];
+BEGIN
+    WITH found AS (
+        SELECT t.id, t.status, t.updated_at, t.dead_lettered_at FROM tasks t WHERE t.id = ANY (p_ids)
+        ORDER BY t.id FOR UPDATE
     )
-    SELECT count(*)::integer FROM recorded;
+    SELECT array_agg(f.id) INTO copied
+    FROM unnest(p_ids, p_updated_ats) AS c (id, updated_at)
+    JOIN found f ON f.id = c.id AND f.updated_at = c.updated_at
+    WHERE f.status = 'FAILED' AND f.dead_lettered_at IS NULL;
+    WITH marked AS (
+        UPDATE tasks t SET dead_lettered_at = now(), dead_letter_at = NULL WHERE t.id = ANY (copied)
+        RETURNING t.id, t.last_error, t.attempts, t.worker_id
+    )
+    INSERT INTO task_events (task_id, event, note, attempt, worker_id)
+    SELECT m.id, 'DLQ', m.last_error, m.attempts, m.worker_id FROM marked m;
+    RETURN coalesce(cardinality(copied), 0);
+END;
+$$;
+
+CREATE FUNCTION dtq_begin_deletion(p_type text)
+RETURNS TABLE (first_id uuid, looked_through uuid, last_id uuid) LANGUAGE plpgsql AS $$
+-- Begin, or go on with, the walk that looks for tasks of an inactive type. Whoever enqueues tasks of it holds a lock on
+-- its row until the end of the transaction: once we have had it, every task there will ever be is in the table.
+#variable_conflict use_column
+BEGIN
+    PERFORM 1 FROM task_type y WHERE y.type = p_type AND NOT y.active FOR UPDATE;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    INSERT INTO task_type_deletion (type, looked_through, last_id)
+    SELECT p_type, zero, coalesce((SELECT t.id FROM tasks t ORDER BY t.id DESC LIMIT 1), zero)
+    FROM (VALUES ('00000000-0000-0000-0000-000000000000'::uuid)) AS v (zero)
+    ON CONFLICT DO NOTHING;
+    RETURN QUERY
+    SELECT coalesce((SELECT t.id FROM tasks t ORDER BY t.id LIMIT 1), d.last_id), d.looked_through, d.last_id
+    FROM task_type_deletion d WHERE d.type = p_type;
+END;
 $$;

@@ -98,20 +98,35 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class References:
+    """What a search for tasks of a type has found so far.
+
+    Attributes:
+        found: a task refers to the type.
+        is_complete: a task was found, or every task was looked at.
+        share: how much was looked at, 0..1.
+    """
+
+    found: bool
+    is_complete: bool
+    share: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ObservedTaskType:
     """What is there for a task type.
 
     Attributes:
         queues: names of the queues of the set it refers to; None if there is no such set.
         queue_set_owner: who declared that set.
-        in_use: tasks refer to it.
+        references: the tasks that refer to it; None when nobody has looked for them.
     """
 
     claim: Owner | None = None
     row: TaskTypeRow | None = None
     queues: frozenset[str] | None = None
     queue_set_owner: Owner | None = None
-    in_use: bool = False
+    references: References | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,13 +197,23 @@ def plan_task_type_deletion(row: TaskTypeRow | None, owner: Owner, observed: Obs
             return Plan(steps=(release,))
         case TaskTypeDeletionPolicy.DEACTIVATE:
             return Plan(steps=((deactivate, release) if row.active else (release,)))
-        case TaskTypeDeletionPolicy.DELETE if observed.in_use:
-            message = f"tasks of type {name} are still stored: it is deleted once retention has dropped them"
+        case TaskTypeDeletionPolicy.DELETE if message := _in_use(observed.references, name):
             return Plan(
                 steps=(deactivate,) if row.active else (), refusal=Refusal(reason=Reason.IN_USE, message=message)
             )
         case TaskTypeDeletionPolicy.DELETE:
             return Plan(steps=(Step(action=Action.DELETE, target=name), release))
+
+
+def _in_use(references: References | None, name: str) -> str:
+    """Return why a type may not be deleted yet, or nothing."""
+    if references is None:
+        return f"whether tasks of type {name} are stored is not known yet"
+    if references.found:
+        return f"tasks of type {name} are still stored: it is deleted once retention has dropped them"
+    if not references.is_complete:
+        return f"looking for tasks of type {name}: {references.share:.0%} of all tasks looked through"
+    return ""
 
 
 def plan_queue_set_deletion(

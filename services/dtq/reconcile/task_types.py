@@ -12,6 +12,8 @@ from dtq.domain.plan import (
     ObservedTaskType,
     Owner,
     Plan,
+    Reason,
+    References,
     plan_task_type,
     plan_task_type_deletion,
 )
@@ -19,6 +21,7 @@ from dtq.domain.rows import TaskTypeRow, task_type_row
 from dtq.reconcile.checks import refusal_of
 from dtq.runtime import failpoints
 from dtq_db.connections import Database
+from dtq_db.references import search
 from dtq_db.resources import Resources, transaction
 
 
@@ -50,8 +53,19 @@ async def release_task_type(
     Raises:
         Unavailable: the database does not answer; nothing was changed.
     """
+    plan = await _release(database, name, owner, None, policy=policy, dry_run=dry_run)
+    if plan.refusal is None or plan.refusal.reason is not Reason.IN_USE:
+        return plan
+    # The type is inactive now, so that a search can come to an end. It is long: it must not hold the row's lock.
+    references = await search(database, name, is_inactive=not dry_run)
+    return await _release(database, name, owner, references, policy=policy, dry_run=dry_run)
+
+
+async def _release(
+    database: Database, name: str, owner: Owner, references: References | None, *, policy: str | None, dry_run: bool
+) -> Plan:
     async with transaction(database) as resources:
-        observed = await _observe(resources, name, None)
+        observed = replace(await _observe(resources, name, None), references=references)
         row = observed.row and (replace(observed.row, deletion_policy=policy) if policy else observed.row)
         plan = plan_task_type_deletion(row, owner, observed, name)
         if not dry_run:
@@ -67,7 +81,6 @@ async def _observe(resources: Resources, name: str, queue_set: str | None) -> Ob
         row=await resources.task_type(name),
         queues=None if referred is None else frozenset(queue.name for queue in referred.queues),
         queue_set_owner=await resources.owner("QueueSet", queue_set) if queue_set else None,
-        in_use=queue_set is None and await resources.task_type_in_use(name),
     )
 
 

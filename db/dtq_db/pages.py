@@ -1,0 +1,151 @@
+"""Pages: lists of tasks, each served by an index or by a walk of bounded length.
+
+Owns the choice of the statement for a filter. Must never cost more because the table is larger: a filter that fits
+little gives a short page, and the cursor says where to go on.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import UUID
+
+import asyncpg
+
+from dtq.domain.errors import Unavailable
+from dtq.domain.states import TaskStatus
+from dtq_db.connections import Database
+from dtq_db.queries import query
+
+LOOK_MAX: Final = 5_000
+"""Most tasks that one page looks at: some milliseconds, however few of them fit."""
+FAILED_SECONDS: Final = 3.0
+"""How long a redrive looks for tasks that fit its filter, in seconds."""
+_FIRST_ID: Final = UUID(int=0)
+_LAST_ID: Final = UUID(int=2**128 - 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskFilter:
+    """Which tasks a page shows; None does not filter.
+
+    Attributes:
+        types: those that the caller may see.
+    """
+
+    after: UUID | None = None
+    status: str | None = None
+    type: str | None = None
+    queue: str | None = None
+    types: Sequence[str] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """One page.
+
+    Attributes:
+        rows: newest first; perhaps fewer than asked for although there are more.
+        next: where the next page begins; None after the last.
+    """
+
+    rows: list[dict[str, Any]]
+    next: UUID | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedFilter:
+    """Which failed tasks a redrive takes; None does not filter.
+
+    Attributes:
+        types: those that the caller may send again.
+    """
+
+    type: str | None = None
+    queue: str | None = None
+    failed_before: datetime | None = None
+    types: Sequence[str] | None = None
+
+
+async def page(database: Database, chosen: TaskFilter, limit: int) -> Page:
+    """Return one page of tasks.
+
+    Raises:
+        Unavailable: the database does not answer.
+    """
+    statement = _statement(chosen)
+    filters = (chosen.type, chosen.queue, chosen.types)
+    look = LOOK_MAX if _is_filtered(chosen, statement) else limit
+    found = await _fetch(database, statement, chosen, look, filters, limit)
+    if statement == "task_list_waiting" and found[0]["looked_at"] >= look:
+        # More wait than one look holds, and mostly they are the newest tasks of all.
+        statement = "task_list"
+        found = await _fetch(database, statement, chosen, look, filters, limit)
+    rows = [_task(row) for row in found if row["id"] is not None]
+    if len(rows) == limit:
+        return Page(rows=rows, next=rows[-1]["id"])
+    is_cut = statement != "task_list_waiting" and found[0]["looked_at"] == look
+    return Page(rows=rows, next=found[0]["last_id"] if is_cut else None)
+
+
+async def failed(database: Database, chosen: FailedFilter, limit: int) -> list[UUID]:
+    """Return up to `limit` failed tasks that fit, oldest failure first, of those looked at in FAILED_SECONDS.
+
+    Raises:
+        Unavailable: none that fits was found in that time, or the database does not answer.
+    """
+    statement = query("task_failed_select_type" if chosen.type else "task_failed_select")
+    types = chosen.type or chosen.types
+    after, last = datetime.fromtimestamp(0, UTC), _FIRST_ID
+    until = time.monotonic() + FAILED_SECONDS
+    found: list[UUID] = []
+    while len(found) < limit:
+        rows = await database.fetch(statement, chosen.queue, types, after, last, LOOK_MAX, chosen.failed_before)
+        found += [row["id"] for row in rows if row["matches"]]
+        if len(rows) < LOOK_MAX:
+            break
+        after, last = rows[-1]["failed_at"], rows[-1]["id"]
+        if time.monotonic() > until:
+            if not found:
+                raise Unavailable("very many tasks failed, and none that fits was found in time: name a type")
+            break
+    return found[:limit]
+
+
+async def _fetch(
+    database: Database,
+    statement: str,
+    chosen: TaskFilter,
+    look: int,
+    filters: tuple[str | None, str | None, Sequence[str] | None],
+    limit: int,
+) -> list[asyncpg.Record]:
+    status = (chosen.status,) if statement == "task_list" else ()
+    return await database.fetch(query(statement), chosen.after or _LAST_ID, look, *filters, limit, *status)
+
+
+def _task(row: asyncpg.Record) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in ("looked_at", "last_id")}
+
+
+def _statement(chosen: TaskFilter) -> str:
+    match chosen.status:
+        case TaskStatus.FAILED:
+            return "task_list_failed_type" if chosen.type else "task_list_failed"
+        case TaskStatus.CANCELLED:
+            return "task_list_cancelled"
+        case TaskStatus.RUNNING:
+            return "task_list_running"
+        case TaskStatus.ENQUEUED:
+            return "task_list_waiting"
+        case _:
+            return "task_list"
+
+
+def _is_filtered(chosen: TaskFilter, statement: str) -> bool:
+    """Whether some of what the statement walks may not fit."""
+    by_type = chosen.type is not None and statement != "task_list_failed_type"
+    by_status = chosen.status is not None and statement == "task_list"
+    is_set = statement in ("task_list_running", "task_list_waiting")
+    return by_type or by_status or is_set or chosen.queue is not None or chosen.types is not None

@@ -1,0 +1,22 @@
+-- The same of what is ENQUEUED, of the first $2 of each half of what waits: if there are more than that, the newest may
+-- be missing, and the caller walks the primary key instead. Indexes tasks_outbox, tasks_published.
+WITH looked AS MATERIALIZED (
+    (SELECT id, type, queue FROM tasks WHERE needs_publish ORDER BY queue_set, queue, publish_at LIMIT $2)
+    UNION ALL
+    (SELECT id, type, queue FROM tasks WHERE NOT needs_publish ORDER BY queue_set, queue, publish_at LIMIT $2)
+), fitting AS (
+    SELECT id FROM looked
+    WHERE id < $1::uuid AND ($3::text IS NULL OR type = $3) AND ($4::text IS NULL OR queue = $4)
+        AND ($5::text[] IS NULL OR type = ANY ($5))
+    ORDER BY id DESC LIMIT $6
+)
+SELECT l.looked_at, l.last_id, t.*
+FROM (
+    SELECT count(*)::integer AS looked_at, (SELECT id FROM looked ORDER BY id LIMIT 1) AS last_id FROM looked
+) AS l
+LEFT JOIN LATERAL (
+    SELECT t.id, t.type, t.queue, t.status, t.attempts, t.max_attempts,
+        t.last_error, t.created_at, t.updated_at
+    FROM tasks t WHERE t.id = ANY (ARRAY(SELECT id FROM fitting))
+) AS t ON true
+ORDER BY t.id DESC

@@ -90,7 +90,6 @@ def queue_set_of(row: asyncpg.Record) -> QueueSetSpec:
     """Return the spec that a queue set's rows hold."""
     document: dict[str, Any] = {
         "namespace": row["namespace"],
-        "vhost": row["vhost"],
         "queues": [
             {name: value for name, value in queue.items() if value is not None} for queue in json.loads(row["queues"])
         ],

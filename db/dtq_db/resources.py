@@ -102,9 +102,7 @@ class Resources:
 
     async def prefix_holder(self, row: QueueSetRow) -> str | None:
         """Return the name of another set with the same prefix, or None."""
-        holder: str | None = await self._connection.fetchval(
-            query("queue_set_prefix_holder"), row.vhost, row.namespace, row.name
-        )
+        holder: str | None = await self._connection.fetchval(query("queue_set_prefix_holder"), row.namespace, row.name)
         return holder
 
     async def used_queues(self, name: str) -> frozenset[str]:
@@ -118,7 +116,6 @@ class Resources:
             query("queue_set_put"),
             row.name,
             row.namespace,
-            row.vhost,
             list(row.retry_delays_seconds),
             row.dead_letter,
             row.paused,

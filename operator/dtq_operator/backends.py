@@ -98,18 +98,14 @@ class Backends:
             if breaker.is_open:
                 return self._down(key, breaker, "TopologyDeclared", reason)
         try:
-            done = await reconcile_queue_set(self._database, self._url(manifest.spec.vhost), manifest, owner)
+            done = await reconcile_queue_set(self._database, self._settings.rmq_url, manifest, owner)
         except Rejected as error:
             return _trouble(Why.ACCESS_REFUSED, str(error))
         except Unavailable:
             for breaker, reason in backends:
                 if await breaker.is_down():
                     return self._down(key, breaker, "TopologyDeclared", reason)
-            if await self._can_enter(manifest.spec.vhost):
-                raise
-            vhost = manifest.spec.vhost
-            text = f"RabbitMQ answers, and yet vhost {vhost!r} cannot be entered: create it, or grant access to it"
-            return _trouble(Why.VHOST_UNAVAILABLE, text)
+            raise
         if done.plan.refusal:
             return _refused(done.plan.refusal, "TopologyDeclared")
         return self._queue_set_effect(manifest, done, await self._hints(key, manifest))
@@ -123,10 +119,8 @@ class Backends:
         """
         if key.kind == "TaskType":
             return (await release_task_type(self._database, key.name, owner, policy=policy)).refusal
-        async with transaction(self._database) as resources:
-            row = await resources.queue_set(key.name)
-        vhost = row.vhost if row else self._settings.rmq_vhost
-        done = await release_queue_set(self._database, self._url(vhost), key.name, owner, policy=policy, force=force)
+        url = self._settings.rmq_url
+        done = await release_queue_set(self._database, url, key.name, owner, policy=policy, force=force)
         return done.plan.refusal
 
     async def is_claimed_by_another(self, key: Key, owner: Owner) -> bool:
@@ -168,21 +162,13 @@ class Backends:
         breaker.trip(key)
         # The driver's words differ from try to try, and each would be one more write.
         text = f"{breaker.name} does not answer; everything is looked at again once it does"
+        if reason is Why.BROKER_UNREACHABLE:
+            text = f"no connection to RabbitMQ, vhost {self._settings.rmq_vhost!r}; tried again until there is one"
         return Effect(conditions=conditions.unavailable(effect, reason, text), result="waiting", warning=(reason, text))
-
-    async def _can_enter(self, vhost: str) -> bool:
-        try:
-            async with connected(self._url(vhost)):
-                return True
-        except (Unavailable, Rejected):
-            return False
 
     async def _probe_broker(self) -> None:
         async with connected(self._settings.rmq_url):
             pass
-
-    def _url(self, vhost: str) -> str:
-        return self._settings.model_copy(update={"rmq_vhost": vhost}).rmq_url
 
 
 def _refused(refusal: Refusal, effect: str) -> Effect:

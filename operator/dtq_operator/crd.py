@@ -48,7 +48,6 @@ _RULES: Final[Mapping[str, Rules]] = {
     ],
     "QueueSetSpec": [
         _immutable("namespace"),
-        _immutable("vhost"),
         _rule("self.__namespace__ != 'amq'", "namespace 'amq' is reserved by RabbitMQ: choose another"),
     ],
     "QueueSetSpec.queues[]": [
@@ -228,7 +227,6 @@ def queue_set_crd() -> dict[str, Any]:
             _column("Paused", ".spec.paused", "boolean"),
             *_READY,
             _column("Scaling", _condition("ScalingActive", "status")),
-            _column("VHost", ".spec.vhost", priority=1),
             _AGE,
         ],
         description="A group of queues with one prefix, its retry ladder and its dead letter queue.",

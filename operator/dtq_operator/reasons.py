@@ -23,7 +23,6 @@ class Why(StrEnum):
     INVALID_SPEC = "InvalidSpec"
     DATABASE_UNAVAILABLE = "DatabaseUnavailable"
     BROKER_UNREACHABLE = "BrokerUnreachable"
-    VHOST_UNAVAILABLE = "VhostUnavailable"
     ACCESS_REFUSED = "AccessRefused"
     ARGUMENT_MISMATCH = "ArgumentMismatch"
     PUBLISHED = "Published"

@@ -130,8 +130,7 @@ class Scaler:
     async def _loads(self, name: str, manifest: QueueSet) -> dict[str, Load]:
         spec = manifest.spec
         running = await catalog.running_counts(self._database)
-        url = self._settings.model_copy(update={"rmq_vhost": spec.vhost}).rmq_url
-        async with connected(url) as admin:
+        async with connected(self._settings.rmq_url) as admin:
             ready = await admin.counts([work_queue(spec.namespace, queue.name) for queue in spec.queues])
         loads = {}
         for queue in spec.queues:

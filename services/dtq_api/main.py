@@ -114,9 +114,8 @@ class Api:
         )
 
     def queue_sets(self) -> Mapping[str, QueueSetSpec]:
-        """Return the queue sets of our vhost, by name."""
-        vhost = self._settings.rmq_vhost
-        return {name: spec for name, spec in self.catalog.current.queue_sets.items() if spec.vhost == vhost}
+        """Return the declared queue sets, by name."""
+        return self.catalog.current.queue_sets
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run every part until `stop`; then end them in the order in which they need each other."""

@@ -7,10 +7,10 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from dtq.domain.errors import Rejected
-from dtq.domain.manifests import Manifest, QueueSet, TaskType
+from dtq.domain.manifests import Manifest, TaskType
 from dtq.domain.plan import FORCE_DELETE_ANNOTATION, LOCAL_UID, Owner, Plan
 from dtq.domain.rows import QueueSetRow, TaskTypeRow
 from dtq.reconcile.parse import parse
@@ -61,8 +61,7 @@ async def apply(settings: Settings, manifests: list[Manifest], *, dry_run: bool)
             if isinstance(manifest, TaskType):
                 plan = await reconcile_task_type(database, manifest, owner, dry_run=dry_run)
             else:
-                url = _url(settings, manifest)
-                done = await reconcile_queue_set(database, url, manifest, owner, dry_run=dry_run)
+                done = await reconcile_queue_set(database, settings.rmq_url, manifest, owner, dry_run=dry_run)
                 plan, mismatched = done.plan, done.mismatched
             refused += _show(manifest, plan, "unchanged", dry_run=dry_run)
             for name, reason in mismatched.items():
@@ -85,8 +84,7 @@ async def delete(settings: Settings, manifests: list[Manifest], *, dry_run: bool
                 plan = await release_task_type(database, name, owner, dry_run=dry_run)
             else:
                 force = manifest.metadata.annotations.get(FORCE_DELETE_ANNOTATION) == name
-                url = _url(settings, manifest)
-                done = await release_queue_set(database, url, name, owner, force=force, dry_run=dry_run)
+                done = await release_queue_set(database, settings.rmq_url, name, owner, force=force, dry_run=dry_run)
                 plan = done.plan
             refused += _show(manifest, plan, "not ours: nothing to do", dry_run=dry_run)
     return refused
@@ -128,7 +126,7 @@ def _print_rows(rows: list[TaskTypeRow | QueueSetRow], output: str) -> None:
     header = (
         ("NAME", "QUEUESET", "QUEUE", "ATTEMPTS", "TIMEOUT", "ACTIVE")
         if isinstance(rows[0], TaskTypeRow)
-        else ("NAME", "PREFIX", "VHOST", "QUEUES", "RETRIES", "PAUSED")
+        else ("NAME", "PREFIX", "QUEUES", "RETRIES", "PAUSED")
     )
     widths = [max(len(line[at]) for line in [header, *table]) for at in range(len(header))]
     for line in [header, *table]:
@@ -141,7 +139,7 @@ def _columns(row: TaskTypeRow | QueueSetRow) -> tuple[str, ...]:
         return (row.type, row.queue_set, row.default_queue, str(row.default_max_attempts), timeout, active)
     queues = ",".join(queue.name for queue in row.queues)
     retries = ",".join(f"{delay}s" for delay in row.retry_delays_seconds)
-    return (row.name, row.namespace, row.vhost, queues, retries, "yes" if row.paused else "no")
+    return (row.name, row.namespace, queues, retries, "yes" if row.paused else "no")
 
 
 def _show(manifest: Manifest, plan: Plan, idle: str, *, dry_run: bool) -> bool:
@@ -159,11 +157,6 @@ def _show(manifest: Manifest, plan: Plan, idle: str, *, dry_run: bool) -> bool:
 
 def _owner(manifest: Manifest) -> Owner:
     return Owner(uid=LOCAL_UID, namespace=manifest.metadata.namespace, name=manifest.metadata.name)
-
-
-def _url(settings: Settings, manifest: QueueSet) -> str:
-    chosen: Any = settings.model_copy(update={"rmq_vhost": manifest.spec.vhost})
-    return str(chosen.rmq_url)
 
 
 def _text(path: Path) -> str:

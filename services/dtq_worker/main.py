@@ -80,7 +80,7 @@ class Start:
         self._reason = "just started"
 
     async def queue_sets(self, stop: asyncio.Event) -> Mapping[str, QueueSetSpec] | None:
-        """Return the queue sets of our vhost once one of our queues is declared; None if `stop` came first."""
+        """Return the queue sets once one of our queues is declared; None if `stop` came first."""
         over = asyncio.Event()
         app = probe_app(CollectorRegistry(), ready=self._trouble, alive=_no_trouble)
         async with asyncio.TaskGroup() as parts:
@@ -95,10 +95,9 @@ class Start:
             try:
                 await ensure_default(self._database, settings)
                 found = await catalog.queue_sets(self._database)
-                ours = {name: spec for name, spec in found.items() if spec.vhost == settings.rmq_vhost}
-                same = [spec for spec in ours.values() if spec.namespace == settings.rmq_namespace]
+                same = [spec for spec in found.values() if spec.namespace == settings.rmq_namespace]
                 if set(settings.queues) & {queue.name for spec in same for queue in spec.queues}:
-                    return ours
+                    return found
                 names = ", ".join(settings.queues)
                 self._reason = f"none of QUEUES ({names}) is declared with prefix {settings.rmq_namespace}"
             except Unavailable as error:

@@ -27,7 +27,7 @@ async def shared_services(
     """A database and a virtual host for the tests of this process that look at their own tasks only."""
     async with fresh_database(postgres_server, template=template_database) as dsn:
         with rabbitmq_server.fresh_vhost() as broker:
-            await declare(dsn, broker.vhost)
+            await declare(dsn)
             yield dsn, broker
 
 
@@ -39,9 +39,9 @@ async def api(shared_services: tuple[str, BrokerVhost]) -> AsyncIterator[Running
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def declared_dsn(dsn: str, broker_vhost: BrokerVhost) -> str:
-    """A fresh database in which the sample types are declared for a fresh virtual host."""
-    await declare(dsn, broker_vhost.vhost)
+async def declared_dsn(dsn: str) -> str:
+    """A fresh database in which the sample types are declared."""
+    await declare(dsn)
     return dsn
 
 

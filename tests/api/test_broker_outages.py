@@ -32,7 +32,7 @@ async def own_broker(services: Services) -> AsyncIterator[RabbitMQ]:
 async def apis(own_broker: RabbitMQ, dsn: str) -> AsyncIterator[tuple[Running, Running]]:
     """An API that refuses and one that accepts while the broker is down."""
     broker = vhost_of(own_broker)
-    await declare(dsn, broker.vhost)
+    await declare(dsn)
     async with AsyncExitStack() as stack:
         yield (
             await stack.enter_async_context(running(dsn, broker, PUBLISH_TIMEOUT="1s")),
@@ -139,7 +139,7 @@ async def test_a_broker_short_of_memory_is_told_apart_and_recovers(
 
 async def test_a_full_queue_refuses_and_leaves_nothing(dsn: str, broker_vhost: BrokerVhost) -> None:
     queue = {"name": "default", "type": "Classic", "maxLength": 2}
-    await declare(dsn, broker_vhost.vhost, queues=[queue])
+    await declare(dsn, queues=[queue])
     async with (
         running(dsn, broker_vhost) as refusing,
         running(dsn, broker_vhost, ENQUEUE_WHEN_BROKER_DOWN="accept") as accepting,
@@ -158,7 +158,7 @@ async def test_a_full_queue_refuses_and_leaves_nothing(dsn: str, broker_vhost: B
 
 async def test_a_key_whose_task_was_taken_back_is_free_again(dsn: str, broker_vhost: BrokerVhost) -> None:
     queue = {"name": "default", "type": "Classic", "maxLength": 1}
-    await declare(dsn, broker_vhost.vhost, queues=[queue])
+    await declare(dsn, queues=[queue])
     async with running(dsn, broker_vhost) as api:
         await api.enqueued()
         problem(await api.enqueue(ANY, {"a": 1}, idempotency_key="k"), 503, "Unavailable")

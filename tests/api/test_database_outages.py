@@ -21,11 +21,11 @@ PROBE_SECONDS = 4.0
 
 
 @pytest_asyncio.fixture(loop_scope="session", scope="module")
-async def own_server(services: Services, shared_services: tuple[str, BrokerVhost]) -> AsyncIterator[Postgres]:
+async def own_server(services: Services) -> AsyncIterator[Postgres]:
     """A Postgres that these tests break, each leaving it whole."""
     server = await asyncio.to_thread(services.new_postgres)
     await migrate(server.dsn())
-    await declare(server.dsn(), shared_services[1].vhost)
+    await declare(server.dsn())
     yield server
     await asyncio.to_thread(server.destroy)
 

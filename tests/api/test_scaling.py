@@ -40,7 +40,7 @@ async def test_an_idle_queue_wants_its_fewest_workers(fresh_api: Running) -> Non
 
 async def test_a_queue_that_may_shrink_to_nothing_wants_none_when_it_is_known_to_be_idle(fresh_api: Running) -> None:
     queue = {"name": "default", "scaling": {"minReplicas": 0, "maxReplicas": 5}}
-    await declare(fresh_api.api.tasks._database.dsn, fresh_api.broker.vhost, {}, queues=[queue])
+    await declare(fresh_api.api.tasks._database.dsn, {}, queues=[queue])
     await fresh_api.api.catalog.refresh()
     assert (await fresh_api.client.get("/queues/default/scaling")).json()["desiredReplicas"] == 0
 

@@ -82,7 +82,7 @@ def log(tmp_path: Path) -> Iterator[IO[bytes]]:
 async def test_nothing_that_the_api_says_holds_a_secret(
     dsn: str, broker_vhost: BrokerVhost, log: IO[bytes], log_format: str
 ) -> None:
-    await declare(dsn, broker_vhost.vhost)
+    await declare(dsn)
     environ = broker_vhost.environ(dsn, DTQ_LOG_LEVEL="debug", DTQ_LOG_FORMAT=log_format)
     said: list[str] = []
     sql = await asyncpg.connect(dsn)

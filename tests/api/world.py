@@ -156,7 +156,7 @@ async def eventually(holds: Callable[[], Awaitable[bool]], what: str, seconds: f
         await wait(asyncio.Event(), 0.02)
 
 
-async def declare(dsn: Dsn, vhost: str, types: Mapping[str, Mapping[str, Any]] = TYPES, **spec: Any) -> None:
+async def declare(dsn: Dsn, types: Mapping[str, Mapping[str, Any]] = TYPES, **spec: Any) -> None:
     """Write what a QueueSet `default` and these TaskTypes declare."""
     queue_set = QueueSet.model_validate(
         {
@@ -164,7 +164,6 @@ async def declare(dsn: Dsn, vhost: str, types: Mapping[str, Mapping[str, Any]] =
             "metadata": {"name": "default"},
             "spec": {
                 "namespace": NAMESPACE,
-                "vhost": vhost,
                 # One as in production; classic ones are declared sooner, and tests declare many.
                 "queues": [{"name": name} | ({"type": "Classic"} if name != "default" else {}) for name in QUEUES],
                 "retry": {"delaysSeconds": [5]},

@@ -31,7 +31,7 @@ async def test_it_passes_where_callers_are_asked_and_fails_where_something_is_wr
     dsn: str, broker_vhost: BrokerVhost, tmp_path: Path
 ) -> None:
     callers = Callers.create(tmp_path)
-    await declare(dsn, broker_vhost.vhost)
+    await declare(dsn)
     async with serving(dsn, broker_vhost, **callers.environ) as (_, host, port):
         url = f"http://{host}:{port}"
         good = await check(url, callers.tokens["all"], tmp_path)

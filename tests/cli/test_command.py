@@ -63,8 +63,7 @@ async def test_a_database_that_does_not_answer_is_said_in_one_line(dtq_alone: Dt
 
 async def test_a_broker_that_does_not_answer_leaves_nothing_half_done(dtq: Dtq) -> None:
     manifest = (
-        "{apiVersion: dtq.dev/v1alpha1, kind: QueueSet, metadata: {name: default},"
-        f" spec: {{vhost: {dtq.environ['RMQ_VHOST']}, queues: [{{name: default}}]}}}}"
+        "{apiVersion: dtq.dev/v1alpha1, kind: QueueSet, metadata: {name: default}, spec: {queues: [{name: default}]}}"
     )
     done = await dtq("apply", "-f", "-", stdin=manifest, environ=dtq.environ | {"RMQ_PORT": "9"})
     assert done.code == 5

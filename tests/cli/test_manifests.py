@@ -10,11 +10,10 @@ from tests.support.addresses import BrokerVhost
 SET = """
 apiVersion: dtq.dev/v1alpha1
 kind: QueueSet
-metadata: {{name: default}}
+metadata: {name: default}
 spec:
-  vhost: {vhost}
-  queues: [{{name: default}}]
-  retry: {{delaysSeconds: [5]}}
+  queues: [{name: default}]
+  retry: {delaysSeconds: [5]}
   deletionPolicy: DeleteIfEmpty
 """
 TYPE = """
@@ -36,7 +35,7 @@ def queues(vhost: BrokerVhost) -> set[str]:
 
 
 async def test_a_dry_run_prints_the_plan_and_changes_nothing(dtq: Dtq, broker_vhost: BrokerVhost) -> None:
-    done = await dtq("apply", "--dry-run", "-f", "-", stdin=SET.format(vhost=broker_vhost.vhost))
+    done = await dtq("apply", "--dry-run", "-f", "-", stdin=SET)
     assert done.code == 0, done.err
     assert done.out.splitlines()[0] == "queueset/default: would claim default"
     assert all("would " in line for line in done.out.splitlines())
@@ -47,7 +46,7 @@ async def test_a_dry_run_prints_the_plan_and_changes_nothing(dtq: Dtq, broker_vh
 
 
 async def test_what_is_applied_is_there_and_a_second_time_changes_nothing(dtq: Dtq, broker_vhost: BrokerVhost) -> None:
-    manifests = dtq.write("both.yaml", TYPE + "---" + SET.format(vhost=broker_vhost.vhost))
+    manifests = dtq.write("both.yaml", TYPE + "---" + SET)
     done = await dtq("apply", "-f", manifests)
     assert done.code == 0, done.err
     assert "queueset/default: create default" in done.out, "queue sets go first, wherever they stand"
@@ -64,15 +63,15 @@ async def test_what_is_applied_is_there_and_a_second_time_changes_nothing(dtq: D
     assert (await dtq("get", "tt", "-o", "name")).out == "report.build.v1\n"
 
 
-async def test_an_edit_says_which_fields_it_changes(dtq: Dtq, broker_vhost: BrokerVhost) -> None:
-    both = SET.format(vhost=broker_vhost.vhost) + TYPE
+async def test_an_edit_says_which_fields_it_changes(dtq: Dtq) -> None:
+    both = SET + TYPE
     assert (await dtq("apply", "-f", "-", stdin=both)).code == 0
     edited = await dtq("apply", "-f", "-", stdin=both.replace("limit: 2", "limit: 3"))
     assert edited.out.splitlines()[1] == "tasktype/report.build.v1: update report.build.v1 (concurrency)"
 
 
 async def test_delete_follows_each_policy_and_is_safe_to_repeat(dtq: Dtq, broker_vhost: BrokerVhost) -> None:
-    both = SET.format(vhost=broker_vhost.vhost) + TYPE
+    both = SET + TYPE
     assert (await dtq("apply", "-f", "-", stdin=both)).code == 0
     tried = await dtq("delete", "--dry-run", "-f", "-", stdin=TYPE)
     assert (tried.code, tried.out.splitlines()[0]) == (0, "tasktype/report.build.v1: would delete report.build.v1")
@@ -95,8 +94,8 @@ async def test_a_type_whose_queue_set_is_missing_is_refused_and_not_stored(dtq: 
     assert (await dtq("get", "tt")).code == 3
 
 
-async def test_a_folder_is_read_whole(dtq: Dtq, broker_vhost: BrokerVhost) -> None:
-    dtq.write("all/b.yaml", SET.format(vhost=broker_vhost.vhost))
+async def test_a_folder_is_read_whole(dtq: Dtq) -> None:
+    dtq.write("all/b.yaml", SET)
     dtq.write("all/a.yml", TYPE)
     dtq.write("all/notes.txt", "{")
     assert (await dtq("apply", "-f", "all")).code == 0
@@ -108,6 +107,7 @@ WRONG = {
     "another kind": ("{apiVersion: v1, kind: Secret, metadata: {name: x}}", "Secret/x: is v1 Secret; dtq knows"),
     "another version": (TYPE.replace("v1alpha1", "v9"), "is dtq.dev/v9 TaskType"),
     "a misspelt field": (TYPE.replace("rateLimit", "rateLimits"), "unknown field: remove it, or correct its spelling"),
+    "a vhost of its own": (SET + "  vhost: others\n", "spec.vhost: unknown field"),
     "a number as text": (TYPE.replace("limit: 2", 'limit: "2"'), "spec.concurrency.limit"),
     "a boolean as text": (TYPE + '  active: "TRUE"\n', "spec.active"),
     "below a bound": (TYPE.replace("perSeconds: 60", "perSeconds: 0"), "spec.rateLimit.perSeconds"),
@@ -122,7 +122,7 @@ WRONG = {
 @pytest.mark.parametrize("wrong", WRONG)
 async def test_a_wrong_manifest_is_refused_whole(dtq: Dtq, broker_vhost: BrokerVhost, wrong: str) -> None:
     text, message = WRONG[wrong]
-    done = await dtq("apply", "-f", "-", stdin=SET.format(vhost=broker_vhost.vhost) + "\n---\n" + text)
+    done = await dtq("apply", "-f", "-", stdin=SET + "\n---\n" + text)
     assert done.code == 2, done.out
     assert message in done.err
     assert "Traceback" not in done.err

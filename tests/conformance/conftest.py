@@ -4,7 +4,6 @@ A worker is told where things are by DB_DSN and RMQ_*; it serves the types of `h
 """
 
 import asyncio
-import json
 import os
 import shlex
 import subprocess
@@ -28,7 +27,6 @@ apiVersion: dtq.dev/v1alpha1
 kind: QueueSet
 metadata: {name: default}
 spec:
-  vhost: VHOST
   queues: [{name: default}]
   retry: {delaysSeconds: [1]}
 ---
@@ -171,7 +169,7 @@ def system(tmp_path: Path, dsn: str, broker_vhost: BrokerVhost) -> Iterator[Syst
 @pytest.fixture
 async def bench(system: System, command: list[str], dsn: str, broker_vhost: BrokerVhost) -> Bench:
     """Everything but a worker."""
-    system.run("apply", "-f", "-", stdin=MANIFESTS.replace("VHOST", json.dumps(broker_vhost.vhost)))
+    system.run("apply", "-f", "-", stdin=MANIFESTS)
     api = system.api()
     await api.ready()
     return Bench(system=system, command=command, api=api, dsn=dsn, broker=broker_vhost)

@@ -32,7 +32,7 @@ class World:
         self, type_: str = TYPE, *, queue_set: str = SET, active: bool = True, max_attempts: int = 5
     ) -> None:
         await self.sql.execute(
-            "INSERT INTO queue_set (name, namespace, vhost, retry_delays_seconds) VALUES ($1, $1, '/', '{5}')"
+            "INSERT INTO queue_set (name, namespace, retry_delays_seconds) VALUES ($1, $1, '{5}')"
             " ON CONFLICT DO NOTHING",
             queue_set,
         )

@@ -1,6 +1,5 @@
 """Owns setting up a walk: a database and a virtual host of its own, everything declared, one healthy API."""
 
-import json
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
@@ -21,7 +20,6 @@ apiVersion: dtq.dev/v1alpha1
 kind: QueueSet
 metadata: {name: default}
 spec:
-  vhost: VHOST
   queues: [{name: default}, {name: shelf, maxLength: 3}]
   retry: {delaysSeconds: [1, 2]}
 """
@@ -75,7 +73,7 @@ async def stage(
         if finish is not None:
             definition = await connection.fetchval("SELECT pg_get_functiondef('dtq_finish'::regproc)")
             await connection.execute(finish(definition))
-        system.run("apply", "-f", "-", stdin=manifests(broker.vhost))
+        system.run("apply", "-f", "-", stdin=manifests())
         api = system.api()
         await api.ready()
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
@@ -84,10 +82,10 @@ async def stage(
         await connection.close()
 
 
-def manifests(vhost: str) -> str:
+def manifests() -> str:
     """Return everything that a walk declares."""
     types = [TYPE.format(name=name, most=most, more=MORE.get(name, "")) for name, most in MAX_ATTEMPTS.items()]
-    return MANIFESTS.replace("VHOST", json.dumps(vhost)) + "".join(types)
+    return MANIFESTS + "".join(types)
 
 
 def _environ(dsn: str, broker: BrokerVhost, log: Path, more: Mapping[str, str]) -> dict[str, str]:

@@ -39,10 +39,9 @@ apiVersion: dtq.dev/v1alpha1
 kind: QueueSet
 metadata: {name: default}
 spec:
-  vhost: VHOST
   queues: [{name: high}, {name: default}]
   retry: {delaysSeconds: [1, 2]}
-""".replace("VHOST", VHOST)
+"""
 TYPE_MANIFEST: Final = """---
 apiVersion: dtq.dev/v1alpha1
 kind: TaskType

@@ -231,13 +231,6 @@ async def a_set_while_rabbitmq_is_down(stage: Stage) -> Object:
     return stage.world.queue_set()
 
 
-@reaches("TopologyDeclared", "False", "VhostUnavailable")
-async def a_vhost_that_is_not_there(stage: Stage) -> Object:
-    await stage.begin()
-    await stage.world.create(stage.world.queue_set(vhost="nowhere"))
-    return stage.world.queue_set()
-
-
 @reaches("TopologyDeclared", "False", "AccessRefused")
 @reaches("Stalled", "True", "AccessRefused")
 async def a_broker_that_refuses_to_declare(stage: Stage) -> Object:

@@ -145,7 +145,7 @@ REFUSED_SETS: dict[str, tuple[Object, str]] = {
     "a queue with an injected argument": ({"queues": [{"name": "a;x-queue-type=classic"}]}, "name"),
     "a prefix of RabbitMQ's own": ({"namespace": "amq"}, "reserved by RabbitMQ"),
     "an upper-case prefix": ({"namespace": "Tasks"}, "namespace"),
-    "no vhost": ({"vhost": ""}, "vhost"),
+    "a vhost of its own": ({"vhost": "/"}, 'unknown field "spec.vhost"'),
     "a delay twice": ({"retry": {"delaysSeconds": [5, 5]}}, "Duplicate value"),
     "a delay of nothing": ({"retry": {"delaysSeconds": [0]}}, "delaysSeconds"),
     "fewest above most": (
@@ -166,7 +166,6 @@ async def test_kubectl_apply_refuses_a_bad_queue_set(world: World, spec: Object,
 
 IMMUTABLE: dict[str, Object] = {
     "namespace": {"namespace": "others"},
-    "vhost": {"vhost": "others"},
     "type": {"queues": [{"name": "default", "type": "Classic"}]},
     "maxLength": {"queues": [{"name": "default", "maxLength": 5}]},
 }

@@ -50,7 +50,6 @@ class World:
         """A QueueSet with one queue, a ladder of one rung, in the test's virtual host."""
         small = {
             "namespace": "tasks",
-            "vhost": self.broker.vhost,
             "queues": [{"name": "default"}],
             "retry": {"delaysSeconds": [5]},
         }

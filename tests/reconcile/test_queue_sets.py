@@ -19,12 +19,12 @@ OWNER = Owner(uid="one", namespace="apps", name="default", generation=1)
 MEETING_SECONDS = 10.0
 
 
-def queue_set(vhost: str) -> QueueSet:
+def queue_set() -> QueueSet:
     return QueueSet.model_validate(
         {
             "kind": "QueueSet",
             "metadata": {"name": "default"},
-            "spec": {"vhost": vhost, "queues": [{"name": "default"}], "deletionPolicy": "DeleteIfEmpty"},
+            "spec": {"queues": [{"name": "default"}], "deletionPolicy": "DeleteIfEmpty"},
         }
     )
 
@@ -47,7 +47,7 @@ async def test_a_queue_set_that_is_deleted_while_another_declares_it_leaves_no_q
         is_deleted.set()
         await is_declared.wait()
 
-    manifest = queue_set(broker_vhost.vhost)
+    manifest = queue_set()
     async with Database(dsn, name="test") as database, asyncio.timeout(MEETING_SECONDS):
         await reconcile_queue_set(database, broker_vhost.url, manifest, OWNER)
         monkeypatch.setattr(Admin, "declare", declare_late)

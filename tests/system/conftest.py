@@ -1,6 +1,5 @@
 """Fixtures of the system suite: a database, a broker, and what a test needs to start processes on them."""
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -48,7 +47,7 @@ def declared(system: System) -> System:
 
 def declare(system: System) -> System:
     """Declare the queues and the sample types."""
-    system.run("apply", "-f", "-", stdin=MANIFESTS.replace("VHOST", json.dumps(system.environ["RMQ_VHOST"])))
+    system.run("apply", "-f", "-", stdin=MANIFESTS)
     return system
 
 
@@ -57,7 +56,6 @@ apiVersion: dtq.dev/v1alpha1
 kind: QueueSet
 metadata: {name: default}
 spec:
-  vhost: VHOST
   queues: [{name: high}, {name: default}]
   retry: {delaysSeconds: [1, 3600]}
 ---

@@ -67,7 +67,6 @@ sets = st.builds(
     QueueSetRow,
     name=st.just("default"),
     namespace=st.sampled_from(["tasks", "jobs"]),
-    vhost=st.just("/"),
     retry_delays_seconds=st.just((5,)),
     dead_letter=st.booleans(),
     paused=st.booleans(),

@@ -1,2 +1,2 @@
 -- The other queue set with this prefix, if there is one. Caller: reconcile.
-SELECT name FROM queue_set WHERE vhost = $1 AND namespace = $2 AND name <> $3
+SELECT name FROM queue_set WHERE namespace = $1 AND name <> $2

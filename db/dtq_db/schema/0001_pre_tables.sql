@@ -26,14 +26,12 @@ COMMENT ON TABLE resource_claim IS 'Who owns a name: the loser of a conflict nev
 
 CREATE TABLE queue_set (
     name text PRIMARY KEY,
-    namespace text NOT NULL,
-    vhost text NOT NULL,
+    namespace text NOT NULL UNIQUE,
     retry_delays_seconds integer[] NOT NULL,
     dead_letter boolean NOT NULL DEFAULT true,
     paused boolean NOT NULL DEFAULT false,
     deletion_policy text NOT NULL DEFAULT 'Retain',
-    updated_at timestamptz NOT NULL DEFAULT now(),
-    UNIQUE (vhost, namespace)
+    updated_at timestamptz NOT NULL DEFAULT now()
 );
 
 CREATE TABLE queue (

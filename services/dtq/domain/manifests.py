@@ -306,7 +306,6 @@ class QueueSetSpec(_Model):
     """A group of queues with one prefix, its retry ladder and its dead letter queue."""
 
     namespace: QueueName = Field(default="tasks", description="Prefix of every name in the broker; immutable.")
-    vhost: str = Field(default="/", min_length=1, max_length=255, description="RabbitMQ virtual host; immutable.")
     queues: list[QueueSpec] = Field(
         min_length=1, max_length=limits.QUEUES_MAX, description="The queues, most urgent first."
     )

@@ -134,7 +134,7 @@ class ObservedQueueSet:
     """What is there for a queue set.
 
     Attributes:
-        prefix_holder: the name of another set with the same prefix in the same vhost.
+        prefix_holder: the name of another set with the same prefix.
         used_queues: queues that task types refer to.
         missing: names of broker queues that should exist and do not; None when the broker was not asked.
         ready: messages in each existing broker queue, by name.
@@ -267,7 +267,7 @@ def _is_foreign(owner: Owner, other: Owner | None) -> bool:
 def _prefix_refusal(desired: QueueSetRow, observed: ObservedQueueSet) -> Refusal | None:
     if observed.prefix_holder is None:
         return None
-    message = f"namespace {desired.namespace!r} belongs to another queue set in vhost {desired.vhost!r}: choose another"
+    message = f"namespace {desired.namespace!r} belongs to another queue set: choose another"
     return Refusal(reason=Reason.PREFIX_CONFLICT, message=message)
 
 
@@ -275,7 +275,7 @@ def _immutability_refusal(desired: QueueSetRow, observed: ObservedQueueSet) -> R
     row = observed.row
     if row is None:
         return None
-    changed = [name for name in ("namespace", "vhost") if getattr(row, name) != getattr(desired, name)]
+    changed = ["namespace"] if row.namespace != desired.namespace else []
     before = {queue.name: queue for queue in row.queues}
     for queue in desired.queues:
         changed += _changed_arguments(before.get(queue.name), queue)

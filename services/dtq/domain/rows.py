@@ -59,7 +59,6 @@ class QueueSetRow:
 
     name: str
     namespace: str
-    vhost: str
     retry_delays_seconds: tuple[int, ...]
     dead_letter: bool
     paused: bool
@@ -103,7 +102,6 @@ def queue_set_row(manifest: QueueSet) -> QueueSetRow:
     return QueueSetRow(
         name=manifest.metadata.name,
         namespace=spec.namespace,
-        vhost=spec.vhost,
         retry_delays_seconds=tuple(sorted(spec.retry.delays_seconds)),
         dead_letter=spec.dead_letter.enabled,
         paused=spec.paused,

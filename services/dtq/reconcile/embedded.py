@@ -24,7 +24,6 @@ def default_queue_set(settings: Settings) -> QueueSet:
             "metadata": {"name": settings.queue_set},
             "spec": {
                 "namespace": settings.rmq_namespace,
-                "vhost": settings.rmq_vhost,
                 "queues": [{"name": name, "prefetch": settings.worker_prefetch} for name in settings.queues],
             }
             | ({"retry": {"delaysSeconds": delays[:12]}} if delays else {}),

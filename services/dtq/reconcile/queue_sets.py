@@ -120,7 +120,6 @@ def spec_of(row: QueueSetRow) -> QueueSetSpec:
     return QueueSetSpec.model_validate(
         {
             "namespace": row.namespace,
-            "vhost": row.vhost,
             "queues": [
                 {"name": queue.name, "type": queue.type, "prefetch": queue.prefetch, "scaling": queue.scaling}
                 | ({} if queue.max_length is None else {"maxLength": queue.max_length})

@@ -98,4 +98,6 @@ def queue_set_of(row: asyncpg.Record) -> QueueSetSpec:
         "paused": row["paused"],
         "deletionPolicy": row["deletion_policy"],
     }
+    if row["removal_queue"] is not None:
+        document["onRemoval"] = {"policy": "MoveTo", "queue": row["removal_queue"]}
     return QueueSetSpec.model_validate(document)

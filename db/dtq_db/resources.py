@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import asyncpg
 
+from dtq.domain.limits import WAITING_MAX
 from dtq.domain.plan import Owner
 from dtq.domain.rows import QueueRow, QueueSetRow, ScheduleRow, TaskTypeRow
 from dtq_db.connections import Database
@@ -110,6 +111,10 @@ class Resources:
         rows = await self._connection.fetch(query("queue_set_used_queues"), name)
         return frozenset(row["default_queue"] for row in rows)
 
+    async def waiting(self, name: str, queue: str) -> int:
+        """Return how many tasks wait in a queue, whatever they wait for: WAITING_MAX at the most."""
+        return int(await self._connection.fetchval(query("queue_waiting"), name, queue, WAITING_MAX))
+
     async def put_queue_set(self, row: QueueSetRow) -> None:
         """Write a queue set and its queues."""
         await self._connection.execute(
@@ -120,6 +125,7 @@ class Resources:
             row.dead_letter,
             row.paused,
             row.deletion_policy,
+            row.removal_queue,
         )
         await self._connection.execute(query("queue_keep"), row.name, [queue.name for queue in row.queues])
         for position, queue in enumerate(row.queues):

@@ -102,9 +102,16 @@ async def look(lane: Lane) -> Work:
     return Work(**dict(row))
 
 
-async def relay(lane: Lane, hold_seconds: float) -> list[Due]:
-    """Pick what is due to be published, up to RELAY_BATCH of each queue, and keep other relays off it for a while."""
-    return [Due(**dict(row)) for row in await lane.fetch(query("task_relay"), RELAY_BATCH, hold_seconds)]
+async def relay(lane: Lane, hold_seconds: float, *, without: Sequence[str] = ()) -> list[Due]:
+    """Pick what is due to be published, up to RELAY_BATCH of each queue, and keep other relays off it for a while.
+
+    Args:
+        lane: the relay's.
+        hold_seconds: for how long.
+        without: queue sets that cannot be published to now.
+    """
+    rows = await lane.fetch(query("task_relay"), RELAY_BATCH, hold_seconds, list(without))
+    return [Due(**dict(row)) for row in rows]
 
 
 async def blocked_slots(lane: Lane, after: str) -> list[str]:
@@ -119,7 +126,11 @@ async def unblock(lane: Lane, slots: Sequence[str], hold_seconds: float) -> list
 
 
 async def dead_letter(
-    lane: Lane, age_seconds: float, publish: Callable[[list[Due]], Awaitable[dict[UUID, datetime]]]
+    lane: Lane,
+    age_seconds: float,
+    publish: Callable[[list[Due]], Awaitable[dict[UUID, datetime]]],
+    *,
+    without: Sequence[str] = (),
 ) -> int:
     """Publish the overdue copies of failed tasks; return how many are in the dead letter queue now.
 
@@ -129,8 +140,9 @@ async def dead_letter(
         lane: the relay's.
         age_seconds: how long the publisher of a failure has to do it itself, and for how long a copy is held.
         publish: returns `updated_at` by id of those that the broker confirmed.
+        without: queue sets that cannot be published to now.
     """
-    rows = await lane.fetch(query("task_dead_letter_due"), age_seconds, BATCH)
+    rows = await lane.fetch(query("task_dead_letter_due"), age_seconds, BATCH, list(without))
     confirmed = await publish([Due(**dict(row)) for row in rows]) if rows else {}
     return await dead_lettered(lane, confirmed) if confirmed else 0
 
@@ -150,6 +162,17 @@ async def lost(lane: Lane, queue_set: str, queue: str, waiting_seconds: float) -
     A negative `waiting_seconds` includes what is due only later: its retry queue was lost.
     """
     ((count,),) = await lane.fetch(query("task_lost"), queue_set, queue, waiting_seconds, BATCH)
+    return int(count)
+
+
+async def removed_queues(lane: Lane) -> list[tuple[str, str]]:
+    """Return queue set and name of queues in which tasks wait although they are declared no longer."""
+    return [(row["queue_set"], row["queue"]) for row in await lane.fetch(query("queue_removed"), BATCH)]
+
+
+async def move(lane: Lane, queue_set: str, queue: str) -> int:
+    """Move one batch of the tasks that wait in a queue which is declared no longer; return how many."""
+    ((count,),) = await lane.fetch(query("task_move"), queue_set, queue, BATCH)
     return int(count)
 
 

@@ -49,6 +49,17 @@ _RULES: Final[Mapping[str, Rules]] = {
     "QueueSetSpec": [
         _immutable("namespace"),
         _rule("self.__namespace__ != 'amq'", "namespace 'amq' is reserved by RabbitMQ: choose another"),
+        _rule(
+            "!has(self.onRemoval.queue) || self.queues.exists(q, q.name == self.onRemoval.queue)",
+            "onRemoval.queue is not one of queues: name one that stays",
+        ),
+    ],
+    "QueueSetSpec.onRemoval": [
+        _rule(
+            "self.policy != 'MoveTo' || has(self.queue)",
+            "policy MoveTo needs queue: name the queue that takes the tasks",
+        ),
+        _rule("self.policy == 'MoveTo' || !has(self.queue)", "queue belongs to policy MoveTo: remove it"),
     ],
     "QueueSetSpec.queues[]": [
         _immutable("type"),

@@ -60,11 +60,13 @@ class Parts:
     """What the routes work with.
 
     Attributes:
+        trouble: returns why a task of a queue set and queue could not run now, or None.
         after_redrive: told the queue sets whose dead letter queue holds spent copies now.
     """
 
     catalog: CatalogCache
     lanes: Lanes
+    trouble: Callable[[str, str], str | None]
     tasks: TaskStore
     scaling: ScalingHints
     metrics: ApiMetrics
@@ -144,7 +146,7 @@ class _Routes:
             rights.need(Verb.ENQUEUE, asked.type)
             # Only what is declared may become a label: strangers invent names without end.
             type_ = asked.type if asked.type in self._parts.catalog.current.types else UNKNOWN
-            done = await enqueue(asked, self._parts.catalog, self._parts.lanes)
+            done = await enqueue(asked, self._parts.catalog, self._parts.lanes, self._parts.trouble)
             type_, queue, status = asked.type, done.queue, "ok"
         finally:
             self._parts.metrics.enqueues.labels(type_, queue, status).inc()

@@ -3,6 +3,7 @@
 Owns the rules between request, catalog and store. Must never answer 2xx for a task that may not run.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -10,7 +11,7 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from dtq.domain.catalog import Catalog, TypePolicy
-from dtq.domain.errors import Problem, Rejected
+from dtq.domain.errors import Problem, Rejected, Unavailable
 from dtq.domain.states import TaskStatus
 from dtq_api.catalog import CatalogCache
 from dtq_api.lanes import Lanes
@@ -35,8 +36,16 @@ class Enqueued:
     replayed: bool
 
 
-async def enqueue(request: EnqueueRequest, catalog: CatalogCache, lanes: Lanes) -> Enqueued:
+async def enqueue(
+    request: EnqueueRequest, catalog: CatalogCache, lanes: Lanes, trouble: Callable[[str, str], str | None]
+) -> Enqueued:
     """Make a task of a request, durably.
+
+    Args:
+        request: a well-formed one.
+        catalog: what is declared.
+        lanes: where it is stored and published.
+        trouble: returns why a task of a queue set and queue could not run now, or None.
 
     Raises:
         Rejected: the type, queue or payload is not allowed, or the idempotency key is taken.
@@ -46,6 +55,8 @@ async def enqueue(request: EnqueueRequest, catalog: CatalogCache, lanes: Lanes) 
     task = new_task(request, policy, catalog.current)
     if problems := catalog.payload_problems(policy, request.payload):
         raise Rejected("InvalidPayload", f"the payload does not satisfy the schema of {policy.type}", problems)
+    if (reason := trouble(task.queue_set, task.queue)) is not None:
+        raise Unavailable(f"the task could not run: queue set {task.queue_set!r} is not declared: {reason}")
     stored = await lanes.store(task)
     if stored is None:
         return Enqueued(id=task.id, status=TaskStatus.ENQUEUED, queue=task.queue, replayed=False)

@@ -47,8 +47,7 @@ class ApiHealth:
         async with self._checking:
             if time.monotonic() - self._checked_at > CACHE_SECONDS:
                 database, broker = await asyncio.gather(self._database_trouble(), self._broker_trouble())
-                found = {"db": database, "rmq": broker}
-                self._wrong = {part: trouble for part, trouble in found.items() if trouble}
+                self._wrong = ({"db": database} if database else {}) | broker
                 self._checked_at = time.monotonic()
             return self._wrong
 
@@ -71,26 +70,28 @@ class ApiHealth:
             return f"down: {error}"
         return ""
 
-    async def _broker_trouble(self) -> str:
+    async def _broker_trouble(self) -> dict[str, str]:
+        """Return what is wrong with RabbitMQ as `rmq`, or with single queue sets as `queue_set/<name>`."""
+        found: dict[str, str] = {}
         try:
             async with asyncio.timeout(CHECK_SECONDS):
                 await self._publisher.check()
-                names = self._queue_names()
-                counts = await ready_counts(self._publisher.link, names)
+                for name, spec in self._queue_sets().items():
+                    if trouble := await self._queue_set_trouble(name, spec):
+                        found[f"queue_set/{name}"] = trouble
         except TimeoutError:
-            return "down: no answer in time"
+            return {"rmq": "down: no answer in time"}
         except Unavailable as error:
-            return f"down: {error}"
-        missing = [name for name, count in counts.items() if count is None]
-        if missing:
-            return f"queue missing: {', '.join(missing)}"
-        if self._keeper.mismatched:
-            return f"exists with other arguments: {', '.join(sorted(self._keeper.mismatched))}"
-        return ""
+            return {"rmq": f"down: {error}"}
+        return found
 
-    def _queue_names(self) -> list[str]:
-        names = []
-        for spec in self._queue_sets().values():
-            names += [work_queue(spec.namespace, queue.name) for queue in spec.queues]
-            names.append(dead_letter_queue(spec.namespace))
-        return names
+    async def _queue_set_trouble(self, name: str, spec: QueueSetSpec) -> str:
+        if (reason := self._keeper.refused.get(name)) is not None:
+            return f"not declared: {reason}"
+        names = [*(work_queue(spec.namespace, queue.name) for queue in spec.queues), dead_letter_queue(spec.namespace)]
+        counts = await ready_counts(self._publisher.link, names)
+        if missing := [name for name, count in counts.items() if count is None]:
+            return f"queue missing: {', '.join(missing)}"
+        if mismatched := self._keeper.mismatched.get(name):
+            return f"exists with other arguments: {', '.join(sorted(mismatched))}"
+        return ""

@@ -16,6 +16,7 @@ from dtq.broker.publisher import Message, Publisher
 from dtq.broker.wakeups import dead_letter, work
 from dtq.domain.backoff import Backoff
 from dtq.domain.decisions import Attempt, decide
+from dtq.domain.errors import Unavailable
 from dtq.domain.limits import RELAY_GRACE_SECONDS, RELAY_LOST_SECONDS
 from dtq.domain.manifests import QueueSetSpec
 from dtq.domain.states import Outcome
@@ -31,6 +32,8 @@ RELAY_SECONDS: Final = 0.5
 """Pause of the relay, in seconds: how late a scheduled task may start."""
 REAP_SECONDS: Final = 2.0
 """Pause of the reaper, in seconds."""
+MOVE_SECONDS: Final = 5.0
+"""Pause of the mover, in seconds: how long a task stays in a queue that was removed."""
 PRUNE_SECONDS: Final = 60.0
 """Pause of the pruner, in seconds, once nothing is due any more."""
 WATCH_SECONDS: Final = 15.0
@@ -44,7 +47,11 @@ NamespaceOf = Callable[[str], str]
 
 
 class Relay:
-    """Publishes what is stored and due but not yet published, and the dead letters that are missing."""
+    """Publishes what is stored and due but not yet published, and the dead letters that are missing.
+
+    Args:
+        closed: returns the names of the queue sets that RabbitMQ refuses: their tasks wait.
+    """
 
     def __init__(
         self,
@@ -53,12 +60,14 @@ class Relay:
         *,
         namespace_of: NamespaceOf,
         confirmed: Callable[[dict[UUID, datetime]], None],
+        closed: Callable[[], list[str]],
         metrics: ApiMetrics,
     ) -> None:
         self._lane = database.lane("relay")
         self._confirmed = confirmed
         self._publisher = publisher
         self._namespace_of = namespace_of
+        self._closed = closed
         self._metrics = metrics
         self._after_slot = ""
 
@@ -69,7 +78,8 @@ class Relay:
             Unavailable: database or broker do not answer; the rows stay due.
         """
         await self._publisher.check()
-        due = await upkeep.relay(self._lane, hold_seconds=2 * RELAY_GRACE_SECONDS)
+        closed = self._closed()
+        due = await upkeep.relay(self._lane, hold_seconds=2 * RELAY_GRACE_SECONDS, without=closed)
         due += await self._unblocked()
         if due:
             await failpoints.hit("relay.picked")
@@ -79,7 +89,7 @@ class Relay:
             self._confirmed(confirmed)
             self._metrics.relayed.inc(len(confirmed))
             await failpoints.hit("relay.confirmed")
-        noted = await upkeep.dead_letter(self._lane, RELAY_GRACE_SECONDS, self._publish_dead_letters)
+        noted = await upkeep.dead_letter(self._lane, RELAY_GRACE_SECONDS, self._publish_dead_letters, without=closed)
         self._metrics.dead_lettered.inc(noted)
         return len(due) >= RELAY_BATCH
 
@@ -98,6 +108,27 @@ class Relay:
         messages = [message(self._namespace_of(one.queue_set), one.queue, one.id, one.type) for one in due]
         results = await self._publisher.publish(messages)
         return {one.id: one.updated_at for one, refused in zip(due, results, strict=True) if refused is None}
+
+
+class Mover:
+    """Moves tasks out of queues that their set declares no longer: they waited there, came late, or are retried."""
+
+    def __init__(self, database: Database) -> None:
+        self._lane = database.lane("mover")
+
+    async def once(self) -> bool:
+        """Move one batch out of each such queue; return whether there may be more.
+
+        Raises:
+            Unavailable: the database does not answer.
+        """
+        more = False
+        for queue_set, queue in await upkeep.removed_queues(self._lane):
+            moved = await upkeep.move(self._lane, queue_set, queue)
+            if moved:
+                _log.info("tasks moved out of a removed queue", queue_set=queue_set, queue=queue, tasks=moved)
+            more = more or moved == BATCH
+        return more
 
 
 class Reaper:
@@ -181,12 +212,21 @@ class TopologyWatch:
             Unavailable: database or broker do not answer.
         """
         await self._publisher.declare()
+        trouble: Unavailable | None = None
         for name, spec in self._queue_sets().items():
-            names = {work_queue(spec.namespace, queue.name): queue.name for queue in spec.queues}
-            for broker_name, ready in (await ready_counts(self._publisher.link, list(names))).items():
-                if ready == 0:
-                    await self.find_lost(name, names[broker_name], RELAY_LOST_SECONDS)
+            try:
+                await self._look(name, spec)
+            except Unavailable as error:  # one queue set that tells nothing keeps no other waiting
+                trouble = error
+        if trouble is not None:
+            raise trouble
         return False
+
+    async def _look(self, name: str, spec: QueueSetSpec) -> None:
+        names = {work_queue(spec.namespace, queue.name): queue.name for queue in spec.queues}
+        for broker_name, ready in (await ready_counts(self._publisher.link, list(names))).items():
+            if ready == 0:
+                await self.find_lost(name, names[broker_name], RELAY_LOST_SECONDS)
 
     async def find_lost(self, queue_set: str, queue: str, waiting_seconds: float) -> None:
         """Have the confirmed tasks of a queue published again that the broker no longer holds."""

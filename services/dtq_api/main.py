@@ -13,7 +13,7 @@ import uvloop
 from prometheus_client import CollectorRegistry
 
 from dtq.broker.inspect import drop_spent
-from dtq.broker.keeper import Keeper
+from dtq.broker.keeper import RETRY_SECONDS, Keeper
 from dtq.broker.publisher import Publisher
 from dtq.domain.errors import Unavailable
 from dtq.domain.limits import DELAY_SECONDS_MAX
@@ -64,6 +64,7 @@ class Api:
         self._loop_metrics = LoopMetrics(self.registry)
         self.catalog = CatalogCache(database)
         self.keeper = Keeper(
+            lambda: settings.rmq_url,
             queue_sets=self.queue_sets,
             on_lost=self._on_lost,
             on_dead_letters_lost=self._on_dead_letters_lost,
@@ -72,6 +73,7 @@ class Api:
         self.publisher = Publisher(
             lambda: settings.rmq_url,
             declare=self.keeper.declare,
+            refusal=self.keeper.refusal,
             metrics=broker_metrics,
             timeout_seconds=settings.publish_timeout_seconds,
         )
@@ -86,8 +88,14 @@ class Api:
         )
         self.due = DueCache(database)
         self.relay = loops.Relay(
-            database, self.publisher, namespace_of=self._namespace_of, confirmed=self.confirms.add, metrics=metrics
+            database,
+            self.publisher,
+            namespace_of=self._namespace_of,
+            confirmed=self.confirms.add,
+            closed=self._closed,
+            metrics=metrics,
         )
+        self.mover = loops.Mover(database)
         self.reaper = loops.Reaper(database, backoff=settings.backoff, metrics=metrics)
         self.pruner = loops.Pruner(database, events_retention_days=settings.events_retention_days, metrics=metrics)
         self.watch = loops.TopologyWatch(database, self.publisher, queue_sets=self.queue_sets, metrics=metrics)
@@ -102,6 +110,7 @@ class Api:
             Parts(
                 catalog=self.catalog,
                 lanes=self.lanes,
+                trouble=self.keeper.trouble,
                 tasks=self.tasks,
                 scaling=ScalingHints(database, self.publisher, queue_sets=self.queue_sets),
                 metrics=metrics,
@@ -117,6 +126,9 @@ class Api:
         """Return the declared queue sets, by name."""
         return self.catalog.current.queue_sets
 
+    def _closed(self) -> list[str]:
+        return self.keeper.closed
+
     async def run(self, stop: asyncio.Event) -> None:
         """Run every part until `stop`; then end them in the order in which they need each other."""
         stop_parts = asyncio.Event()
@@ -129,12 +141,14 @@ class Api:
             parts.create_task(self.confirms.run(stop_parts))
             for name, seconds, once in (
                 ("relay", loops.RELAY_SECONDS, self.due.gated(Work.is_relay_due, self.relay.once)),
+                ("mover", loops.MOVE_SECONDS, self.mover.once),
                 ("reaper", loops.REAP_SECONDS, self.due.gated(attrgetter("reap"), self.reaper.once)),
                 ("pruner", loops.PRUNE_SECONDS, self.pruner.once),
                 ("topology", loops.WATCH_SECONDS, self.watch.once),
                 ("scheduler", SCHEDULE_SECONDS, self.due.gated(attrgetter("fire"), self.scheduler.once)),
                 ("backlog", BACKLOG_SECONDS, self.backlog.once),
                 ("dead letters", loops.RELAY_SECONDS, self._drop_spent_dead_letters),
+                ("declarations", RETRY_SECONDS, self.keeper.retry),
             ):
                 parts.create_task(every(seconds, noted(name, once), stop, name=name))
             if self._settings.metrics_port is not None:

@@ -171,7 +171,12 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "rmq": STRING | {"description": "… RabbitMQ."},
         },
         closed=True,
-    ),
+    )
+    | {
+        "patternProperties": {
+            "^queue_set/": STRING | {"description": "… the topology of that queue set; the others are not concerned."}
+        }
+    },
     "Problem": _object(
         {
             "type": {"type": "string", "enum": [problems.TYPE_BASE + code for code in problems.KINDS]},

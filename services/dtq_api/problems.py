@@ -49,8 +49,8 @@ KINDS: Final[Mapping[str, Kind]] = {
     "Internal": Kind(HTTPStatus.INTERNAL_SERVER_ERROR, "An error of dtq's own; its log says more."),
     "Unavailable": Kind(
         HTTPStatus.SERVICE_UNAVAILABLE,
-        "Postgres, RabbitMQ or what checks credentials does not answer; nothing was left behind. Try again after"
-        " Retry-After seconds.",
+        "Postgres, RabbitMQ or what checks credentials does not answer, or RabbitMQ refuses the queue set; nothing was"
+        " left behind. Try again after Retry-After seconds.",
     ),
     "OutcomeUnknown": Kind(
         HTTPStatus.SERVICE_UNAVAILABLE,

@@ -17,8 +17,8 @@ import structlog
 import uvloop
 from prometheus_client import CollectorRegistry
 
-from dtq.broker.consumer import Consumer, Subscription
-from dtq.broker.keeper import Keeper
+from dtq.broker.consumer import TEND_SECONDS, Consumer, Subscription
+from dtq.broker.keeper import RETRY_SECONDS, Keeper
 from dtq.broker.publisher import Publisher
 from dtq.domain.errors import Unavailable
 from dtq.domain.limits import DELAY_SECONDS_MAX
@@ -124,12 +124,14 @@ class Worker:
         self._settings = settings
         self._database = database
         self._queue_sets = queue_sets
+        self._followed = self._consumed()
         self._revision = -1
         self.registry = CollectorRegistry()
         self._metrics, broker_metrics = WorkerMetrics(self.registry), BrokerMetrics(self.registry)
         self._metrics.expect(handlers)
-        keeper = Keeper(
-            queue_sets=lambda: self._queue_sets,
+        self.keeper = Keeper(
+            lambda: settings.rmq_url,
+            queue_sets=self._consumed,
             on_lost=self._on_lost,
             on_dead_letters_lost=self._on_dead_letters_lost,
             metrics=broker_metrics,
@@ -137,14 +139,15 @@ class Worker:
         self._watch_lane = database.lane("watch")
         self.publisher = Publisher(
             lambda: settings.rmq_url,
-            declare=keeper.declare,
+            declare=self.keeper.declare,
+            refusal=self.keeper.refusal,
             metrics=broker_metrics,
             timeout_seconds=settings.publish_timeout_seconds,
         )
         self.consumer = Consumer(
             lambda: settings.rmq_url,
-            subscriptions=_subscriptions(settings, queue_sets),
-            declare=keeper.declare,
+            subscriptions=self._subscriptions(),
+            declare=self.keeper.declare,
             metrics=broker_metrics,
         )
         self.processes = Processes(settings.worker_handlers)
@@ -190,7 +193,9 @@ class Worker:
             parts.create_task(self.publisher.link.run(stop_rest))
             parts.create_task(self.consumer.link.run(stop_rest))
             parts.create_task(every(CATALOG_SECONDS, self._refresh, stop, name="catalog"))
-            parts.create_task(every(RENEW_SECONDS, self.consumer.renew, stop, name="subscriptions"))
+            parts.create_task(every(RETRY_SECONDS, self.keeper.retry, stop, name="declarations"))
+            parts.create_task(every(TEND_SECONDS, self.consumer.tend, stop, name="subscriptions"))
+            parts.create_task(every(RENEW_SECONDS, self.consumer.renew, stop, name="renewals"))
             parts.create_task(self._measure_lag(stop_rest))
             parts.create_task(self.lease.held())
             finishing = parts.create_task(self.finisher.run(stop_finishing))
@@ -210,6 +215,21 @@ class Worker:
     def _queue_set(self, name: str) -> QueueSetSpec | None:
         return self._queue_sets.get(name)
 
+    def _consumed(self) -> Mapping[str, QueueSetSpec]:
+        """Return the queue set with our prefix, by name: the only one that a worker declares."""
+        namespace = self._settings.rmq_namespace
+        return {name: spec for name, spec in self._queue_sets.items() if spec.namespace == namespace}
+
+    def _subscriptions(self) -> list[Subscription]:
+        """Return the queues to consume, in the order of QUEUES: those that are declared."""
+        prefetch = self._settings.worker_prefetch
+        return [
+            Subscription(queue=name, name=work_queue(spec.namespace, name), prefetch=prefetch)
+            for spec in self._consumed().values()
+            for name in self._settings.queues
+            if name in {queue.name for queue in spec.queues}
+        ]
+
     def _on_cancel(self, ids: list[UUID]) -> None:
         self.intake.cancel(ids)
 
@@ -220,20 +240,33 @@ class Worker:
         trouble = {}
         if self.lease.worker_id is None:
             trouble["db"] = "no lease: Postgres does not answer"
-        if not self.consumer.is_consuming:
-            trouble["rmq"] = "not consuming from every queue"
+        if not self.consumer.link.is_up:
+            trouble["rmq"] = "not connected to RabbitMQ"
+        elif missing := self.consumer.missing:
+            trouble["rmq"] = "; ".join(f"not consuming from {queue}: {reason}" for queue, reason in missing.items())
+            for name, reason in self.keeper.refused.items():
+                trouble[f"queue_set/{name}"] = f"not declared: {reason}"
+        if not self._subscriptions():
+            names, namespace = ", ".join(self._settings.queues), self._settings.rmq_namespace
+            trouble["queues"] = f"none of QUEUES ({names}) is declared with prefix {namespace}"
         return trouble
 
     async def _refresh(self) -> bool:
-        """Follow changes of the queue sets: declare and subscribe anew."""
+        """Follow changes of the queue sets: declare what is new, and consume what is declared.
+
+        Raises:
+            Unavailable: Postgres or RabbitMQ does not answer; the next look tries again.
+        """
         revision = await catalog.revision(self._database)
         if revision == self._revision:
             return False
-        current = await catalog.queue_sets(self._database)
-        if dict(current) != dict(self._queue_sets):
-            self._queue_sets = current
-            self.consumer.link.invalidate("queue sets have changed")
-            self.publisher.link.invalidate("queue sets have changed")
+        self._queue_sets = await catalog.queue_sets(self._database)
+        if (consumed := self._consumed()) != self._followed:
+            self.consumer.follow(self._subscriptions())
+            if self.publisher.link.is_up:  # else its next connection declares
+                await self.publisher.declare()
+            await self.consumer.tend()
+            self._followed = consumed
         self._revision = revision
         return False
 
@@ -254,17 +287,6 @@ class Worker:
 
 async def _no_trouble() -> dict[str, str]:
     return {}
-
-
-def _subscriptions(settings: Settings, queue_sets: Mapping[str, QueueSetSpec]) -> list[Subscription]:
-    """Return the queues to consume, in the order of QUEUES: those of the set with our prefix."""
-    spec = next(one for one in queue_sets.values() if one.namespace == settings.rmq_namespace)
-    declared = {queue.name for queue in spec.queues}
-    return [
-        Subscription(queue=name, name=work_queue(spec.namespace, name), prefetch=settings.worker_prefetch)
-        for name in settings.queues
-        if name in declared
-    ]
 
 
 def main(settings: Settings) -> None:

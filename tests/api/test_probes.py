@@ -45,7 +45,7 @@ async def test_a_missing_queue_is_named_and_health_comes_back_with_it(fresh_api:
 
     await eventually(unhealthy, "/healthz notices")
     body = (await fresh_api.client.get("/healthz")).json()
-    assert body == {"status": "degraded", "rmq": f"queue missing: {NAMESPACE}.low"}
+    assert body == {"status": "degraded", "queue_set/default": f"queue missing: {NAMESPACE}.low"}
     await fresh_api.api.watch.once()
 
     async def healthy() -> bool:
@@ -64,7 +64,7 @@ async def test_a_queue_with_other_arguments_is_named(fresh_api: Running) -> None
 
     async def named() -> bool:
         return (await fresh_api.client.get("/healthz")).text == (
-            f'{{"status":"degraded","rmq":"exists with other arguments: {name}"}}'
+            f'{{"status":"degraded","queue_set/default":"exists with other arguments: {name}"}}'
         )
 
     await eventually(named, "/healthz names the queue")

@@ -204,7 +204,7 @@ async def test_a_renewal_leaves_alone_what_waits_for_a_slot(world: World) -> Non
 async def test_a_renewal_that_finds_no_queue_rebuilds_the_link(world: World) -> None:
     consumer = world.consumer()
     async with running(consumer.link):
-        feed = consumer._feeds[0]
+        feed = consumer._feeds["high"]
         feed.channel.on_consumer_cancel_callbacks.clear()  # the broker's cancel is lost on the way
         await world.delete_queue("tasks.high")
         await consumer.renew()

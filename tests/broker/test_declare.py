@@ -86,7 +86,7 @@ async def test_the_keeper_remembers_a_mismatch_until_it_is_gone(world: World) ->
         channel = await connection.channel()
         await channel.queue_declare("tasks.high", durable=True, arguments={"x-queue-type": "classic"})
         await world.keeper.declare(connection)
-        assert list(world.keeper.mismatched) == ["tasks.high"]
+        assert [*world.keeper.mismatched["default"]] == ["tasks.high"]
         await channel.queue_delete("tasks.high")
         await world.keeper.declare(connection)
         assert world.keeper.mismatched == {}

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -69,7 +70,11 @@ async def test_queues_whose_processes_a_crash_took_are_back_once_they_are_delete
             await own_world.delete_queue(name)
 
         async def is_taken() -> bool:
-            return publisher.link.is_up and await publisher.publish([own_world.message("urgent", "high")]) == [None]
+            if not publisher.link.is_up:
+                return False
+            with suppress(Unavailable):
+                await own_world.keeper.retry()
+            return await publisher.publish([own_world.message("urgent", "high")]) == [None]
 
         await eventually(is_taken, "the queues are there again", 60.0)
         await up(consumer.link, 60.0)
@@ -160,26 +165,6 @@ async def test_a_broker_that_does_not_answer_holds_nobody_up(own_world: World, b
         # A connection that confirms nothing is given up: it might be dead without our being told.
         await up(publisher.link)
         await eventually(is_confirmed, "the broker confirms again")
-
-
-async def test_a_link_that_may_not_declare_says_so_and_tries_again(world: World) -> None:
-    await world.permit(configure="^$")
-    publisher = world.publisher()
-    stop = asyncio.Event()
-    task = asyncio.ensure_future(publisher.link.run(stop))
-    try:
-
-        async def has_tried() -> bool:
-            assert not task.done(), "a missing right must not end the process"
-            return world.count("dq_broker_reconnects_total", purpose="publish") >= 2
-
-        await eventually(has_tried, "it tries again")
-        assert not publisher.link.is_up
-        await world.permit(configure=".*")
-        await up(publisher.link)
-    finally:
-        stop.set()
-        await task
 
 
 async def test_a_wrong_password_is_no_crash_and_is_not_told(world: World, capsys: pytest.CaptureFixture[str]) -> None:

@@ -33,7 +33,11 @@ async def test_a_link_comes_back_with_the_password_that_the_file_holds_by_then(
         }
     )
     publisher = Publisher(
-        lambda: settings.rmq_url, declare=world.keeper.declare, metrics=world.metrics, timeout_seconds=2.0
+        lambda: settings.rmq_url,
+        declare=world.keeper.declare,
+        refusal=world.keeper.refusal,
+        metrics=world.metrics,
+        timeout_seconds=2.0,
     )
     try:
         async with running(publisher.link):

@@ -45,6 +45,7 @@ class World:
     vhost: str
     management: Management
     spec: QueueSetSpec = field(default_factory=spec_of)
+    others: dict[str, QueueSetSpec] = field(default_factory=dict)
     lost: list[tuple[str, str]] = field(default_factory=list)
     dead_letters_lost: list[str] = field(default_factory=list)
     is_away: bool = False
@@ -53,7 +54,8 @@ class World:
     def __post_init__(self) -> None:
         self.metrics = BrokerMetrics(self.registry)
         self.keeper = Keeper(
-            queue_sets=lambda: {"default": self.spec},
+            lambda: self.url,
+            queue_sets=lambda: {**self.others, "default": self.spec},
             on_lost=self._on_lost,
             on_dead_letters_lost=self._on_dead_letters_lost,
             metrics=self.metrics,
@@ -66,20 +68,29 @@ class World:
 
     def publisher(self, timeout_seconds: float = 5.0) -> Publisher:
         """A publisher that declares the queue set."""
-        return Publisher(self.url, declare=self.keeper.declare, metrics=self.metrics, timeout_seconds=timeout_seconds)
+        return Publisher(
+            self.url,
+            declare=self.keeper.declare,
+            refusal=self.keeper.refusal,
+            metrics=self.metrics,
+            timeout_seconds=timeout_seconds,
+        )
 
     def consumer(self, *queues: str, prefetch: int = 32) -> Consumer:
         """A consumer of these queues, or of all, that declares the queue set."""
         names = queues or tuple(queue.name for queue in self.spec.queues)
         return Consumer(
             self.url,
-            subscriptions=[
-                Subscription(queue=name, name=work_queue(self.spec.namespace, name), prefetch=prefetch)
-                for name in names
-            ],
+            subscriptions=self.subscriptions(*names, prefetch=prefetch),
             declare=self.keeper.declare,
             metrics=self.metrics,
         )
+
+    def subscriptions(self, *queues: str, prefetch: int = 32) -> list[Subscription]:
+        """What a consumer of these queues subscribes to."""
+        return [
+            Subscription(queue=name, name=work_queue(self.spec.namespace, name), prefetch=prefetch) for name in queues
+        ]
 
     def message(self, body: str = "x", queue: str = "default", **values: Any) -> Message:
         """A message for a queue."""
@@ -138,9 +149,9 @@ class World:
     async def _on_dead_letters_lost(self, queue_set: str) -> None:
         self.dead_letters_lost.append(queue_set)
 
-    async def permit(self, *, configure: str) -> None:
-        """Change what our user may declare."""
-        rights = {"configure": configure, "write": ".*", "read": ".*"}
+    async def permit(self, *, configure: str = ".*", read: str = ".*") -> None:
+        """Change what our user may declare and consume."""
+        rights = {"configure": configure, "write": ".*", "read": read}
         path = f"/api/permissions/{quote(self.vhost, safe='')}/{quote(self.management.user, safe='')}"
         await self.management_call("PUT", path, rights)
 

@@ -2,6 +2,7 @@
 
 import json
 
+import asyncpg
 import pytest
 
 from tests.cli.conftest import Dtq
@@ -68,6 +69,59 @@ async def test_an_edit_says_which_fields_it_changes(dtq: Dtq) -> None:
     assert (await dtq("apply", "-f", "-", stdin=both)).code == 0
     edited = await dtq("apply", "-f", "-", stdin=both.replace("limit: 2", "limit: 3"))
     assert edited.out.splitlines()[1] == "tasktype/report.build.v1: update report.build.v1 (concurrency)"
+
+
+async def test_a_set_that_rabbitmq_refuses_leaves_no_rows(dtq: Dtq, broker_vhost: BrokerVhost) -> None:
+    permit(broker_vhost, r"^tasks\..*")
+    reports = SET.replace("name: default}", "name: reports}", 1).replace("spec:", "spec:\n  namespace: reports")
+    refused = await dtq("apply", "-f", "-", stdin=reports)
+    assert refused.code == 2, refused.out
+    assert "grant configure" in refused.err
+    assert (await dtq("get", "qs")).code == 3, "what RabbitMQ refuses is not in force"
+    assert (await dtq("apply", "-f", "-", stdin=SET)).code == 0
+    permit(broker_vhost, ".*")
+    assert (await dtq("apply", "-f", "-", stdin=reports)).code == 0
+    assert (await dtq("get", "qs", "-o", "name")).out.split() == ["default", "reports"]
+
+
+async def test_an_edit_that_rabbitmq_refuses_leaves_the_former_spec_in_force(
+    dtq: Dtq, broker_vhost: BrokerVhost
+) -> None:
+    assert (await dtq("apply", "-f", "-", stdin=SET)).code == 0
+    permit(broker_vhost, r"^tasks\.(direct|dlx|dlq|default|retry\.default.*)$")
+    more = SET.replace("[{name: default}]", "[{name: default}, {name: low}]")
+    refused = await dtq("apply", "-f", "-", stdin=more)
+    assert refused.code == 2, refused.out
+    assert "'tasks.low'" in refused.err
+    (row,) = json.loads((await dtq("get", "qs", "-o", "json")).out)
+    assert [queue["name"] for queue in row["queues"]] == ["default"]
+
+
+async def test_a_queue_with_waiting_tasks_is_removed_only_with_a_place_for_them(dtq: Dtq, dsn: str) -> None:
+    two = SET.replace("[{name: default}]", "[{name: default}, {name: low}]")
+    assert (await dtq("apply", "-f", "-", stdin=two + TYPE)).code == 0
+    connection = await asyncpg.connect(dsn)
+    await connection.execute(
+        "INSERT INTO tasks (id, type, queue, status, payload, needs_publish, publish_at)"
+        " VALUES (gen_random_uuid(), 'report.build.v1', 'low', 'ENQUEUED', '{}', true, now())"
+    )
+    await connection.close()
+    refused = await dtq("apply", "-f", "-", stdin=SET)
+    assert refused.code == 2
+    assert "InUse: tasks wait in queues that are taken out: low (1)" in refused.err
+    deleted = await dtq("delete", "-f", "-", stdin=two)
+    assert deleted.code == 2
+    moving = SET + "  onRemoval: {policy: MoveTo, queue: default}\n"
+    done = await dtq("apply", "-f", "-", stdin=moving)
+    assert done.code == 0, done.err
+    (row,) = json.loads((await dtq("get", "qs", "-o", "json")).out)
+    assert ([queue["name"] for queue in row["queues"]], row["removal_queue"]) == (["default"], "default")
+
+
+def permit(vhost: BrokerVhost, configure: str) -> None:
+    """Change what our user may declare."""
+    rights = {"configure": configure, "write": ".*", "read": ".*"}
+    vhost.management.call("PUT", f"/api/permissions/{vhost.vhost}/{vhost.user}", rights)
 
 
 async def test_delete_follows_each_policy_and_is_safe_to_repeat(dtq: Dtq, broker_vhost: BrokerVhost) -> None:

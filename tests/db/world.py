@@ -133,7 +133,7 @@ class World:
         return count
 
     async def relay(self, limit: int = 500, hold_seconds: float = 10.0) -> list[UUID]:
-        return [row["id"] for row in await self.sql.fetch(query("task_relay"), limit, hold_seconds)]
+        return [row["id"] for row in await self.sql.fetch(query("task_relay"), limit, hold_seconds, [])]
 
     async def lost(self, waiting_seconds: float = 0.0, *, queue: str = QUEUE, limit: int = 500) -> int:
         count: int = await self.sql.fetchval(query("task_lost"), SET, queue, waiting_seconds, limit)

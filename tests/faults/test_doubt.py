@@ -155,7 +155,11 @@ async def test_a_publisher_whose_connection_is_dead_gets_a_new_one_long_before_t
             await channel.close()
 
         publisher = Publisher(
-            through, declare=declare, metrics=BrokerMetrics(CollectorRegistry()), timeout_seconds=TIMEOUT_SECONDS
+            through,
+            declare=declare,
+            refusal=_none,
+            metrics=BrokerMetrics(CollectorRegistry()),
+            timeout_seconds=TIMEOUT_SECONDS,
         )
         stop = asyncio.Event()
         running = asyncio.create_task(publisher.link.run(stop))
@@ -181,7 +185,11 @@ async def test_a_publish_that_is_under_way_when_its_connection_is_given_up_is_an
     async with Proxy(broker_vhost.host, broker_vhost.port) as proxy:
         through = broker_vhost.url.replace(f":{broker_vhost.port}/", f":{proxy.port}/")
         publisher = Publisher(
-            through, declare=_nothing_to_declare, metrics=BrokerMetrics(CollectorRegistry()), timeout_seconds=4.0
+            through,
+            declare=_nothing_to_declare,
+            refusal=_none,
+            metrics=BrokerMetrics(CollectorRegistry()),
+            timeout_seconds=4.0,
         )
         stop = asyncio.Event()
         running = asyncio.create_task(publisher.link.run(stop))
@@ -204,3 +212,7 @@ async def test_a_publish_that_is_under_way_when_its_connection_is_given_up_is_an
 
 async def _nothing_to_declare(_: object) -> None:
     """Everything is there."""
+
+
+def _none(_: str) -> str | None:
+    return None

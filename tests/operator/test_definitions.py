@@ -153,6 +153,13 @@ REFUSED_SETS: dict[str, tuple[Object, str]] = {
         "minReplicas is above maxReplicas",
     ),
     "an operator without a target": ({"queues": [{"name": "a", "scaling": {"mode": "Operator"}}]}, "needs targetRef"),
+    "a removal without a target": ({"onRemoval": {"policy": "MoveTo"}}, "MoveTo needs queue"),
+    "a target that is not used": ({"onRemoval": {"policy": "Refuse", "queue": "default"}}, "belongs to policy MoveTo"),
+    "a target that is no queue": (
+        {"onRemoval": {"policy": "MoveTo", "queue": "elsewhere"}},
+        "not one of queues: name one that stays",
+    ),
+    "an unknown removal policy": ({"onRemoval": {"policy": "Drop"}}, "onRemoval.policy"),
     "a prefetch of nothing": ({"queues": [{"name": "a", "prefetch": 0}]}, "prefetch"),
 }
 

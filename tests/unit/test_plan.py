@@ -71,6 +71,7 @@ sets = st.builds(
     dead_letter=st.booleans(),
     paused=st.booleans(),
     deletion_policy=st.sampled_from(["Retain", "DeleteIfEmpty", "Delete"]),
+    removal_queue=st.none() | st.just("high"),
     queues=st.lists(queues, min_size=1, max_size=3, unique_by=lambda queue: queue.name).map(tuple),
 )
 observed_types = st.builds(

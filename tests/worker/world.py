@@ -162,7 +162,9 @@ async def open_world(dsn: str, vhost: BrokerVhost) -> AsyncIterator[World]:
         connection = await asyncpg.connect(dsn)
         registry = CollectorRegistry()
         metrics = ApiMetrics(registry)
-        publisher = Publisher(vhost.url, declare=_nothing, metrics=BrokerMetrics(registry), timeout_seconds=5.0)
+        publisher = Publisher(
+            vhost.url, declare=_nothing, refusal=_none, metrics=BrokerMetrics(registry), timeout_seconds=5.0
+        )
         try:
             tasks.create_task(publisher.link.run(stop))
             confirms = Confirms(database)
@@ -174,7 +176,12 @@ async def open_world(dsn: str, vhost: BrokerVhost) -> AsyncIterator[World]:
                 database=database,
                 publisher=publisher,
                 relay=Relay(
-                    database, publisher, namespace_of=lambda _: NAMESPACE, confirmed=confirms.add, metrics=metrics
+                    database,
+                    publisher,
+                    namespace_of=lambda _: NAMESPACE,
+                    confirmed=confirms.add,
+                    closed=list,
+                    metrics=metrics,
                 ),
                 reaper=Reaper(database, backoff=Backoff(delays_seconds=(1.0,)), metrics=metrics),
             )
@@ -185,6 +192,10 @@ async def open_world(dsn: str, vhost: BrokerVhost) -> AsyncIterator[World]:
 
 async def _nothing(_: object) -> None:
     """The workers declare."""
+
+
+def _none(_: str) -> str | None:
+    return None
 
 
 def _settings(dsn: str, vhost: BrokerVhost, environ: dict[str, str]) -> Settings:

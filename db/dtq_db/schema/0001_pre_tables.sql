@@ -31,8 +31,10 @@ CREATE TABLE queue_set (
     dead_letter boolean NOT NULL DEFAULT true,
     paused boolean NOT NULL DEFAULT false,
     deletion_policy text NOT NULL DEFAULT 'Retain',
+    removal_queue text,
     updated_at timestamptz NOT NULL DEFAULT now()
 );
+COMMENT ON COLUMN queue_set.removal_queue IS 'spec.onRemoval: the queue that takes the tasks of a removed one; null refuses.';
 
 CREATE TABLE queue (
     queue_set text NOT NULL REFERENCES queue_set (name) ON DELETE CASCADE,

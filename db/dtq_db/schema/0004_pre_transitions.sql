@@ -86,16 +86,17 @@ BEGIN
 END;
 $$;
 
-CREATE FUNCTION dtq_relay(p_limit integer, p_hold_seconds double precision)
+CREATE FUNCTION dtq_relay(p_limit integer, p_hold_seconds double precision, p_without text[])
 RETURNS TABLE (id uuid, type text, queue_set text, queue text, updated_at timestamptz) LANGUAGE plpgsql
 SET enable_seqscan = off AS $$
 -- Pick what is due to be published, up to p_limit of each queue, and hold it for a while, so that no other relay picks
--- it too.
+-- it too. Tasks of the queue sets p_without wait: RabbitMQ refuses those sets.
 #variable_conflict use_column
 DECLARE
     picked uuid[];
 BEGIN
-    SELECT array_agg(d.id) INTO picked FROM queue q JOIN queue_set s ON s.name = q.queue_set AND NOT s.paused
+    SELECT array_agg(d.id) INTO picked FROM queue q
+    JOIN queue_set s ON s.name = q.queue_set AND NOT s.paused AND s.name <> ALL (p_without)
     CROSS JOIN LATERAL (
         SELECT t.id FROM tasks t
         WHERE t.needs_publish AND t.queue_set = q.queue_set AND t.queue = q.name AND t.publish_at <= now()
@@ -384,11 +385,11 @@ BEGIN
 END;
 $$;
 
-CREATE FUNCTION dtq_dead_letters_due(p_age_seconds double precision, p_limit integer)
+CREATE FUNCTION dtq_dead_letters_due(p_age_seconds double precision, p_limit integer, p_without text[])
 RETURNS TABLE (id uuid, type text, queue_set text, queue text, updated_at timestamptz) LANGUAGE plpgsql
 SET enable_seqscan = off AS $$
 -- Pick failed tasks, up to p_limit of each queue set, whose copy is due in the dead letter queue for p_age_seconds, and
--- hold them as long: no other relay picks them meanwhile.
+-- hold them as long: no other relay picks them meanwhile. Those of the queue sets p_without wait.
 #variable_conflict use_column
 DECLARE
     picked uuid[];
@@ -400,7 +401,7 @@ BEGIN
         ORDER BY t.dead_letter_at LIMIT p_limit
         FOR UPDATE SKIP LOCKED
     ) AS d
-    WHERE s.dead_letter;
+    WHERE s.dead_letter AND s.name <> ALL (p_without);
     RETURN QUERY
     UPDATE tasks t SET dead_letter_at = now() WHERE t.id = ANY (picked)
     RETURNING t.id, t.type, t.queue_set, t.queue, t.updated_at;
@@ -448,5 +449,88 @@ BEGIN
     RETURN QUERY
     SELECT coalesce((SELECT t.id FROM tasks t ORDER BY t.id LIMIT 1), d.last_id), d.looked_through, d.last_id
     FROM task_type_deletion d WHERE d.type = p_type;
+END;
+$$;
+
+CREATE FUNCTION dtq_waiting(p_queue_set text, p_queue text, p_limit integer) RETURNS integer LANGUAGE sql STABLE
+SET enable_seqscan = off AS $$
+-- How many tasks wait in a queue, be they due, scheduled, retrying or blocked: p_limit at the most. By the indexes
+-- tasks_outbox and tasks_published.
+    SELECT least(p_limit, count(*))::integer FROM (
+        (SELECT 1 FROM tasks t
+        WHERE t.needs_publish AND t.queue_set = p_queue_set AND t.queue = p_queue LIMIT p_limit)
+        UNION ALL
+        (SELECT 1 FROM tasks t
+        WHERE NOT t.needs_publish AND t.queue_set = p_queue_set AND t.queue = p_queue LIMIT p_limit)
+    ) AS waiting;
+$$;
+
+CREATE FUNCTION dtq_removed_queues(p_limit integer) RETURNS TABLE (queue_set text, queue text) LANGUAGE sql STABLE
+SET enable_seqscan = off SET enable_sort = off AS $$
+-- Queues in which tasks wait although their set, which is declared, declares them no longer. A loose scan of each of
+-- the indexes tasks_outbox and tasks_published: one probe for each queue that holds tasks.
+    WITH RECURSIVE outbox AS (
+        (SELECT t.queue_set, t.queue FROM tasks t WHERE t.needs_publish ORDER BY t.queue_set, t.queue LIMIT 1)
+        UNION ALL
+        SELECT n.queue_set, n.queue FROM outbox w CROSS JOIN LATERAL (
+            SELECT t.queue_set, t.queue FROM tasks t
+            WHERE t.needs_publish AND (t.queue_set, t.queue) > (w.queue_set, w.queue)
+            ORDER BY t.queue_set, t.queue LIMIT 1
+        ) AS n
+    ), published AS (
+        (SELECT t.queue_set, t.queue FROM tasks t WHERE NOT t.needs_publish ORDER BY t.queue_set, t.queue LIMIT 1)
+        UNION ALL
+        SELECT n.queue_set, n.queue FROM published w CROSS JOIN LATERAL (
+            SELECT t.queue_set, t.queue FROM tasks t
+            WHERE NOT t.needs_publish AND (t.queue_set, t.queue) > (w.queue_set, w.queue)
+            ORDER BY t.queue_set, t.queue LIMIT 1
+        ) AS n
+    ), held AS (
+        SELECT o.queue_set, o.queue FROM outbox o UNION SELECT p.queue_set, p.queue FROM published p
+    )
+    SELECT h.queue_set, h.queue FROM held h JOIN queue_set s ON s.name = h.queue_set
+    WHERE NOT EXISTS (SELECT 1 FROM queue q WHERE q.queue_set = h.queue_set AND q.name = h.queue)
+    LIMIT p_limit;
+$$;
+
+CREATE FUNCTION dtq_move(p_queue_set text, p_queue text, p_limit integer) RETURNS integer LANGUAGE plpgsql
+SET enable_seqscan = off AS $$
+-- Move waiting tasks out of a queue that its set declares no longer, to the set's removal queue, else to the queue of
+-- their type, else to the set's most urgent one; a queue that is declared keeps its tasks. They are published again
+-- when due: what the broker holds for the old queue wakes nobody.
+DECLARE
+    strays uuid[];
+    moved integer;
+BEGIN
+    IF EXISTS (SELECT 1 FROM queue q WHERE q.queue_set = p_queue_set AND q.name = p_queue) THEN
+        RETURN 0;
+    END IF;
+    SELECT array_agg(w.id) INTO strays FROM (
+        (SELECT t.id FROM tasks t
+        WHERE t.needs_publish AND t.queue_set = p_queue_set AND t.queue = p_queue LIMIT p_limit)
+        UNION ALL
+        (SELECT t.id FROM tasks t
+        WHERE NOT t.needs_publish AND t.queue_set = p_queue_set AND t.queue = p_queue LIMIT p_limit)
+        LIMIT p_limit
+    ) AS w;
+    SELECT array_agg(h.id) INTO strays FROM (
+        SELECT t.id FROM tasks t
+        WHERE t.id = ANY (strays) AND t.queue = p_queue AND t.status = 'ENQUEUED' FOR UPDATE SKIP LOCKED
+    ) AS h;
+    UPDATE tasks t SET queue = p.queue, needs_publish = true, updated_at = now(),
+        publish_at = CASE WHEN t.blocked_on IS NULL THEN greatest(t.run_at, now()) ELSE t.publish_at END
+    FROM (
+        SELECT y.type, (
+            SELECT q.name FROM queue q
+            WHERE q.queue_set = p_queue_set
+            ORDER BY q.name IS NOT DISTINCT FROM s.removal_queue DESC,
+                q.name = y.default_queue AND y.queue_set = p_queue_set DESC, q.position
+            LIMIT 1
+        ) AS queue
+        FROM task_type y CROSS JOIN queue_set s WHERE s.name = p_queue_set
+    ) AS p
+    WHERE t.id = ANY (strays) AND p.type = t.type AND p.queue IS NOT NULL;
+    GET DIAGNOSTICS moved = ROW_COUNT;
+    RETURN moved;
 END;
 $$;

@@ -1,10 +1,12 @@
 """Consuming: deliveries of several queues, most urgent first, acknowledged once their claim is committed.
 
-Owns the consuming channels and the buffer of deliveries. A channel that dies takes its buffered deliveries with
-it: the broker sends them again. Must never wait for a handler, and never trust silence: see `Consumer.renew`.
+Responsible for the consuming channels and the buffer of deliveries: one queue that cannot be consumed leaves the others
+alone. A channel that dies takes its buffered deliveries with it: the broker sends them again. Must never wait for a
+handler, and never trust silence: see `Consumer.renew`.
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -17,7 +19,7 @@ from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
 from dtq.broker.link import BROKER_ERRORS, SETUP_SECONDS, Link, Url
 from dtq.domain.errors import Unavailable
 from dtq.domain.fairness import take_weighted
-from dtq.runtime.loops import own_cancellation
+from dtq.runtime.loops import backoff_seconds, own_cancellation
 from dtq.runtime.metrics import BrokerMetrics
 
 _log = structlog.get_logger(__name__)
@@ -60,11 +62,20 @@ class Delivery:
     feed: Feed
 
 
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """A queue that could not be consumed: why, how often in a row, and when it is tried again."""
+
+    reason: str
+    tries: int
+    retry_at: float
+
+
 class Consumer:
     """Consumes on a link of its own.
 
     Args:
-        subscriptions: most urgent first.
+        subscriptions: what to consume at first, most urgent first; see `follow`.
         declare: makes sure of the topology before subscribing.
     """
 
@@ -76,10 +87,12 @@ class Consumer:
         declare: Callable[[AbstractConnection], Awaitable[None]],
         metrics: BrokerMetrics,
     ) -> None:
-        self._subscriptions = subscriptions
+        self._subscriptions = tuple(subscriptions)
         self._declare = declare
-        self._feeds: list[Feed] = []
+        self._feeds: dict[str, Feed] = {}
+        self._refused: dict[str, _Refused] = {}
         self._buffers: dict[str, deque[Delivery]] = {one.queue: deque() for one in subscriptions}
+        self._one_at_a_time = asyncio.Lock()
         self._arrived = asyncio.Event()
         self._draining = False
         self.link = Link(url, purpose="consume", setup=self._setup, metrics=metrics)
@@ -87,11 +100,40 @@ class Consumer:
     @property
     def is_consuming(self) -> bool:
         """Whether every queue has its consumer."""
-        return (
-            self.link.is_up
-            and len(self._feeds) == len(self._subscriptions)
-            and all(not feed.channel.is_closed for feed in self._feeds)
-        )
+        return self.link.is_up and not self.missing
+
+    @property
+    def missing(self) -> dict[str, str]:
+        """Why, by the name in the broker of each queue that has no consumer now."""
+        return {
+            one.name: self._refused[one.queue].reason if one.queue in self._refused else "no consumer yet"
+            for one in self._subscriptions
+            if (feed := self._feeds.get(one.queue)) is None or feed.channel.is_closed
+        }
+
+    def follow(self, subscriptions: Sequence[Subscription]) -> None:
+        """Consume these queues from now on, most urgent first; `tend` makes it so."""
+        self._subscriptions = tuple(subscriptions)
+        wanted = [one.queue for one in subscriptions]
+        # What is held of a queue that is let go of may still be taken until its channel is closed.
+        held = [queue for queue in self._feeds if queue not in wanted]
+        self._buffers = {queue: self._buffers.get(queue, deque()) for queue in (*wanted, *held)}
+        self._refused = {queue: refused for queue, refused in self._refused.items() if queue in wanted}
+
+    async def tend(self) -> bool:
+        """Subscribe to queues that have no consumer, and let go of queues that are followed no longer; return False."""
+        if not self.link.is_up or self._draining:
+            return False
+        async with self._one_at_a_time:
+            feeds = self._feeds
+            try:
+                async with asyncio.timeout(SETUP_SECONDS):
+                    with own_cancellation():
+                        await self._align(self.link.connection(), feeds)
+            except (*BROKER_ERRORS, Unavailable) as error:
+                if feeds is self._feeds:  # else the link has been rebuilt meanwhile
+                    self.link.invalidate(f"following the queues failed: {type(error).__name__}")
+        return False
 
     async def take(self, limit: int, timeout_seconds: float) -> list[Delivery]:
         """Return up to `limit` deliveries, waiting a bounded time for the first one."""
@@ -107,7 +149,7 @@ class Consumer:
     def put_back(self, deliveries: Sequence[Delivery]) -> None:
         """Return deliveries that could not be claimed now to the front of their buffers, in order."""
         for delivery in reversed(deliveries):
-            if not delivery.feed.channel.is_closed:
+            if not delivery.feed.channel.is_closed and delivery.queue in self._buffers:
                 self._buffers[delivery.queue].appendleft(delivery)
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
@@ -135,26 +177,27 @@ class Consumer:
         consumer, and drops what it takes for repeated: as many messages as it had sent us before. They are
         neither ready nor delivered until our channel closes.
         """
-        if not self.is_consuming or self._draining:
+        if not self.link.is_up or self._draining:
             return False
-        feeds = self._feeds
-        try:
-            async with asyncio.timeout(SETUP_SECONDS):
-                connection = self.link.connection()
-                with own_cancellation():
-                    for at, feed in enumerate(feeds):
-                        if feed.is_clean:
-                            feeds[at] = await self._subscribe(connection, feed.subscription)
-                            await self._retire(feed)
-        except (*BROKER_ERRORS, Unavailable) as error:
-            if feeds is self._feeds:  # else the link has been rebuilt meanwhile
-                self.link.invalidate(f"a subscription could not be renewed: {type(error).__name__}")
+        async with self._one_at_a_time:
+            feeds = self._feeds
+            try:
+                async with asyncio.timeout(SETUP_SECONDS):
+                    connection = self.link.connection()
+                    with own_cancellation():
+                        for queue, feed in list(feeds.items()):
+                            if feed.is_clean:
+                                feeds[queue] = await self._subscribe(connection, feed.subscription)
+                                await self._retire(feed)
+            except (*BROKER_ERRORS, Unavailable) as error:
+                if feeds is self._feeds:  # else the link has been rebuilt meanwhile
+                    self.link.invalidate(f"a subscription could not be renewed: {type(error).__name__}")
         return False
 
     async def drain(self) -> None:
         """Stop consuming and give every buffered delivery back to the broker."""
         self._draining = True
-        for feed in self._feeds:
+        for feed in list(self._feeds.values()):
             await self._close(feed)
         for buffer in self._buffers.values():
             buffer.clear()
@@ -163,19 +206,56 @@ class Consumer:
         if self._draining:
             return
         await self._declare(connection)
-        self._feeds = []
+        self._feeds = {}
+        self._refused = {}
         for buffer in self._buffers.values():
             buffer.clear()
-        for subscription in self._subscriptions:
-            self._feeds.append(await self._subscribe(connection, subscription))
+        await self._align(connection, self._feeds)
+
+    async def _align(self, connection: AbstractConnection, feeds: dict[str, Feed]) -> None:
+        """Make the consumers those of the queues that are followed; a queue that refuses one keeps no other waiting.
+
+        Raises:
+            AMQPError: the connection is gone.
+        """
+        wanted = {one.queue: one for one in self._subscriptions}
+        for queue, feed in list(feeds.items()):
+            if wanted.get(queue) != feed.subscription:
+                del feeds[queue]
+                await self._retire(feed)
+                if queue not in {one.queue for one in self._subscriptions}:
+                    self._buffers.pop(queue, None)
+                    _log.info("queue is no longer consumed", queue=feed.subscription.name)
+        for queue, subscription in wanted.items():
+            if queue not in feeds and not self._is_early(queue):
+                await self._try(connection, feeds, subscription)
+
+    def _is_early(self, queue: str) -> bool:
+        return queue in self._refused and time.monotonic() < self._refused[queue].retry_at
+
+    async def _try(self, connection: AbstractConnection, feeds: dict[str, Feed], subscription: Subscription) -> None:
+        queue = subscription.queue
+        try:
+            feeds[queue] = await self._subscribe(connection, subscription)
+        except BROKER_ERRORS as error:
+            if connection.is_closed:
+                raise
+            tries = self._refused[queue].tries + 1 if queue in self._refused else 1
+            reason = f"{type(error).__name__}: {error}"[:300]
+            self._refused[queue] = _Refused(reason, tries, time.monotonic() + backoff_seconds(tries))
+            if tries == 1:
+                _log.error("queue is not consumed", queue=subscription.name, reason=reason)
+        else:
+            self._refused.pop(queue, None)
+            _log.info("queue is consumed", queue=subscription.name)
 
     async def _subscribe(self, connection: AbstractConnection, subscription: Subscription) -> Feed:
         channel = await connection.channel(publisher_confirms=False)
         feed = Feed(subscription, channel)
-        buffer = self._buffers[subscription.queue]
 
         async def on_message(message: DeliveredMessage) -> None:
-            if message.delivery_tag is not None:
+            buffer = self._buffers.get(subscription.queue)
+            if message.delivery_tag is not None and buffer is not None:
                 feed.delivered = message.delivery_tag
                 buffer.append(Delivery(subscription.queue, message.body, message.delivery_tag, feed))
                 self._arrived.set()
@@ -188,10 +268,10 @@ class Consumer:
                 self.link.invalidate(f"the channel of {subscription.name} closed")
 
         channel.on_consumer_cancel_callbacks.add(on_cancel)
-        channel.closing.add_done_callback(on_close)
         await channel.basic_qos(prefetch_count=subscription.prefetch)
         answer = await channel.basic_consume(subscription.name, on_message)
         feed.tag = str(answer.consumer_tag)
+        channel.closing.add_done_callback(on_close)  # only now: a refusal to consume closes the channel as well
         return feed
 
     async def _retire(self, feed: Feed) -> None:
@@ -213,11 +293,13 @@ class Consumer:
                     await feed.channel.close()
         except BROKER_ERRORS as error:
             _log.debug("closing a channel failed", reason=str(error))
-        buffer = self._buffers[feed.subscription.queue]
+        buffer = self._buffers.get(feed.subscription.queue, deque())
         for delivery in [one for one in buffer if one.feed is feed]:
             buffer.remove(delivery)
 
 
+TEND_SECONDS: Final = 1.0
+"""How often a worker makes its consumers follow the queues, in seconds."""
 _RETIRE_SECONDS: Final = 1.0
 """Longest wait for the acknowledgements of a consumer that was replaced, in seconds."""
 _CLOSE_SECONDS: Final = 2.0

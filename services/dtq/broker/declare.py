@@ -29,9 +29,11 @@ class Declared:
     Attributes:
         missing: names of queues that were not there; what they held is lost.
         mismatched: why, by the name of each exchange or queue that exists with other arguments.
+        absent: names of exchanges and queues that are not known to be there, once the declaration has failed.
     """
 
     missing: set[str] = field(default_factory=set)
+    absent: set[str] = field(default_factory=set)
     mismatched: dict[str, str] = field(default_factory=dict)
 
 
@@ -71,10 +73,13 @@ async def declare(connection: AbstractConnection, topology: Topology, found: Dec
     """
     found = Declared() if found is None else found
     channels = Channels(connection)
+    found.absent = {exchange.name for exchange in topology.exchanges} | {queue.name for queue in topology.queues}
     missing: list[Queue] = []
     was_declared = False
     try:
-        was_declared = all([await exchange_exists(channels, exchange.name) for exchange in topology.exchanges])
+        there = {exchange.name for exchange in topology.exchanges if await exchange_exists(channels, exchange.name)}
+        found.absent -= there
+        was_declared = len(there) == len(topology.exchanges)
         missing = [queue for queue in topology.queues if not await _is_there(channels, queue, found)]
         if missing and was_declared:
             await asyncio.sleep(SETTLE_SECONDS)
@@ -83,6 +88,7 @@ async def declare(connection: AbstractConnection, topology: Topology, found: Dec
                 await (await channels.get()).exchange_declare(exchange.name, exchange_type=exchange.kind, durable=True)
             except aiormq.exceptions.ChannelPreconditionFailed as error:
                 found.mismatched[exchange.name] = str(error)
+            found.absent.discard(exchange.name)
         for queue in missing:
             await _make(channels, queue, found)
         for binding in topology.bindings:
@@ -110,6 +116,7 @@ async def _is_there(channels: Channels, queue: Queue, found: Declared) -> bool:
     """Return whether a queue is there. If so, its arguments are compared at once: later it might be made anew."""
     if await message_count(channels, queue.name) is None:
         return False
+    found.absent.discard(queue.name)
     with suppress(aiormq.exceptions.ChannelAccessRefused):
         await _declare_queue(channels, queue, found)
     return True
@@ -122,6 +129,7 @@ async def _make(channels: Channels, queue: Queue, found: Declared) -> None:
     except aiormq.exceptions.ChannelAccessRefused:
         found.missing.discard(queue.name)  # it is missing still, and is found again
         raise
+    found.absent.discard(queue.name)
 
 
 async def _declare_queue(channels: Channels, queue: Queue, found: Declared) -> None:

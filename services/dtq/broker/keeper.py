@@ -1,20 +1,33 @@
 """The keeper: makes sure that the broker holds the topology of every queue set, whenever it is asked.
 
-Owns "declare, and report what was missing". Shared by API and worker, so that a queue deleted by hand comes
-back without a restart. Must never delete anything.
+Responsible for keeping one queue set's trouble its own: a set that cannot be declared is left out, is tried again
+with back-off, and says why. Shared by API and worker, so that a queue deleted by hand comes back without a restart.
+Must never delete anything.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
 
+import aiormq
 import structlog
 from aiormq.abc import AbstractConnection
 
 from dtq.broker.declare import Declared, declare
+from dtq.broker.link import BROKER_ERRORS, CONNECT_SECONDS, Url
 from dtq.domain.errors import Rejected, Unavailable
 from dtq.domain.manifests import QueueSetSpec
-from dtq.domain.topology import dead_letter_queue, topology_of
+from dtq.domain.topology import dead_letter_exchange, dead_letter_queue, main_exchange, topology_of, work_queue
+from dtq.runtime.loops import backoff_seconds, own_cancellation
 from dtq.runtime.metrics import BrokerMetrics
+
+DECLARE_SECONDS: Final = 20.0
+"""Longest declaration of one queue set, in seconds: less than the set-up of a link may take."""
+RETRY_SECONDS: Final = 1.0
+"""How often it is looked whether a failed declaration is to be tried again, in seconds."""
 
 _log = structlog.get_logger(__name__)
 
@@ -24,52 +37,191 @@ OnDeadLettersLost = Callable[[str], Awaitable[None]]
 """Called with the queue set whose dead letters are gone."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Failure:
+    """A queue set that could not be declared.
+
+    Attributes:
+        spec: what was tried; another one is tried at once.
+        absent: names of its exchanges and queues that are not known to be there.
+        tries: failures in a row.
+        retry_at: when it is tried again, on the monotonic clock.
+    """
+
+    spec: QueueSetSpec
+    reason: str
+    absent: frozenset[str]
+    tries: int
+    retry_at: float
+
+
 class Keeper:
     """Declares the queue sets that `queue_sets` returns, by name.
 
     Args:
+        url: where a set that failed is tried again, on a connection of its own: a refusal may end the connection.
         on_lost: what held messages was missing: its tasks must be published again.
         on_dead_letters_lost: so was what held dead letters.
     """
 
     def __init__(
         self,
+        url: Url,
         *,
         queue_sets: Callable[[], Mapping[str, QueueSetSpec]],
         on_lost: OnLost,
         on_dead_letters_lost: OnDeadLettersLost,
         metrics: BrokerMetrics,
     ) -> None:
+        self._url = url
         self._queue_sets = queue_sets
         self._on_lost = on_lost
         self._on_dead_letters_lost = on_dead_letters_lost
         self._metrics = metrics
         self._unrepaired: dict[str, set[str]] = {}
+        self._failures: dict[str, _Failure] = {}
+        self._refused_exchanges: dict[str, str] = {}
+        self._known: set[str] = set()
+        self._suspects: set[str] = set()
         self._one_at_a_time = asyncio.Lock()
-        self.mismatched: dict[str, str] = {}
-        """Why, by the name of each exchange or queue that exists with other arguments."""
+        self.mismatched: dict[str, dict[str, str]] = {}
+        """Why, by queue set and by the name of each exchange or queue that exists with other arguments."""
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """Why, by the name of each queue set that could not be declared."""
+        return {name: failure.reason for name, failure in self._failures.items()}
+
+    @property
+    def closed(self) -> list[str]:
+        """The names of the queue sets that cannot be published to: an exchange of theirs is missing and refused."""
+        return sorted(name for name, failure in self._failures.items() if failure.absent & _exchanges(failure.spec))
+
+    def refusal(self, exchange: str) -> str | None:
+        """Return why an exchange may not be published to: it is missing and refused. It would end the channel."""
+        return self._refused_exchanges.get(exchange)
+
+    def trouble(self, queue_set: str, queue: str) -> str | None:
+        """Return why a task of this queue could not run now: exchange or queue are missing and refused. Else None."""
+        failure = self._failures.get(queue_set)
+        if failure is None:
+            return None
+        needed = {main_exchange(failure.spec.namespace), work_queue(failure.spec.namespace, queue)}
+        return failure.reason if needed & failure.absent else None
 
     async def declare(self, connection: AbstractConnection) -> None:
-        """Make the broker hold every queue set's topology.
+        """Make the broker hold the topology of every queue set that did not fail before; `retry` tries the others.
 
         Raises:
-            Unavailable: the broker refuses us the right to declare; once it is granted, the next try passes.
+            Unavailable: what was lost could not be told; it is told at the next declaration.
+            AMQPError: the connection is gone.
         """
         async with self._one_at_a_time:
-            mismatched: dict[str, str] = {}
+            self._forget()
+            trouble: Unavailable | None = None
             for name, spec in self._queue_sets().items():
-                found = Declared()
+                if name in self._failures:
+                    continue
                 try:
+                    await self._declare(connection, name, spec)
+                except Unavailable as error:
+                    trouble = error
+            if trouble is not None:
+                raise trouble
+
+    async def retry(self) -> bool:
+        """Try again to declare the queue sets that failed and whose back-off is over; return False.
+
+        Raises:
+            Unavailable: the broker or, after a loss, the database does not answer.
+        """
+        async with self._one_at_a_time:
+            self._forget()
+            for name, spec in self._queue_sets().items():
+                failure = self._failures.get(name)
+                if failure is not None and (failure.spec != spec or time.monotonic() >= failure.retry_at):
+                    await self._retry(name, spec)
+        return False
+
+    async def _retry(self, name: str, spec: QueueSetSpec) -> None:
+        try:
+            with own_cancellation():
+                async with asyncio.timeout(CONNECT_SECONDS):
+                    connection = await aiormq.connect(self._url if isinstance(self._url, str) else self._url())
+        except BROKER_ERRORS as error:
+            raise Unavailable(f"RabbitMQ does not answer: {type(error).__name__}") from error
+        try:
+            await self._declare(connection, name, spec)
+        except BROKER_ERRORS:
+            pass  # noted as the set's failure: the connection was for this set alone
+        finally:
+            with suppress(*BROKER_ERRORS):
+                await connection.close()
+
+    async def _declare(self, connection: AbstractConnection, name: str, spec: QueueSetSpec) -> None:
+        found = Declared()
+        try:
+            with own_cancellation():
+                async with asyncio.timeout(DECLARE_SECONDS):
                     await declare(connection, topology_of(spec), found)
-                except Rejected as error:
-                    raise Unavailable(str(error)) from error
-                finally:
-                    self._note(name, found)
-                mismatched |= found.mismatched
-                await self._repair(name, spec)
-            self.mismatched = mismatched
+        except (Rejected, *BROKER_ERRORS) as error:
+            # One connection that dies is an outage; a second one in the same place is this set's doing.
+            if connection.is_closed and name not in self._failures and name not in self._suspects:
+                self._suspects.add(name)
+                raise
+            self._fail(name, spec, error, found)
+            if connection.is_closed:
+                raise
+            return
+        finally:
+            self._note(name, found)
+        self._succeed(name)
+        await self._repair(name, spec)
+
+    def _fail(self, name: str, spec: QueueSetSpec, error: Exception, found: Declared) -> None:
+        tries = self._failures[name].tries + 1 if name in self._failures else 1
+        self._known.add(name)
+        reason = str(error) if isinstance(error, Rejected) else f"{type(error).__name__}: {error}"[:300]
+        if tries == 1:
+            _log.error("queue set is not declared", queue_set=name, reason=reason)
+        retry_at = time.monotonic() + backoff_seconds(tries)
+        self._failures[name] = _Failure(
+            spec=spec, reason=reason, absent=frozenset(found.absent), tries=tries, retry_at=retry_at
+        )
+        self._metrics.declared.labels(name).set(0)
+        self._close_exchanges()
+
+    def _succeed(self, name: str) -> None:
+        self._known.add(name)
+        if self._failures.pop(name, None) is not None:
+            _log.info("queue set is declared", queue_set=name)
+            self._close_exchanges()
+        self._suspects.discard(name)
+        self._metrics.declared.labels(name).set(1)
+
+    def _close_exchanges(self) -> None:
+        self._refused_exchanges = {
+            exchange: f"queue set {name} is not declared: {failure.reason}"
+            for name, failure in self._failures.items()
+            for exchange in failure.absent & _exchanges(failure.spec)
+        }
+
+    def _forget(self) -> None:
+        """Drop what is known of queue sets that are declared no longer."""
+        for name in self._known - self._queue_sets().keys():
+            self._known.discard(name)
+            self._suspects.discard(name)
+            self._failures.pop(name, None)
+            self.mismatched.pop(name, None)
+            self._unrepaired.pop(name, None)
+            with suppress(KeyError):
+                self._metrics.declared.remove(name)
+        self._close_exchanges()
 
     def _note(self, name: str, found: Declared) -> None:
+        self.mismatched.pop(name, None)
+        if found.mismatched:
+            self.mismatched[name] = found.mismatched
         if found.missing:
             self._metrics.repairs.inc(len(found.missing))
             _log.warning("topology was missing and is declared", queue_set=name, queues=sorted(found.missing))
@@ -84,3 +236,7 @@ class Keeper:
         if dead_letter_queue(spec.namespace) in self._unrepaired[name]:
             await self._on_dead_letters_lost(name)
         del self._unrepaired[name]
+
+
+def _exchanges(spec: QueueSetSpec) -> frozenset[str]:
+    return frozenset({main_exchange(spec.namespace), dead_letter_exchange(spec.namespace)})

@@ -17,6 +17,7 @@ import structlog
 from aiormq.abc import AbstractChannel, AbstractConnection
 from pamqp.commands import Basic
 
+from dtq.broker.declare import Channels, exchange_exists
 from dtq.broker.link import BROKER_ERRORS, SETUP_SECONDS, Link, Url
 from dtq.domain.errors import Rejected, Unavailable
 from dtq.runtime.loops import own_cancellation
@@ -50,6 +51,7 @@ class Publisher:
     Args:
         declare: makes sure of the topology; called for each new connection, and when a message was returned
             or an exchange was missing.
+        refusal: returns why an exchange may not be published to now, or None.
     """
 
     def __init__(
@@ -57,10 +59,12 @@ class Publisher:
         url: Url,
         *,
         declare: Callable[[AbstractConnection], Awaitable[None]],
+        refusal: Callable[[str], str | None],
         metrics: BrokerMetrics,
         timeout_seconds: float,
     ) -> None:
         self._declare = declare
+        self._refusal = refusal
         self._metrics = metrics
         self._timeout_seconds = timeout_seconds
         self._numbers = itertools.count(1)
@@ -84,11 +88,17 @@ class Publisher:
     async def publish(self, messages: Sequence[Message]) -> list[str | None]:
         """Publish a window of messages; return, in order, why each is not confirmed, or None if it is.
 
-        What is not confirmed may have arrived all the same. Never raises for the broker's sake.
+        What is not confirmed may have arrived all the same. Never raises for the broker's sake. What goes to a missing
+        exchange ends the channel under its neighbours: such an exchange is not tried a second time.
         """
-        results = await self._publish_window(messages)
+        results = [self._refusal(message.exchange) for message in messages]
+        open_ = [at for at, refused in enumerate(results) if refused is None]
+        for at, result in zip(open_, await self._publish_window([messages[at] for at in open_]), strict=True):
+            results[at] = result
         again = [at for at, result in enumerate(results) if result in (_RETURNED, _NO_EXCHANGE)]
         if again and await self._declared_again():
+            there = await self._existing({messages[at].exchange for at in again})
+            again = [at for at in again if messages[at].exchange in there]
             retried = await self._publish_window([messages[at] for at in again])
             for at, result in zip(again, retried, strict=True):
                 results[at] = result
@@ -185,6 +195,21 @@ class Publisher:
             _log.warning("declaring again failed", reason=str(error))
             return False
         return True
+
+    async def _existing(self, exchanges: set[str]) -> set[str]:
+        """Return those exchanges that are there now; the broker's default exchange always is."""
+        found = exchanges & {""}
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                with own_cancellation():
+                    channels = Channels(self.link.connection())
+                    for name in sorted(exchanges - {""}):
+                        with suppress(aiormq.exceptions.ChannelAccessRefused):
+                            found |= {name} if await exchange_exists(channels, name) else set()
+                    await channels.close()
+        except (*BROKER_ERRORS, Unavailable) as error:
+            _log.warning("looking for exchanges failed", reason=f"{type(error).__name__}: {error}")
+        return found
 
     async def _setup(self, connection: AbstractConnection) -> None:
         await self._declare(connection)

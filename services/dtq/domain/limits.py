@@ -112,3 +112,6 @@ RATE_SECONDS_MAX: Final = 86_400
 
 KEY_PATH_CHARS_MAX: Final = 128
 """Longest path of a concurrency key, in characters: a few field names."""
+
+WAITING_MAX: Final = 10_000
+"""Most waiting tasks of one queue that are counted before it is removed: the count is for people and stays cheap."""

@@ -294,6 +294,31 @@ class DeadLetter(_Model):
     enabled: bool = Field(default=True, description="Publish a copy to the dead letter queue.")
 
 
+class RemovalPolicy(StrEnum):
+    """What becomes of the tasks that wait in a queue which is taken out of its set."""
+
+    REFUSE = "Refuse"
+    MOVE_TO = "MoveTo"
+
+
+class OnRemoval(_Model):
+    """What happens when a queue is taken out of the set while tasks wait in it."""
+
+    policy: Annotated[RemovalPolicy, Field(strict=False)] = Field(
+        default=RemovalPolicy.REFUSE,
+        description="Refuse keeps the queue while tasks wait in it, MoveTo moves them to another queue.",
+    )
+    queue: QueueName | None = Field(default=None, description="MoveTo: the queue of this set that takes the tasks.")
+
+    @model_validator(mode="after")
+    def _queue_fits_the_policy(self) -> Self:
+        if self.policy is RemovalPolicy.MOVE_TO and self.queue is None:
+            raise ValueError("policy MoveTo needs queue: name the queue that takes the tasks")
+        if self.policy is RemovalPolicy.REFUSE and self.queue is not None:
+            raise ValueError("queue belongs to policy MoveTo: remove it")
+        return self
+
+
 class QueueSetDeletionPolicy(StrEnum):
     """What becomes of the topology when the QueueSet is deleted."""
 
@@ -311,6 +336,9 @@ class QueueSetSpec(_Model):
     )
     retry: Retry = Field(default=Retry(), description="The retry ladder of the queues without maxLength.")
     dead_letter: DeadLetter = Field(default=DeadLetter(), description="The dead letter queue.")
+    on_removal: OnRemoval = Field(
+        default=OnRemoval(), description="What happens when a queue is taken out while tasks wait in it."
+    )
     paused: bool = Field(default=False, description="true hands out no task; enqueuing goes on.")
     deletion_policy: Annotated[QueueSetDeletionPolicy, Field(strict=False)] = Field(
         default=QueueSetDeletionPolicy.RETAIN,
@@ -322,6 +350,8 @@ class QueueSetSpec(_Model):
         if self.namespace == "amq":
             raise ValueError("namespace 'amq' is reserved by RabbitMQ: choose another")
         _distinct("queues", [queue.name for queue in self.queues])
+        if (target := self.on_removal.queue) and target not in {queue.name for queue in self.queues}:
+            raise ValueError(f"onRemoval.queue {target!r} is not one of queues: name one that stays")
         return self
 
 

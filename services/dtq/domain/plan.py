@@ -4,10 +4,12 @@ Owns every rule about names, adoption, immutability and deletion. Pure: `dtq.rec
 applies after it, for the operator and for `dtq apply` alike.
 """
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any, Final
 
+from dtq.domain.limits import WAITING_MAX
 from dtq.domain.manifests import QueueSetDeletionPolicy, TaskTypeDeletionPolicy
 from dtq.domain.rows import QueueRow, QueueSetRow, TaskTypeRow
 
@@ -136,6 +138,7 @@ class ObservedQueueSet:
     Attributes:
         prefix_holder: the name of another set with the same prefix.
         used_queues: queues that task types refer to.
+        waiting: tasks that wait, by queue: of the queues that are taken out, or of all when the set is deleted.
         missing: names of broker queues that should exist and do not; None when the broker was not asked.
         ready: messages in each existing broker queue, by name.
     """
@@ -144,6 +147,7 @@ class ObservedQueueSet:
     row: QueueSetRow | None = None
     prefix_holder: str | None = None
     used_queues: frozenset[str] = frozenset()
+    waiting: Mapping[str, int] = field(default_factory=dict)
     missing: frozenset[str] | None = None
     ready: dict[str, int] | None = None
 
@@ -228,8 +232,12 @@ def plan_queue_set_deletion(
     if observed.used_queues:
         message = f"task types still refer to QueueSet {name}: delete them first"
         return Plan(refusal=Refusal(reason=Reason.IN_USE, message=message))
+    forced = row.deletion_policy == QueueSetDeletionPolicy.DELETE and force
+    if (held := _told(observed.waiting)) and not forced:
+        message = f"tasks still wait in queues of QueueSet {name}: {held}; let them run, or cancel them"
+        return Plan(refusal=Refusal(reason=Reason.IN_USE, message=message))
     full = sorted(queue for queue, ready in (observed.ready or {}).items() if ready)
-    if full and not (row.deletion_policy == QueueSetDeletionPolicy.DELETE and force):
+    if full and not forced:
         message = (
             f"queues still hold messages: {', '.join(full)}; let them drain, or set deletionPolicy Delete and the "
             f'annotation {FORCE_DELETE_ANNOTATION}: "{name}"'
@@ -286,7 +294,29 @@ def _immutability_refusal(desired: QueueSetRow, observed: ObservedQueueSet) -> R
     if gone:
         message = f"task types still use queue {', '.join(gone)}: move them to another queue first"
         return Refusal(reason=Reason.IN_USE, message=message)
+    if desired.removal_queue is None and (held := _told(observed.waiting)):
+        message = (
+            f"tasks wait in queues that are taken out: {held}; let them run, or set onRemoval: "
+            f"{{policy: MoveTo, queue: NAME}}"
+        )
+        return Refusal(reason=Reason.IN_USE, message=message)
     return None
+
+
+def removed_queues(row: QueueSetRow | None, desired: QueueSetRow) -> list[str]:
+    """Return the queues of a set that are declared no longer."""
+    kept = {queue.name for queue in desired.queues}
+    return [queue.name for queue in row.queues if queue.name not in kept] if row else []
+
+
+def _told(waiting: Mapping[str, int]) -> str:
+    """Return how many tasks wait, by queue, for people; empty if there are none."""
+    most = WAITING_MAX
+    return ", ".join(
+        f"{queue} ({f'{most} or more' if count >= most else count})"
+        for queue, count in sorted(waiting.items())
+        if count
+    )
 
 
 def _changed_arguments(before: QueueRow | None, queue: QueueRow) -> list[str]:

@@ -63,6 +63,7 @@ class QueueSetRow:
     dead_letter: bool
     paused: bool
     deletion_policy: str
+    removal_queue: str | None
     queues: tuple[QueueRow, ...]
 
 
@@ -106,6 +107,7 @@ def queue_set_row(manifest: QueueSet) -> QueueSetRow:
         dead_letter=spec.dead_letter.enabled,
         paused=spec.paused,
         deletion_policy=str(spec.deletion_policy),
+        removal_queue=spec.on_removal.queue,
         queues=tuple(_queue_row(queue) for queue in spec.queues),
     )
 

@@ -1,7 +1,7 @@
-"""Reconciling one QueueSet: rows and claim in one transaction, then the topology in RabbitMQ.
+"""Reconciling one QueueSet: its claim, then the topology in RabbitMQ, then its rows.
 
-Owns the order: rows before topology when creating, topology before rows when deleting, so that a crash in
-between leaves something that the next reconcile finishes. No rule is here: `dtq.domain.plan` decides.
+Responsible for that order. Rows promise that tasks run, so they are written once the topology is there, and deleted
+after it; the next reconcile finishes what a crash leaves. No rule is here: `dtq.domain.plan` decides.
 """
 
 from collections.abc import Collection
@@ -19,6 +19,7 @@ from dtq.domain.plan import (
     Step,
     plan_queue_set,
     plan_queue_set_deletion,
+    removed_queues,
 )
 from dtq.domain.rows import QueueSetRow, queue_set_row
 from dtq.domain.topology import Topology, topology_of
@@ -46,29 +47,35 @@ async def reconcile_queue_set(
 ) -> Reconciled:
     """Make Postgres and RabbitMQ hold what a QueueSet declares.
 
+    The name is claimed first, then the topology is declared, then the rows are written: what RabbitMQ refuses never
+    comes into force, and an earlier spec stays in force.
+
     Raises:
         Unavailable: one of them does not answer; what was done is found again by the next call.
-        Rejected: RabbitMQ refuses us the right to declare.
+        Rejected: RabbitMQ refuses us the right to declare; the rows are as they were.
     """
-    desired = queue_set_row(manifest)
     topology = topology_of(manifest.spec)
-    adopt = manifest.metadata.annotations.get(ADOPT_ANNOTATION) == "true"
     async with connected(rmq_url) as admin:
         ready = await admin.ready(topology)
         missing = frozenset(name for name, count in ready.items() if count is None)
         async with transaction(database) as resources:
-            before = await resources.queue_set(desired.name)
-            observed = replace(await _observe(resources, desired.name, desired), missing=missing)
-            plan = plan_queue_set(desired, owner, observed, adopt=adopt)
+            plan, _ = await _plan(resources, manifest, owner, missing)
             if not dry_run:
-                await _apply_rows(resources, plan, owner, desired)
+                await _apply_rows(resources, _claims_only(plan), owner, None)
+        claims = _claims_only(plan).steps
         if dry_run or plan.refusal:
             return Reconciled(plan=plan, ready=ready)
-        await failpoints.hit("reconcile.rows_committed")
         declared = await admin.declare(topology)
         await failpoints.hit("reconcile.topology_declared")
-        if declared.missing:
-            await _take_back_if_gone(database, admin, desired.name, topology, declared.missing)
+        async with transaction(database) as resources:
+            claim = await resources.claim("QueueSet", manifest.metadata.name)
+            # Without a claim somebody has deleted the object meanwhile, and let go of its name.
+            plan, before = await _plan(resources, manifest, owner, missing) if claim else (Plan(), None)
+            await _apply_rows(resources, plan, owner, queue_set_row(manifest))
+        await failpoints.hit("reconcile.rows_committed")
+        if claim is None or plan.refusal:
+            await _take_back_if_gone(database, admin, manifest.metadata.name, topology, declared.missing)
+            return Reconciled(plan=plan, ready=ready)
         if before is not None:
             await _retire(admin, before, manifest.spec)
         late = tuple(
@@ -76,7 +83,9 @@ async def reconcile_queue_set(
             for name in sorted(declared.missing - missing)
         )
         # What went missing between the look and the declaration was mended as well, and is told as well.
-        return Reconciled(plan=replace(plan, steps=plan.steps + late), mismatched=declared.mismatched, ready=ready)
+        return Reconciled(
+            plan=replace(plan, steps=claims + plan.steps + late), mismatched=declared.mismatched, ready=ready
+        )
 
 
 async def release_queue_set(
@@ -130,6 +139,7 @@ def spec_of(row: QueueSetRow) -> QueueSetSpec:
             "paused": row.paused,
             "deletionPolicy": row.deletion_policy,
         }
+        | ({} if row.removal_queue is None else {"onRemoval": {"policy": "MoveTo", "queue": row.removal_queue}})
     )
 
 
@@ -141,12 +151,30 @@ def _is_not_empty(plan: Plan) -> bool:
     return plan.refusal is not None and plan.refusal.reason is Reason.NOT_EMPTY
 
 
+async def _plan(
+    resources: Resources, manifest: QueueSet, owner: Owner, missing: frozenset[str]
+) -> tuple[Plan, QueueSetRow | None]:
+    """Return the plan as things are now, and the row as it is."""
+    desired = queue_set_row(manifest)
+    observed = replace(await _observe(resources, desired.name, desired), missing=missing)
+    adopt = manifest.metadata.annotations.get(ADOPT_ANNOTATION) == "true"
+    return plan_queue_set(desired, owner, observed, adopt=adopt), observed.row
+
+
+def _claims_only(plan: Plan) -> Plan:
+    return replace(plan, steps=tuple(step for step in plan.steps if step.action is Action.CLAIM))
+
+
 async def _observe(resources: Resources, name: str, desired: QueueSetRow | None) -> ObservedQueueSet:
+    claim = await resources.claim("QueueSet", name)
+    row = await resources.queue_set(name)
+    gone = removed_queues(row, desired) if desired else [queue.name for queue in row.queues] if row else []
     return ObservedQueueSet(
-        claim=await resources.claim("QueueSet", name),
-        row=await resources.queue_set(name),
+        claim=claim,
+        row=row,
         prefix_holder=await resources.prefix_holder(desired) if desired else None,
         used_queues=await resources.used_queues(name),
+        waiting={queue: await resources.waiting(name, queue) for queue in gone},
     )
 
 

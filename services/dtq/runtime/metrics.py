@@ -46,6 +46,12 @@ class BrokerMetrics:
             "Exchanges, queues and bindings that were missing and declared again.",
             registry=registry,
         )
+        self.declared = Gauge(
+            "dq_queue_set_declared",
+            "1 while the queue set's topology is declared in RabbitMQ, 0 while RabbitMQ refuses it.",
+            ["queue_set"],
+            registry=registry,
+        )
 
 
 def _begin(counter: Counter, *labels: str) -> Counter:

@@ -1,0 +1,2 @@
+-- Move tasks out of a queue that is declared no longer; see dtq_move. Indexes tasks_outbox, tasks_published; caller: the mover.
+SELECT dtq_move($1, $2, $3)

@@ -1,0 +1,54 @@
+"""One object's mistake stays its own, and a queue with tasks is not removed under them."""
+
+from tests.operator.conftest import Start
+from tests.operator.world import World
+from tests.support.kube_api import eventually
+
+TWO = [{"name": "default"}, {"name": "low"}]
+
+
+async def test_a_set_that_rabbitmq_refuses_says_so_and_leaves_the_other_ready(world: World, start: Start) -> None:
+    await world.allow(configure=r"^tasks\..*")
+    await start()
+    refused = world.queue_set("reports", namespace="reports")
+    await world.create(refused)
+    await world.create_ready(world.queue_set(), world.task_type())
+    found = await world.until(refused, "TopologyDeclared", "False", "AccessRefused")
+    conditions = {each["type"]: each for each in found["status"]["conditions"]}
+    assert conditions["Ready"]["status"] == "False"
+    assert "reports.direct" in conditions["Ready"]["message"]
+    assert "grant configure" in conditions["Ready"]["message"]
+    assert await names(world, "queue_set") == ["default"], "no promise is in force"
+    await world.allow()
+    await world.until(refused, "Ready", "True")
+    assert await names(world, "queue_set") == ["default", "reports"]
+
+
+async def test_a_queue_is_removed_only_without_its_tasks_and_the_condition_counts_them(
+    world: World, start: Start
+) -> None:
+    await start()
+    await world.create_ready(world.queue_set(queues=TWO), world.task_type())
+    await world.sql(
+        "INSERT INTO tasks (id, type, queue, status, payload, needs_publish, publish_at, run_at)"
+        " SELECT gen_random_uuid(), 'email.send.v1', 'low', 'ENQUEUED', '{}', false, now(), now() + n * interval '1 h'"
+        " FROM generate_series(0, 2) n"
+    )
+    await world.patch(world.queue_set(), {"spec": {"queues": TWO[:1]}})
+    found = await world.until(world.queue_set(), "Accepted", "False", "InUse")
+    message = next(one["message"] for one in found["status"]["conditions"] if one["type"] == "Ready")
+    assert message.startswith("tasks wait in queues that are taken out: low (3); let them run, or set onRemoval")
+    assert await names(world, "queue") == ["default", "low"]
+
+    await world.patch(world.queue_set(), {"spec": {"onRemoval": {"policy": "MoveTo", "queue": "default"}}})
+    await world.until(world.queue_set(), "Ready", "True")
+
+    async def is_removed() -> bool:
+        return await names(world, "queue") == ["default"]
+
+    await eventually("the queue is removed", is_removed)
+
+
+async def names(world: World, table: str) -> list[str]:
+    """The names in a table, in order."""
+    return [row["name"] for row in await world.sql(f"SELECT name FROM {table} ORDER BY name")]

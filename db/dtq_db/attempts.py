@@ -159,15 +159,29 @@ class LeaseStore:
         self._connection: asyncpg.Connection[asyncpg.Record] | None = None
 
     async def register(
-        self, worker_id: UUID, *, name: str, queues: Sequence[str], types: Sequence[str], concurrency: int
+        self,
+        worker_id: UUID,
+        *,
+        name: str,
+        namespace: str,
+        queues: Sequence[str],
+        types: Sequence[str],
+        concurrency: int,
     ) -> None:
-        """Begin a lease.
+        """Begin a lease of a worker that consumes `queues` with the prefix `namespace`.
 
         Raises:
             Unavailable: the database does not answer.
         """
         await self._fetch(
-            query("worker_register"), worker_id, name, list(queues), list(types), concurrency, LEASE_SECONDS
+            query("worker_register"),
+            worker_id,
+            name,
+            list(queues),
+            list(types),
+            concurrency,
+            LEASE_SECONDS,
+            namespace,
         )
 
     async def renew(self, worker_id: UUID, running: Mapping[str, int]) -> list[UUID]:

@@ -17,7 +17,7 @@ import structlog
 from dtq.broker.consumer import Consumer, Delivery
 from dtq.domain.backoff import Backoff
 from dtq.domain.decisions import Attempt, decide
-from dtq.domain.envelope import decode
+from dtq.domain.envelope import Envelope, decode
 from dtq.domain.errors import Stale, Unavailable
 from dtq.runtime import failpoints
 from dtq.runtime.loops import backoff_seconds, wait
@@ -26,6 +26,7 @@ from dtq_db import attempts as store
 from dtq_db.attempts import Claim
 from dtq_db.connections import STATEMENT_SECONDS, Lane
 from dtq_worker.finisher import Ended, Finisher
+from dtq_worker.handing_on import HandingOn
 from dtq_worker.lease import Lease
 from dtq_worker.runner import CANCEL, DRAIN, FENCE, Runner, timed_out
 
@@ -70,6 +71,7 @@ class Intake:
         lease: Lease,
         runner: Runner,
         finisher: Finisher,
+        handing_on: HandingOn,
         *,
         types: list[str],
         concurrency: int,
@@ -82,6 +84,7 @@ class Intake:
         self._lease = lease
         self._runner = runner
         self._finisher = finisher
+        self._handing_on = handing_on
         self._types = types
         self._concurrency = concurrency
         self._running_by_queue = running
@@ -154,7 +157,9 @@ class Intake:
         worker_id = self._lease.worker_id
         if worker_id is None:
             raise Stale("there is no lease")
-        ids, undecodable = self._ids(deliveries)
+        received, undecodable = self._received(deliveries)
+        handed_on = await self._handing_on.hand_on(received)
+        ids = {envelope.id for _, envelope in received} - handed_on
         try:
             async with asyncio.timeout(CLAIM_SECONDS):
                 await failpoints.hit("claim.taken")
@@ -168,7 +173,8 @@ class Intake:
             raise Unavailable(f"whether tasks are claimed is unknown: {error}") from error
         self._metrics.deliveries.labels("undecodable").inc(undecodable)
         self._metrics.deliveries.labels("claimed").inc(len(claims))
-        self._metrics.deliveries.labels("dropped").inc(len(deliveries) - undecodable - len(claims))
+        self._metrics.deliveries.labels("handed_on").inc(len(handed_on))
+        self._metrics.deliveries.labels("dropped").inc(len(deliveries) - undecodable - len(handed_on) - len(claims))
         if stop.is_set():
             # A task that never started burns no attempt.
             await self._release(worker_id, {claim.id for claim in claims})
@@ -176,17 +182,18 @@ class Intake:
         for claim in claims:
             self._start(worker_id, claim)
 
-    def _ids(self, deliveries: list[Delivery]) -> tuple[set[UUID], int]:
-        ids: set[UUID] = set()
+    def _received(self, deliveries: list[Delivery]) -> tuple[list[tuple[str, Envelope]], int]:
+        """Return each envelope with the queue that it came from, and how many deliveries are none."""
+        received: list[tuple[str, Envelope]] = []
         undecodable = 0
         for delivery in deliveries:
             try:
-                ids.add(decode(delivery.body).id)
+                received.append((delivery.queue, decode(delivery.body)))
             except ValueError as error:
                 # Nobody can ever run it; its bytes may be anything, so they are counted, not shown.
                 undecodable += 1
                 _log.error("a message is no envelope and is dropped", queue=delivery.queue, reason=str(error)[:200])
-        return ids, undecodable
+        return received, undecodable
 
     async def _settle_doubts(self) -> None:
         """Give back what an interrupted claim may have taken and this worker never started."""

@@ -42,6 +42,7 @@ class Lease:
         dsn: Dsn,
         *,
         name: str,
+        namespace: str,
         queues: Sequence[str],
         types: Sequence[str],
         concurrency: int,
@@ -51,6 +52,7 @@ class Lease:
     ) -> None:
         self._dsn = dsn
         self._name = name
+        self._namespace = namespace
         self._queues = queues
         self._types = types
         self._concurrency = concurrency
@@ -119,7 +121,12 @@ class Lease:
         try:
             async with asyncio.timeout(LEASE_SECONDS):
                 await store.register(
-                    worker_id, name=self._name, queues=self._queues, types=self._types, concurrency=self._concurrency
+                    worker_id,
+                    name=self._name,
+                    namespace=self._namespace,
+                    queues=self._queues,
+                    types=self._types,
+                    concurrency=self._concurrency,
                 )
                 await failpoints.hit("lease.registered")
         except (Unavailable, TimeoutError) as error:

@@ -35,6 +35,7 @@ from dtq_db import catalog, upkeep
 from dtq_db.connections import Database
 from dtq_worker import registry
 from dtq_worker.finisher import Finisher
+from dtq_worker.handing_on import HandingOn
 from dtq_worker.intake import Intake
 from dtq_worker.lease import Lease
 from dtq_worker.processes import Processes
@@ -162,6 +163,7 @@ class Worker:
         self.lease = Lease(
             lambda: settings.dsn,
             name=f"{socket.gethostname()}:{os.getpid()}",
+            namespace=settings.rmq_namespace,
             queues=settings.queues,
             types=sorted(handlers),
             concurrency=settings.concurrency,
@@ -175,6 +177,7 @@ class Worker:
             self.lease,
             Runner(handlers, self.processes),
             self.finisher,
+            HandingOn(self.publisher, namespace=settings.rmq_namespace, types=handlers),
             types=sorted(handlers),
             concurrency=settings.concurrency,
             running=running,

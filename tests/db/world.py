@@ -95,7 +95,7 @@ class World:
     async def worker(self, *, lease_seconds: float = 60.0, types: Sequence[str] = (TYPE,)) -> UUID:
         id_ = uuid4()
         await self.sql.execute(
-            query("worker_register"), id_, f"w-{secrets.token_hex(2)}", [QUEUE], list(types), 8, lease_seconds
+            query("worker_register"), id_, f"w-{secrets.token_hex(2)}", [QUEUE], list(types), 8, lease_seconds, None
         )
         return id_
 

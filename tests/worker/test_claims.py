@@ -10,6 +10,7 @@ import pytest
 from pamqp.commands import Basic
 
 from dtq.broker import wakeups
+from dtq_worker.handing_on import HANDED_ON_MAX
 from tests.broker.world import eventually
 from tests.worker.world import NAMESPACE, Running, World
 
@@ -86,6 +87,41 @@ async def test_a_type_without_a_handler_here_goes_back_to_the_relay_uncounted(wo
         await eventually(lambda: _is_parked(world, id_), "the task waits for the relay")
         row = await world.rows.row(id_)
         assert (row["status"], row["attempts"]) == ("ENQUEUED", 0)
+
+
+async def test_a_type_that_another_worker_of_the_queue_handles_reaches_it_at_once(world: World) -> None:
+    await world.declare("w.act.async")
+    async with world.worker(WORKER_HANDLERS="dtq_worker.demo") as other, world.worker():
+        for _ in range(10):
+            # No relay runs here: a task that is parked would stay so.
+            (id_,) = await world.enqueue("w.act.async", gives="number")
+            (row,) = await world.ended(id_, seconds=3.0)
+            assert (row["status"], row["attempts"]) == ("SUCCEEDED", 1)
+        handed_on = other.count("dq_deliveries_total", verdict="handed_on")
+        assert handed_on >= 3, "the other worker got none of them: this shows nothing"
+        assert handed_on <= 10, "a message came back to the worker that had handed it on"
+
+
+async def test_a_type_that_nobody_handles_is_handed_on_a_bounded_number_of_times(world: World) -> None:
+    await world.declare("nobody.runs.it")
+    async with world.worker() as running:
+        (id_,) = await world.enqueue("nobody.runs.it")
+        await eventually(lambda: _is_parked(world, id_), "the task waits for the relay")
+        await eventually(lambda: _nothing_left(world), "no message is left")
+        assert running.count("dq_deliveries_total", verdict="handed_on") == HANDED_ON_MAX
+        pause = await world.rows.sql.fetchval(
+            "SELECT extract(epoch FROM publish_at - updated_at) FROM tasks WHERE id = $1", id_
+        )
+        assert pause == 15
+
+
+async def test_while_the_broker_blocks_publishers_a_type_without_a_handler_here_is_parked(world: World) -> None:
+    await world.declare("nobody.runs.it")
+    async with world.worker() as running:
+        running.worker.publisher.link.is_blocked = _yes  # type: ignore[method-assign]
+        (id_,) = await world.enqueue("nobody.runs.it")
+        await eventually(lambda: _is_parked(world, id_), "the task waits for the relay")
+        assert running.count("dq_deliveries_total", verdict="handed_on") == 0
 
 
 async def test_a_paused_queue_set_hands_out_nothing_and_loses_nothing(world: World) -> None:
@@ -250,6 +286,10 @@ async def _publish_raw(world: World, key: bytes, properties: bytes) -> None:
 
 async def _is_parked(world: World, id_: UUID) -> bool:
     return bool((await world.rows.row(id_))["needs_publish"])
+
+
+async def _yes() -> bool:
+    return True
 
 
 async def _nothing_left(world: World) -> bool:

@@ -108,12 +108,14 @@ CREATE TABLE workers (
     queues text[] NOT NULL,
     types text[] NOT NULL,
     concurrency integer NOT NULL,
+    namespace text,
     running jsonb NOT NULL DEFAULT '{}',
     started_at timestamptz NOT NULL DEFAULT now(),
     lease_expires_at timestamptz NOT NULL,
     reaped_at timestamptz
 );
 COMMENT ON COLUMN workers.id IS 'Boot identity: a restarted or fenced worker comes back as another row.';
+COMMENT ON COLUMN workers.namespace IS 'Prefix of the queues that it consumes; null (not told) stands for any prefix.';
 COMMENT ON COLUMN workers.running IS 'Handlers running now, by queue set and queue: {"default/high": 3}.';
 COMMENT ON COLUMN workers.reaped_at IS 'Set once no task of an expired worker is RUNNING any more.';
 

@@ -173,7 +173,10 @@ BEGIN
             publish_at = greatest(f.run_at, CASE
                 WHEN f.blocked THEN now() + interval '5 minutes'
                 WHEN f.served THEN now()
-                ELSE now() + interval '5 seconds' END)
+                -- Its own worker may be busy or away; while no live worker handles the type, look less often.
+                WHEN EXISTS (SELECT 1 FROM workers w WHERE w.lease_expires_at > now() AND f.type = ANY (w.types))
+                    THEN now() + interval '5 seconds'
+                ELSE now() + interval '15 seconds' END)
         FROM known f
         WHERE t.id = f.id AND t.id = ANY (p_ids) AND (f.paused OR NOT f.served OR f.blocked
             OR f.run_at > now() + make_interval(secs => p_early_seconds))
@@ -275,10 +278,12 @@ END;
 $$;
 
 CREATE FUNCTION dtq_register(
-    p_id uuid, p_name text, p_queues text[], p_types text[], p_concurrency integer, p_lease_seconds double precision
+    p_id uuid, p_name text, p_queues text[], p_types text[], p_concurrency integer, p_lease_seconds double precision,
+    p_namespace text DEFAULT NULL
 ) RETURNS void LANGUAGE sql AS $$
-    INSERT INTO workers (id, name, queues, types, concurrency, lease_expires_at)
-    VALUES (p_id, p_name, p_queues, p_types, p_concurrency, now() + make_interval(secs => p_lease_seconds));
+    INSERT INTO workers (id, name, queues, types, concurrency, namespace, lease_expires_at)
+    VALUES (p_id, p_name, p_queues, p_types, p_concurrency, p_namespace,
+        now() + make_interval(secs => p_lease_seconds));
 $$;
 
 CREATE FUNCTION dtq_held(p_worker_ids uuid[]) RETURNS SETOF uuid LANGUAGE sql STABLE

@@ -10,10 +10,12 @@ from dtq.domain import topology
 from dtq.domain.envelope import Envelope, encode
 
 
-def work(namespace: str, queue: str, task_id: UUID, type_: str) -> Message:
+def work(namespace: str, queue: str, task_id: UUID, type_: str, *, handed_on: int = 0) -> Message:
     """Return the message that makes a task known to the workers of its queue."""
     return Message(
-        exchange=topology.main_exchange(namespace), routing_key=queue, body=encode(Envelope(id=task_id, type=type_))
+        exchange=topology.main_exchange(namespace),
+        routing_key=queue,
+        body=encode(Envelope(id=task_id, type=type_, handed_on=handed_on)),
     )
 
 

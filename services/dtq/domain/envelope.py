@@ -9,11 +9,16 @@ from uuid import UUID
 import msgspec
 
 
-class Envelope(msgspec.Struct, frozen=True):
-    """What a message says: which task is due."""
+class Envelope(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a message says: which task is due.
+
+    Attributes:
+        handed_on: how often workers without a handler for the type have published it again for others.
+    """
 
     id: UUID
     type: str
+    handed_on: int = 0
 
 
 _encoder = msgspec.json.Encoder()

@@ -217,7 +217,7 @@ class WorkerMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.deliveries = Counter(
             "dq_deliveries_total",
-            "Deliveries by verdict (claimed|dropped|undecodable).",
+            "Deliveries by verdict (claimed|dropped|undecodable|handed_on).",
             ["verdict"],
             registry=registry,
         )

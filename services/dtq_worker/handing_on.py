@@ -1,0 +1,60 @@
+"""Handing on: gives messages of types that have no handler here to the other workers of the queue.
+
+A message says how often it has been handed on. After `HANDED_ON_MAX` times its task is left to the claim, which
+parks it in Postgres: the broker never carries a message round and round. The claim alone decides what runs.
+"""
+
+from collections.abc import Collection, Sequence
+from typing import Final
+from uuid import UUID
+
+import structlog
+
+from dtq.broker.publisher import Publisher
+from dtq.broker.wakeups import work
+from dtq.domain.envelope import Envelope
+from dtq.domain.errors import Unavailable
+
+HANDED_ON_MAX: Final = 5
+"""How often one message is handed on: the broker serves its consumers in turn, so that this reaches a few of them."""
+
+_log = structlog.get_logger(__name__)
+
+
+class HandingOn:
+    """Publishes messages again, for others.
+
+    Args:
+        namespace: prefix of the queues that this worker consumes.
+        types: those that have a handler here.
+    """
+
+    def __init__(self, publisher: Publisher, *, namespace: str, types: Collection[str]) -> None:
+        self._publisher = publisher
+        self._namespace = namespace
+        self._types = frozenset(types)
+
+    async def hand_on(self, received: Sequence[tuple[str, Envelope]]) -> set[UUID]:
+        """Hand on what has no handler here; return the tasks whose message is in the broker again.
+
+        Args:
+            received: each message with the queue that it came from.
+        """
+        others = [
+            (queue, envelope)
+            for queue, envelope in received
+            if envelope.type not in self._types and envelope.handed_on < HANDED_ON_MAX
+        ]
+        if not others:
+            return set()
+        try:
+            await self._publisher.check()
+        except Unavailable as error:
+            _log.warning("handing on waits", tasks=len(others), reason=str(error))
+            return set()
+        messages = [
+            work(self._namespace, queue, envelope.id, envelope.type, handed_on=envelope.handed_on + 1)
+            for queue, envelope in others
+        ]
+        results = await self._publisher.publish(messages)
+        return {envelope.id for (_, envelope), refused in zip(others, results, strict=True) if refused is None}

@@ -10,6 +10,7 @@ import asyncpg
 
 from dtq.domain.catalog import Catalog, TypePolicy
 from dtq.domain.manifests import QueueSetSpec
+from dtq.domain.serving import WorkerGroup
 from dtq_db.connections import Database
 from dtq_db.queries import query
 
@@ -71,6 +72,33 @@ async def running_counts(database: Database) -> dict[str, tuple[int, int]]:
     """
     rows = await database.fetch(query("worker_running_counts"))
     return {row["key"]: (row["running"], row["concurrency"]) for row in rows}
+
+
+async def worker_groups(database: Database) -> list[WorkerGroup]:
+    """Return the workers of the last day, those that registered alike as one.
+
+    Raises:
+        Unavailable: the database does not answer.
+    """
+    return [
+        WorkerGroup(
+            namespace=row["namespace"],
+            queues=frozenset(row["queues"]),
+            types=frozenset(row["types"]),
+            lease_expires_at=row["lease_expires_at"],
+            silent_seconds=row["silent_seconds"],
+        )
+        for row in await database.fetch(query("worker_groups"))
+    ]
+
+
+async def prefixes(database: Database) -> dict[str, str]:
+    """Return the prefix of every queue set, by its name.
+
+    Raises:
+        Unavailable: the database does not answer.
+    """
+    return {row["name"]: row["namespace"] for row in await database.fetch(query("queue_set_prefixes"))}
 
 
 def _policy(row: asyncpg.Record) -> TypePolicy:

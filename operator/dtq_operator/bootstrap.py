@@ -14,7 +14,8 @@ import yaml
 from dtq.domain.errors import Rejected, Unavailable
 from dtq.reconcile.parse import parse
 from dtq.runtime.loops import backoff_seconds, wait
-from dtq_operator.kube import Conflict, Kube, Object, Refused
+from dtq_operator.kube import Kube, Object
+from dtq_operator.kube_errors import Conflict, Refused
 
 _log = structlog.get_logger(__name__)
 
@@ -34,22 +35,27 @@ def read(file: Path) -> list[dict[str, Any]]:
 
 
 async def create_absent(kube: Kube, manifests: list[dict[str, Any]], stop: asyncio.Event) -> None:
-    """Create what is absent, waiting for the API server and for the definitions."""
-    for manifest in manifests:
-        failures = 0
-        while not stop.is_set() and not await _created(kube, manifest):
-            failures += 1
+    """Create what is absent, waiting for the API server and for the definitions.
+
+    What the API server refuses is tried again too: a policy may change. It keeps nobody from the rest.
+    """
+    failures, left = 0, manifests
+    while left and not stop.is_set():
+        left = [manifest for manifest in left if not await _is_there(kube, manifest)]
+        failures += 1
+        if left:
             await wait(stop, backoff_seconds(failures))
 
 
-async def _created(kube: Kube, manifest: Object) -> bool:
+async def _is_there(kube: Kube, manifest: Object) -> bool:
     kind, meta = manifest["kind"], manifest["metadata"]
     try:
         if await kube.get(kind, meta["namespace"], meta["name"]) is None:
             await kube.create(kind, meta["namespace"], manifest)
             _log.info("bootstrapped", kind=kind, name=meta["name"])
     except Refused as error:
-        _log.error("not bootstrapped: the API server refuses it", kind=kind, name=meta["name"], reason=str(error))
+        _log.error("bootstrap is refused", kind=kind, name=meta["name"], reason=str(error))
+        return False
     except (Conflict, Unavailable) as error:
         # Somebody else was quicker, or the definitions are not there yet.
         _log.warning("bootstrap waits", kind=kind, name=meta["name"], reason=str(error))

@@ -42,6 +42,12 @@ def is_ready(obj: Mapping[str, Any]) -> bool:
     return any(one.get("type") == "Ready" and one.get("status") == "True" for one in found)
 
 
+def is_accepted(obj: Mapping[str, Any]) -> bool:
+    """Return whether an object has its name, as far as its status says; the loser of a conflict has not."""
+    found = (obj.get("status") or {}).get("conditions") or []
+    return any(condition.get("type") == "Accepted" and condition.get("status") != "False" for condition in found)
+
+
 def merged(
     conditions: list[Condition], former: list[Mapping[str, Any]], generation: int, now: str
 ) -> list[dict[str, Any]]:
@@ -125,10 +131,12 @@ def broker_trouble(reason: str, message: str, *, stalled: bool) -> list[Conditio
     ]
 
 
-def invalid(message: str) -> list[Condition]:
+def invalid(kind: str, message: str) -> list[Condition]:
     """An object that an older definition let in and that the models refuse: nothing is done about it."""
+    scales = [Condition(type="ScalingActive", status="False", reason=Why.INVALID_SPEC, message=message)]
     return [
         Condition(type="Ready", status="False", reason=Why.INVALID_SPEC, message=message),
+        *(scales if kind == "QueueSet" else ()),
         *_progress(stalled=True, reason=Why.INVALID_SPEC, message=message),
     ]
 

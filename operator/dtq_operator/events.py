@@ -14,7 +14,8 @@ import structlog
 
 from dtq.domain.errors import Unavailable
 from dtq_operator.conditions import MESSAGE_CHARS_MAX
-from dtq_operator.kube import Conflict, Kube, Object
+from dtq_operator.kube import Kube, Object
+from dtq_operator.kube_errors import Conflict
 
 REPEAT_SECONDS: Final = 600.0
 """How long the same event of the same object is not repeated, in seconds."""
@@ -67,4 +68,5 @@ class Events:
         try:
             await self._kube.record_event(meta["namespace"], event)
         except (Conflict, Unavailable) as error:
+            self._recorded.pop(digest, None)  # the next look tries again
             _log.warning("an event was not recorded", reason=reason, error=str(error))

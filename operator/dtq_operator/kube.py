@@ -1,7 +1,8 @@
 """The operator's own calls to the Kubernetes API: list, get, patch, create an event, scale.
 
-Owns one HTTP session beside kopf's watches. The `kubernetes` package is not needed for five calls; its import
-alone takes more memory than the rest of the operator. Must never retry: the work queue does.
+One HTTP session beside kopf's watches. The `kubernetes` package is not needed for five calls; its import alone takes
+more memory than the rest of the operator. Never retries: the work queue and the loops do. Whatever the API server
+answers, a call returns what was asked for or raises one of the errors of `kube_errors`.
 """
 
 from collections.abc import Mapping
@@ -10,9 +11,11 @@ from typing import Any, Final, Self
 
 import aiohttp
 import kopf
+import yaml
 
 from dtq.domain.errors import Unavailable
 from dtq_operator.crd import GROUP, VERSION
+from dtq_operator.kube_errors import CallFailed, Conflict, NotFound, NotServed, called, checked
 
 REQUEST_SECONDS: Final = 15.0
 """Longest request, in seconds."""
@@ -24,20 +27,10 @@ _SCALERS: Final[Mapping[str, str]] = {
     "HorizontalPodAutoscaler": "/apis/autoscaling/v2/namespaces/{namespace}/horizontalpodautoscalers",
     "ScaledObject": "/apis/keda.sh/v1alpha1/namespaces/{namespace}/scaledobjects",
 }
-_COME_BACK: Final = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.GONE)
-"""Too many at once, or a list that took so long that its next page is gone."""
 _METADATA_ONLY: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 Object = Mapping[str, Any]
 """A Kubernetes object, as JSON."""
-
-
-class Conflict(Exception):
-    """The object is not what we thought: gone, re-created, or changed meanwhile."""
-
-
-class Refused(RuntimeError):
-    """The API server does not accept the object, and will not next time."""
 
 
 class Kube:
@@ -63,19 +56,17 @@ class Kube:
                 await session.close()
 
     async def get(self, kind: str, namespace: str, name: str) -> Object | None:
-        """Return an object, or None."""
+        """Return an object, or None if the API server says that there is none."""
         try:
-            found: Object = await self._request("GET", _path(kind, namespace, name))
-        except Conflict:
+            return await self._request("GET", _path(kind, namespace, name), gives="uid")
+        except NotFound:
             return None
-        return found
 
     async def create(self, kind: str, namespace: str, body: Object) -> None:
         """Create an object.
 
         Raises:
-            Conflict: it exists, or the kind is not defined here.
-            Refused: it is not valid.
+            Conflict: it exists.
         """
         await self._request("POST", _path(kind, namespace), body=body)
 
@@ -92,9 +83,14 @@ class Kube:
         token = ""
         while True:
             query = {"limit": str(PAGE)} | ({"continue": token} if token else {})
-            page = await self._request("GET", path, query=query, accept=accept)
-            found += page.get("items") or []  # an empty list is null here
-            token = page.get("metadata", {}).get("continue", "")
+            try:
+                page = await self._request("GET", path, query=query, accept=accept)
+                found += [_identified(item) for item in page["items"] or ()]  # an empty list may be null
+            except Conflict as error:  # which a list cannot have
+                raise CallFailed(called("GET", path), str(error).partition(": ")[2]) from error
+            except (KeyError, TypeError) as error:
+                raise CallFailed.unreadable(called("GET", path)) from error
+            token = page["metadata"].get("continue", "")
             if not token:
                 return found
 
@@ -105,10 +101,8 @@ class Kube:
             Conflict: it is gone, or another object has its name now.
         """
         body = {"metadata": {"uid": meta["uid"]}, "status": status}
-        patched: Object = await self._request(
-            "PATCH", _path(kind, meta["namespace"], meta["name"]) + "/status", body=body
-        )
-        return patched
+        path = _path(kind, meta["namespace"], meta["name"]) + "/status"
+        return await self._request("PATCH", path, body=body, gives="uid")
 
     async def patch_finalizers(self, kind: str, meta: Object, finalizers: list[str]) -> Object:
         """Replace the finalizers of that very version of an object.
@@ -123,8 +117,7 @@ class Kube:
                 "finalizers": finalizers or None,
             }
         }
-        patched: Object = await self._request("PATCH", _path(kind, meta["namespace"], meta["name"]), body=body)
-        return patched
+        return await self._request("PATCH", _path(kind, meta["namespace"], meta["name"]), body=body, gives="uid")
 
     async def record_event(self, namespace: str, event: Object) -> None:
         """Record an event; one of that name which is there already is only made to have happened again."""
@@ -137,17 +130,22 @@ class Kube:
 
     async def scale(self, namespace: str, deployment: str) -> tuple[int, str] | None:
         """Return a Deployment's replicas as wanted now and the scale's resourceVersion, or None if there is none."""
+        path = _scale_path(namespace, deployment)
         try:
-            scale = await self._request("GET", _scale_path(namespace, deployment))
-        except Conflict:
+            scale = await self._request("GET", path, gives="resourceVersion")
+        except NotFound:
             return None
-        return int(scale["spec"].get("replicas", 0)), scale["metadata"]["resourceVersion"]
+        try:
+            return int(scale["spec"].get("replicas") or 0), scale["metadata"]["resourceVersion"]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise CallFailed.unreadable(called("GET", path)) from error
 
     async def patch_scale(self, namespace: str, deployment: str, replicas: int, version: str) -> None:
         """Set a Deployment's replicas, unless somebody else has just done so.
 
         Raises:
             Conflict: somebody else has.
+            NotFound: the Deployment is gone.
         """
         body = {"metadata": {"resourceVersion": version}, "spec": {"replicas": replicas}}
         await self._request("PATCH", _scale_path(namespace, deployment), body=body)
@@ -155,15 +153,21 @@ class Kube:
     async def other_scalers(self, namespace: str) -> dict[str, str]:
         """Return who else scales Deployments of a namespace, by the Deployment's name."""
         found: dict[str, str] = {}
-        for kind, path in _SCALERS.items():
+        for kind, template in _SCALERS.items():
+            path = template.format(namespace=namespace)
             try:
-                items = await self._pages(path.format(namespace=namespace), "application/json")
-            except Conflict:
+                items = await self._pages(path, "application/json")
+            except NotServed:
                 continue  # KEDA is not installed here
             for item in items:
-                target = item["spec"].get("scaleTargetRef") or {}
-                if target.get("kind", "Deployment") == "Deployment" and "name" in target:
-                    found.setdefault(target["name"], f"{kind} {item['metadata']['name']}")
+                name = item["metadata"]["name"]
+                try:
+                    target = item["spec"]["scaleTargetRef"]
+                    if target.get("kind", "Deployment") == "Deployment":
+                        found.setdefault(target["name"], f"{kind} {name}")
+                except (KeyError, TypeError, AttributeError) as error:
+                    # It may scale any Deployment of ours: then two would set one number.
+                    raise CallFailed(called("GET", path), f"{kind} {name} has no readable scaleTargetRef") from error
         return found
 
     async def _request(
@@ -174,29 +178,43 @@ class Kube:
         query: Mapping[str, str] | None = None,
         body: Object | None = None,
         accept: str = "application/json",
-    ) -> Any:
+        gives: str = "",
+    ) -> Object:
         """Send one request; sign in anew if the credentials have expired.
 
+        `gives` names a field that the metadata of the answer must have.
+
         Raises:
-            Conflict: 404, 409 or 422 for a uid that differs.
-            Unavailable: the server does not answer, or asks us to come back.
+            Conflict: the object is not what we thought.
+            CallFailed: the server does not answer, refuses, or answers what cannot be read.
         """
+        call = called(method, path)
         for attempt in (1, 2):
             assert self._session is not None
             self.requests += 1
             headers = {"Accept": accept} | ({"Content-Type": MERGE_PATCH} if method == "PATCH" else {})
             try:
-                async with self._session.request(method, path, params=query, json=body, headers=headers) as answer:
+                async with self._session.request(
+                    method, path, params=query, json=body, headers=headers, allow_redirects=False
+                ) as answer:
                     if answer.status == HTTPStatus.UNAUTHORIZED and attempt == 1:
                         await self._login()
                         continue
-                    return await _checked(answer)
+                    text = await answer.text(errors="replace")
+                    found = checked(call, answer.status, answer.headers.get("Retry-After", ""), text)
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                raise Unavailable(f"the Kubernetes API does not answer: {type(error).__name__}: {error}") from error
-        raise Unavailable("the Kubernetes API refuses our credentials")
+                # The driver's words differ from try to try, and each would be one more write of a condition.
+                raise CallFailed(call, f"no answer ({type(error).__name__})") from error
+            if gives and gives not in found["metadata"]:
+                raise CallFailed.unreadable(call)
+            return found
+        raise CallFailed(call, "401 Unauthorized: the API server refuses the operator's credentials")
 
     async def _login(self) -> None:
-        info = login(settings=self._settings)
+        try:
+            info = login(settings=self._settings)
+        except (kopf.LoginError, OSError, ValueError, yaml.YAMLError) as error:
+            raise Unavailable(f"the credentials for the Kubernetes API cannot be read: {error}") from error
         if info is None:
             raise Unavailable("no service account and no kubeconfig: nothing says where the Kubernetes API is")
         former, self._retired = self._retired, self._session
@@ -215,24 +233,17 @@ def login(*, settings: kopf.OperatorSettings, **_: Any) -> kopf.ConnectionInfo |
     return kopf.login_with_service_account(settings=settings) or kopf.login_with_kubeconfig(settings=settings)
 
 
-async def _checked(answer: aiohttp.ClientResponse) -> Any:
-    if answer.status < HTTPStatus.BAD_REQUEST:
-        return await answer.json(content_type=None)
-    text = (await answer.text())[:300]
-    if answer.status in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
-        raise Conflict(text)
-    if answer.status == HTTPStatus.UNPROCESSABLE_ENTITY and "uid" in text:
-        raise Conflict(text)
-    if answer.status in _COME_BACK or answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        retry_after = answer.headers.get("Retry-After", "")
-        raise Unavailable(
-            f"the Kubernetes API answered {answer.status}", int(retry_after) if retry_after.isdigit() else 2
-        )
-    if answer.status == HTTPStatus.FORBIDDEN:
-        raise Unavailable(f"the Kubernetes API forbids it, check the operator's Role: {text}", 30)
-    if answer.status in (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY):
-        raise Refused(f"the Kubernetes API answered {answer.status}: {text}")
-    raise RuntimeError(f"the Kubernetes API answered {answer.status}: {text}")
+def _identified(item: Any) -> Object:
+    """Return an item of a list, which must say which object it is.
+
+    Raises:
+        KeyError, TypeError: it does not.
+    """
+    found: Object = item
+    for field in ("name", "namespace", "resourceVersion"):
+        if not isinstance(found["metadata"][field], str):
+            raise TypeError(field)
+    return found
 
 
 def _path(kind: str, namespace: str | None, name: str | None = None) -> str:

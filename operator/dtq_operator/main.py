@@ -71,7 +71,16 @@ class Operator:
         self.watch = Watch(kopf_settings, settings.watch_namespaces, self._on_event)
         self.queue: WorkQueue[Key] = WorkQueue(self._reconcile, concurrency=CONCURRENCY)
         events = Events(kube)
-        self.scaler = Scaler(settings, kube, self.store, database, events, changed=self.queue.add, metrics=self.metrics)
+        self.scaler = Scaler(
+            settings,
+            kube,
+            self.store,
+            database,
+            events,
+            changed=self.queue.add,
+            metrics=self.metrics,
+            pause_seconds=self._pace.scaling_seconds,
+        )
         self.backends = Backends(settings, database, requeue=self.queue.add, hints=self.scaler.hints)
         self.reconciler = Reconciler(
             kube,

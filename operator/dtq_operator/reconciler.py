@@ -20,7 +20,8 @@ from dtq_operator import conditions
 from dtq_operator.backends import Backends
 from dtq_operator.conditions import Condition, is_ready
 from dtq_operator.events import Events
-from dtq_operator.kube import Conflict, Kube, Object
+from dtq_operator.kube import Kube, Object
+from dtq_operator.kube_errors import Conflict
 from dtq_operator.reasons import Happened, Why
 from dtq_operator.store import Key, Store
 
@@ -62,16 +63,7 @@ class Reconciler:
         started = time.perf_counter()
         result, again = "ok", None
         try:
-            obj = self._store.get(key)
-            if obj is None:
-                result, again = await self._gone(key)
-            elif obj["metadata"].get("deletionTimestamp"):
-                result, again = await self._deleting(key, obj)
-            else:
-                result, again = await self._present(key, obj)
-        except Conflict:
-            # Somebody changed or re-created it: the watch tells of it, and this makes sure that we look.
-            result, again = "conflict", await self._reread(key)
+            result, again = await self._as_it_is(key)
         except Unavailable as error:
             result, again = "waiting", float(error.retry_after_seconds)
             _log.warning("reconcile waits", key=str(key), reason=str(error))
@@ -80,11 +72,23 @@ class Reconciler:
             self._metrics.reconcile_seconds.labels(key.kind).observe(time.perf_counter() - started)
         return again
 
+    async def _as_it_is(self, key: Key) -> tuple[str, float | None]:
+        obj = self._store.get(key)
+        try:
+            if obj is None:
+                return await self._gone(key)
+            if obj["metadata"].get("deletionTimestamp"):
+                return await self._deleting(key, obj)
+            return await self._present(key, obj)
+        except Conflict:
+            # Somebody changed or re-created it: the watch tells of it, and this makes sure that we look.
+            return "conflict", await self._reread(key)
+
     async def _present(self, key: Key, obj: Object) -> tuple[str, float | None]:
         try:
             manifest = parse(key.kind, obj)
         except ValidationError as error:
-            await self._write_status(key, obj, conditions.invalid(told(error)), {})
+            await self._write_status(key, obj, conditions.invalid(key.kind, told(error)), {})
             return "refused", None
         if not await self._finalizer_fits(key, obj, manifest):
             return "ok", 0.0

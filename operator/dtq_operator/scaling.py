@@ -1,6 +1,6 @@
-"""Scaling by the operator: computes what each queue wants, publishes it, and acts where it is asked to.
+"""Scaling by the operator: computes what each queue wants, publishes it, and has it done where it is asked to.
 
-Owns cooldown and the executor `Operator`. Unknown means: leave everything as it is, never 0.
+Unknown means: leave everything as it is, never 0.
 """
 
 import time
@@ -12,39 +12,22 @@ from prometheus_client import Gauge
 
 from dtq.broker.admin import connected
 from dtq.domain.errors import Rejected, Unavailable
-from dtq.domain.manifests import QueueSet, QueueSpec, Scaling, ScalingMode
+from dtq.domain.manifests import QueueSet, QueueSpec, ScalingMode
 from dtq.domain.scaling import Load, desired_replicas
 from dtq.domain.topology import work_queue
 from dtq.runtime.metrics import OperatorMetrics
 from dtq.runtime.settings import Settings
 from dtq_db import catalog
 from dtq_db.connections import Database
-from dtq_operator.conditions import is_ready
+from dtq_operator.conditions import is_accepted, is_ready
 from dtq_operator.events import Events
 from dtq_operator.hints import Hints
-from dtq_operator.kube import Conflict, Kube, Object
-from dtq_operator.reasons import Happened, Why
+from dtq_operator.kube import Kube
 from dtq_operator.reconciler import parse
 from dtq_operator.store import Key, Store
+from dtq_operator.targets import Cooldown, Demand, Target, Targets, Trouble
 
 _log = structlog.get_logger(__name__)
-
-
-class Cooldown:
-    """Keeps a number from falling too soon: what was wanted within the cooldown still counts.
-
-    Args:
-        known: the number in force before this process began, if any: it counts as wanted now.
-    """
-
-    def __init__(self, known: int | None, now: float) -> None:
-        self._wanted: list[tuple[float, int]] = [] if known is None else [(now, known)]
-
-    def settle(self, wanted: int, scaling: Scaling, now: float) -> int:
-        """Return the highest number wanted within the cooldown, within today's maximum."""
-        self._wanted = [(at, one) for at, one in self._wanted if now - at <= scaling.cooldown_seconds]
-        self._wanted.append((now, wanted))
-        return max(wanted, min(scaling.max_replicas, max(one for _, one in self._wanted)))
 
 
 class Scaler:
@@ -52,6 +35,7 @@ class Scaler:
 
     Args:
         changed: called with the key of a set whose numbers have changed: its status is to be written.
+        pause_seconds: the first pause before a target that could not be scaled is tried again.
     """
 
     def __init__(
@@ -64,14 +48,15 @@ class Scaler:
         *,
         changed: Callable[[Key], None],
         metrics: OperatorMetrics,
+        pause_seconds: float,
     ) -> None:
         self._settings = settings
-        self._kube = kube
         self._store = store
         self._database = database
         self._events = events
         self._changed = changed
         self._metrics = metrics
+        self._targets = Targets(kube, events, pause_seconds=pause_seconds)
         self._hints: dict[str, Hints] = {}
         self._cooldowns: dict[tuple[str, str], Cooldown] = {}
 
@@ -79,32 +64,61 @@ class Scaler:
         """Return what is known of a queue set; look now if nobody has, so that its status is written once."""
         known = self._hints.get(key.name)
         if known is None:
-            known = self._hints[key.name] = Hints(desired=await self._measure(key, manifest))
+            known = self._hints[key.name] = Hints(desired=(await self._measure(key, manifest))[0])
         return known
+
+    def known(self, queue_set: str) -> Hints | None:
+        """Return what the last look has found, if there was one."""
+        return self._hints.get(queue_set)
 
     async def once(self) -> bool:
         """Look once; return False."""
+        found: dict[Key, dict[str, int]] = {}
+        demands: dict[Target, list[Demand]] = {}
         for key, obj in self._store.of_kind("QueueSet"):
-            if not obj["metadata"].get("deletionTimestamp") and is_ready(obj):
-                await self._look(key, obj)
+            if obj["metadata"].get("deletionTimestamp") or not is_accepted(obj):
+                continue
+            try:
+                manifest = parse(key.kind, obj)
+            except ValueError:
+                continue  # reconciling tells what is wrong with it
+            assert isinstance(manifest, QueueSet)
+            desired: dict[str, int] = {}
+            loads: dict[str, Load] = {}
+            if is_ready(obj):
+                desired, loads = await self._measure(key, manifest)
+                found[key] = desired
+            for queue in manifest.spec.queues:
+                if queue.scaling.mode is ScalingMode.OPERATOR and queue.scaling.target_ref:
+                    target = Target(key.namespace, queue.scaling.target_ref.name)
+                    demand = Demand(
+                        key=key, obj=obj, queue=queue.name, scaling=queue.scaling, load=loads.get(queue.name),
+                        desired=desired.get(queue.name), is_paused=manifest.spec.paused,
+                    )  # fmt: skip
+                    demands.setdefault(target, []).append(demand)
+        troubles = await self._targets.settle(demands)
+        told: dict[Key, dict[str, Trouble]] = {}
+        for target, trouble in troubles.items():
+            for demand in demands[target]:
+                told.setdefault(demand.key, {})[demand.queue] = trouble
+        for key, desired in found.items():
+            await self._tell(key, Hints(desired=desired, troubles=told.get(key, {})))
         return False
 
-    async def _look(self, key: Key, obj: Object) -> None:
-        manifest = parse(key.kind, obj)
-        assert isinstance(manifest, QueueSet)
-        desired = await self._measure(key, manifest)
-        acts = {} if manifest.spec.paused else {
-            queue.name: queue.scaling.target_ref.name for queue in manifest.spec.queues
-            if queue.name in desired and queue.scaling.mode is ScalingMode.OPERATOR and queue.scaling.target_ref
-        }  # fmt: skip
+    async def _tell(self, key: Key, after: Hints) -> None:
+        """Take over what was found, and have it written if it is new."""
         before = self._hints.get(key.name, Hints())
-        troubles = await self._act(key, obj, acts, desired, before.troubles) if acts else {}
-        after = self._hints[key.name] = Hints(desired=desired, troubles=troubles)
-        if after != before:
-            self._changed(key)
+        self._hints[key.name] = after
+        if after == before:
+            return
+        self._changed(key)
+        obj = self._store.get(key)
+        for queue, (reason, text) in after.troubles.items():
+            if obj is not None and before.troubles.get(queue) != (reason, text):
+                await self._events.record("QueueSet", obj, reason, f"queue {queue}: {text}", warning=True)
 
-    async def _measure(self, key: Key, manifest: QueueSet) -> dict[str, int]:
-        """Return desired replicas by queue, and publish them; what is unknown is absent."""
+    async def _measure(self, key: Key, manifest: QueueSet) -> tuple[dict[str, int], dict[str, Load]]:
+        """Return desired replicas and load by queue, and publish them; what is unknown is absent."""
         try:
             loads = await self._loads(key.name, manifest)
         except (Unavailable, Rejected) as error:
@@ -116,14 +130,14 @@ class Scaler:
             if queue.name in loads and queue.scaling.mode is not ScalingMode.DISABLED
         }
         self._publish(key.name, manifest, loads, desired)
-        return desired
+        return desired, loads
 
     def _desired(self, key: Key, queue: QueueSpec, load: Load) -> int:
         now = time.monotonic()
         cooldown = self._cooldowns.get((key.name, queue.name))
         if cooldown is None:
             status = (self._store.get(key) or {}).get("status") or {}
-            known = [one.get("desiredReplicas") for one in status.get("queues", ()) if one["name"] == queue.name]
+            known = [told.get("desiredReplicas") for told in status.get("queues", ()) if told["name"] == queue.name]
             cooldown = self._cooldowns[key.name, queue.name] = Cooldown(known[0] if known else None, now)
         return cooldown.settle(desired_replicas(load, queue.scaling), queue.scaling, now)
 
@@ -150,47 +164,6 @@ class Scaler:
             _set(self._metrics.desired_replicas, (queue_set, queue.name), desired.get(queue.name))
             _set(self._metrics.backlog, (queue_set, queue.name, "ready"), ready)
             _set(self._metrics.backlog, (queue_set, queue.name, "running"), running)
-
-    async def _act(
-        self,
-        key: Key,
-        obj: Object,
-        acts: Mapping[str, str],
-        desired: Mapping[str, int],
-        before: Mapping[str, tuple[Why, str]],
-    ) -> dict[str, tuple[Why, str]]:
-        """Scale the Deployment of each queue; return why that was not possible, by queue."""
-        troubles: dict[str, tuple[Why, str]] = {}
-        try:
-            others = await self._kube.other_scalers(key.namespace)
-            for queue, deployment in acts.items():
-                if other := others.get(deployment):
-                    text = f"{other} scales Deployment {deployment} already: remove it, or set scaling.mode Hints"
-                    troubles[queue] = (Why.EXTERNALLY_MANAGED, text)
-                elif not await self._scale(key, obj, deployment, desired[queue]):
-                    troubles[queue] = (Why.TARGET_NOT_FOUND, f"there is no Deployment {deployment}: create it")
-        except Conflict as error:
-            _log.info("somebody else scales just now", queue_set=key.name, reason=str(error))
-        except Unavailable as error:
-            _log.warning("scaling waits", queue_set=key.name, reason=str(error))
-            text = "the Kubernetes API does not answer or does not allow it: the operator's log says which"
-            troubles = dict.fromkeys(acts, (Why.SCALING_FAILED, text))
-        for queue, (reason, text) in troubles.items():
-            if before.get(queue) != (reason, text):
-                await self._events.record("QueueSet", obj, reason, f"queue {queue}: {text}", warning=True)
-        return troubles
-
-    async def _scale(self, key: Key, obj: Object, deployment: str, desired: int) -> bool:
-        """Scale a Deployment; return whether there is one."""
-        found = await self._kube.scale(key.namespace, deployment)
-        if found is None:
-            return False
-        current, resource_version = found
-        if current != desired:
-            await self._kube.patch_scale(key.namespace, deployment, desired, resource_version)
-            message = f"{deployment}: {current} to {desired} replicas"
-            await self._events.record("QueueSet", obj, Happened.SCALED, message)
-        return True
 
 
 def _set(gauge: Gauge, labels: tuple[str, ...], value: int | None) -> None:

@@ -98,7 +98,7 @@ class Sweep:
     def _watch_the_watch(self, present: dict[Key, Object]) -> None:
         """Notice a watch that keeps silent: what one sweep has listed it should have told by the next."""
         untold = [key for key, listed in self._listed.items() if key in present and self._told.get(key, 0) < listed]
-        self._listed = {key: int(meta["resourceVersion"]) for key, meta in present.items()}
+        self._listed = {key: version({"metadata": meta}) for key, meta in present.items()}
         if not untold:
             self.behind_since = None
         elif self.behind_since is None:
@@ -109,7 +109,7 @@ class Sweep:
         """Take over what the watch has not told us: it may be slow, cut, or silent."""
         missed = [
             key for key, meta in present.items()
-            if (known := self._store.get(key)) is None or version(known) < int(meta["resourceVersion"])
+            if (known := self._store.get(key)) is None or version(known) < version({"metadata": meta})
         ]  # fmt: skip
         for key, fresh in await self._read(missed):
             self._store.put(key, fresh)

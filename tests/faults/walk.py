@@ -222,7 +222,9 @@ class Walk:
         """Hold a lease as a worker of another make; it is over at the end."""
         worker_id, leases = uuid4(), LeaseStore(self.dsn)
         async with Database(self.dsn, name="stranger") as database:
-            await leases.register(worker_id, name="stranger:0", namespace="tasks", queues=[SHELF], types=types, concurrency=1)
+            await leases.register(
+                worker_id, name="stranger:0", namespace="tasks", queues=[SHELF], types=types, concurrency=1
+            )
             long = "UPDATE workers SET lease_expires_at = now() + interval '10 minutes' WHERE id = $1"
             await self.sql.execute(long, worker_id)
             yield worker_id, database.lane("claim")

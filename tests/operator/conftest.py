@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import kopf
 import pytest
 import pytest_asyncio
 
@@ -70,8 +71,12 @@ async def start(world: World) -> AsyncIterator[Start]:
     """A factory of operators in this process; each is stopped at the end and must not have ended before."""
     async with AsyncExitStack() as stack:
 
-        async def begin(*, pace: Pace = QUICK, **settings: str) -> Running:
-            running = await stack.enter_async_context(Running(world.settings(**settings), pace=pace))
+        async def begin(
+            *, pace: Pace = QUICK, kopf_settings: kopf.OperatorSettings | None = None, **settings: str
+        ) -> Running:
+            running = await stack.enter_async_context(
+                Running(world.settings(**settings), pace=pace, kopf_settings=kopf_settings)
+            )
             stack.callback(_must_run, running)
             return running
 

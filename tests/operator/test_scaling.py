@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from dtq.domain.manifests import Scaling
-from dtq_operator.scaling import Cooldown
+from dtq_operator.targets import Cooldown
 from tests.operator.conftest import Start
 from tests.operator.door import Door
 from tests.operator.running import QUICK, Running

@@ -28,6 +28,7 @@ class Fault:
     Attributes:
         match: a pattern for "METHOD /path?query".
         status: answered in the API server's place.
+        text: goes with it, in the place of a Status.
         headers: go with it.
         delay_seconds: pause before the request is passed on.
         cut: `before` the API server hears of it, or `after`, so that only its answer is lost.
@@ -37,6 +38,7 @@ class Fault:
 
     match: str
     status: int | None = None
+    text: str | None = None
     headers: dict[str, str] = field(default_factory=dict)
     delay_seconds: float = 0.0
     cut: str = ""
@@ -126,6 +128,8 @@ class KubeProxy:
         fault.struck += 1
         if fault.delay_seconds:
             await wait(asyncio.Event(), fault.delay_seconds)
+        if fault.status is not None and fault.text is not None:
+            return web.Response(text=fault.text, status=fault.status, headers=fault.headers)
         if fault.status is not None:
             status = {
                 "kind": "Status",

@@ -1,9 +1,12 @@
-"""Scaling hints: how many workers a queue wants.
+"""Scaling hints: how many workers a queue wants, and how many several queues want that share their workers.
 
-Owns the number. Must never answer 0 for "unknown": callers that do not know the backlog have no number.
+Pure. Must never answer 0 for "unknown": callers that do not know the backlog have no number.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from math import ceil
 
 from dtq.domain.manifests import Scaling
 
@@ -34,7 +37,28 @@ def desired_replicas(load: Load, scaling: Scaling) -> int:
     Never below what the running tasks occupy, even above `maxReplicas`'s idea of enough: taking a worker away
     would cut its tasks short.
     """
-    wanted = -(-load.backlog // scaling.target_backlog_per_replica)
-    bounded = max(scaling.min_replicas, min(wanted, scaling.max_replicas))
-    occupied = -(-load.running // load.concurrency) if load.concurrency else int(load.running > 0)
+    return desired_together([(load, scaling)])
+
+
+def desired_together(queues: Sequence[tuple[Load, Scaling]]) -> int:
+    """Return the workers that queues want together which the same workers consume.
+
+    What each queue wants of a worker adds up. The bounds do not: the workers are the same, so the largest
+    `minReplicas` and the largest `maxReplicas` hold.
+    """
+    wanted = ceil(sum(Fraction(load.backlog, scaling.target_backlog_per_replica) for load, scaling in queues))
+    bounds = shared_bounds([scaling for _, scaling in queues])
+    bounded = max(bounds.min_replicas, min(wanted, bounds.max_replicas))
+    running = sum(load.running for load, _ in queues)
+    concurrency = max(load.concurrency for load, _ in queues)
+    occupied = -(-running // concurrency) if concurrency else int(running > 0)
     return max(bounded, occupied)
+
+
+def shared_bounds(scalings: Sequence[Scaling]) -> Scaling:
+    """Return the bounds and the cooldown of queues that the same workers consume: the largest of each."""
+    return Scaling(
+        min_replicas=max(scaling.min_replicas for scaling in scalings),
+        max_replicas=max(scaling.max_replicas for scaling in scalings),
+        cooldown_seconds=max(scaling.cooldown_seconds for scaling in scalings),
+    )

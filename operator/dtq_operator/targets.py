@@ -1,0 +1,196 @@
+"""The executor `Operator`: sets the replicas of the Deployments that queues name as their target.
+
+One number for each target, whatever queues of whatever queue sets name it. What cannot be known or done leaves the
+replicas as they are, says why, and is tried again at growing intervals.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+import structlog
+
+from dtq.domain.errors import Unavailable
+from dtq.domain.manifests import Scaling
+from dtq.domain.scaling import Load, desired_together, shared_bounds
+from dtq_operator.events import Events
+from dtq_operator.kube import Kube, Object
+from dtq_operator.kube_errors import Conflict, NotFound
+from dtq_operator.reasons import Happened, Why
+from dtq_operator.store import Key
+
+BACKOFF_SECONDS_MAX: Final = 120.0
+"""Longest pause before a target that could not be scaled is tried again, in seconds."""
+CONFLICTS_MAX: Final = 3
+"""Conflicts in a row that mean somebody else scales all the time, or that the API server answers so by itself."""
+
+Trouble = tuple[Why, str]
+"""Why a target is not scaled: reason and message of a condition."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Target(NamedTuple):
+    """A Deployment."""
+
+    namespace: str
+    deployment: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demand:
+    """What one queue asks of its target.
+
+    Attributes:
+        obj: the queue set.
+        load: None while it is not known.
+        desired: what the queue would want of a target of its own; None while it is not known.
+        is_paused: its queue set hands nothing out: only what still runs counts.
+    """
+
+    key: Key
+    obj: Object
+    queue: str
+    scaling: Scaling
+    load: Load | None
+    desired: int | None
+    is_paused: bool = False
+
+    @property
+    def title(self) -> str:
+        """The queue, for people."""
+        return f"{self.key.name}/{self.queue}"
+
+
+class Cooldown:
+    """Keeps a number from falling too soon: what was wanted within the cooldown still counts.
+
+    Args:
+        known: the number in force before this process began, if any: it counts as wanted now.
+    """
+
+    def __init__(self, known: int | None, now: float) -> None:
+        self._wanted: list[tuple[float, int]] = [] if known is None else [(now, known)]
+
+    def settle(self, wanted: int, scaling: Scaling, now: float) -> int:
+        """Return the highest number wanted within the cooldown, within today's maximum."""
+        self._wanted = [(at, number) for at, number in self._wanted if now - at <= scaling.cooldown_seconds]
+        self._wanted.append((now, wanted))
+        return max(wanted, min(scaling.max_replicas, max(number for _, number in self._wanted)))
+
+
+@dataclass(slots=True)
+class _Failing:
+    """A target that could not be scaled, and when it is tried again."""
+
+    failures: int = 0
+    again_at: float = 0.0
+    trouble: Trouble | None = field(default=None)
+
+
+class Targets:
+    """Scales Deployments.
+
+    Args:
+        pause_seconds: the first pause after a failure; it doubles.
+    """
+
+    def __init__(self, kube: Kube, events: Events, *, pause_seconds: float) -> None:
+        self._kube = kube
+        self._events = events
+        self._pause_seconds = pause_seconds
+        self._cooldowns: dict[Target, Cooldown] = {}
+        self._failing: dict[Target, _Failing] = {}
+
+    async def settle(self, demands: Mapping[Target, Sequence[Demand]]) -> dict[Target, Trouble]:
+        """Scale every target as its queues want together; return why that was not possible, by target."""
+        self._cooldowns = {target: kept for target, kept in self._cooldowns.items() if target in demands}
+        self._failing = {target: kept for target, kept in self._failing.items() if target in demands}
+        namespaces = sorted({target.namespace for target in demands if not self._waits(target)})
+        scalers = dict(zip(namespaces, await asyncio.gather(*map(self._scalers, namespaces)), strict=True))
+        troubles = await asyncio.gather(
+            *(self._settle(target, queues, scalers.get(target.namespace)) for target, queues in demands.items())
+        )
+        return {target: trouble for target, trouble in zip(demands, troubles, strict=True) if trouble is not None}
+
+    async def _scalers(self, namespace: str) -> Mapping[str, str] | Exception:
+        """Return who else scales Deployments of a namespace, or why that is not known."""
+        try:
+            return await self._kube.other_scalers(namespace)
+        except (Unavailable, Conflict) as error:
+            return error
+
+    def _waits(self, target: Target) -> bool:
+        failing = self._failing.get(target)
+        return failing is not None and time.monotonic() < failing.again_at
+
+    async def _settle(
+        self, target: Target, queues: Sequence[Demand], scalers: Mapping[str, str] | Exception | None
+    ) -> Trouble | None:
+        """Scale one target; return why that was not possible."""
+        if all(demand.is_paused for demand in queues):
+            return None
+        if unknown := ", ".join(sorted(demand.title for demand in queues if demand.load is None)):
+            text = f"the backlog of queue {unknown} is unknown: Deployment {target.deployment} stays as it is"
+            return Why.STATS_UNAVAILABLE, text
+        if scalers is None or self._waits(target):
+            return self._failing[target].trouble
+        try:
+            if isinstance(scalers, Exception):
+                raise scalers
+            trouble = await self._scale(target, queues, scalers)
+        except (Unavailable, Conflict) as error:
+            return self._failed(target, error)
+        self._failing.pop(target, None)
+        return trouble
+
+    async def _scale(self, target: Target, queues: Sequence[Demand], scalers: Mapping[str, str]) -> Trouble | None:
+        name = target.deployment
+        if other := scalers.get(name):
+            text = f"{other} scales Deployment {name} already: remove it, or set scaling.mode Hints"
+            return Why.EXTERNALLY_MANAGED, text
+        missing = (Why.TARGET_NOT_FOUND, f"there is no Deployment {name}: create it")
+        found = await self._kube.scale(target.namespace, name)
+        if found is None:
+            return missing
+        current, version = found
+        wanted = self._wanted(target, queues, current)
+        if current != wanted:
+            try:
+                await self._kube.patch_scale(target.namespace, name, wanted, version)
+            except NotFound:
+                return missing
+            message = f"{name}: {current} to {wanted} replicas"
+            for demand in {demand.key: demand for demand in queues}.values():
+                await self._events.record("QueueSet", demand.obj, Happened.SCALED, message)
+        return None
+
+    def _wanted(self, target: Target, queues: Sequence[Demand], current: int) -> int:
+        """Return the one number of a target; a queue that has its target to itself has settled its own already."""
+        if len(queues) == 1 and queues[0].desired is not None:
+            return queues[0].desired
+        parts = []
+        for demand in queues:
+            assert demand.load is not None
+            load = demand.load
+            if demand.is_paused:
+                load = Load(ready=0, running=load.running, concurrency=load.concurrency)
+            parts.append((load, demand.scaling))
+        now = time.monotonic()
+        cooldown = self._cooldowns.setdefault(target, Cooldown(current, now))
+        return cooldown.settle(desired_together(parts), shared_bounds([scaling for _, scaling in parts]), now)
+
+    def _failed(self, target: Target, error: Exception) -> Trouble | None:
+        """Note a failure; return what to tell of it."""
+        failing = self._failing.setdefault(target, _Failing())
+        failing.failures += 1
+        if isinstance(error, Conflict) and failing.failures < CONFLICTS_MAX:
+            _log.info("scaling meets a conflict", target=target.deployment, reason=str(error))
+            return None
+        pause = min(BACKOFF_SECONDS_MAX, self._pause_seconds * 2.0 ** min(failing.failures - 1, 10))
+        failing.again_at = time.monotonic() + pause
+        failing.trouble = (Why.SCALING_FAILED, f"Deployment {target.deployment} is not scaled: {error}")
+        _log.warning("scaling waits", target=target.deployment, reason=str(error), again_after=pause)
+        return failing.trouble

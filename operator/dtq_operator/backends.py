@@ -25,6 +25,7 @@ from dtq_operator import conditions
 from dtq_operator.breaker import Breaker
 from dtq_operator.conditions import USER_ERRORS, Condition
 from dtq_operator.hints import Hints
+from dtq_operator.kube_errors import Conflict
 from dtq_operator.reasons import Why
 from dtq_operator.store import Key
 
@@ -55,6 +56,7 @@ class Backends:
     Args:
         requeue: called with each key that waited for a backend, once it is back.
         hints: returns what scaling has found out about a queue set.
+        served: returns the condition Served of a task type.
     """
 
     def __init__(
@@ -64,10 +66,12 @@ class Backends:
         *,
         requeue: Callable[[Key], None],
         hints: Callable[[Key, QueueSet], Awaitable[Hints]],
+        served: Callable[[Key], Awaitable[Condition | None]],
     ) -> None:
         self._settings = settings
         self._database = database
         self._hints = hints
+        self._served = served
         self.postgres: Breaker[Key] = Breaker("postgres", lambda: catalog.revision(database), requeue)
         self.rabbitmq: Breaker[Key] = Breaker("rabbitmq", self._probe_broker, requeue)
 
@@ -77,6 +81,7 @@ class Backends:
             return self._down(key, self.postgres, "Synced", Why.DATABASE_UNAVAILABLE)
         try:
             plan = await reconcile_task_type(self._database, manifest, owner)
+            served = await self._served(key)
         except Unavailable:
             if await self.postgres.is_down():
                 return self._down(key, self.postgres, "Synced", Why.DATABASE_UNAVAILABLE)
@@ -85,10 +90,14 @@ class Backends:
             return _refused(plan.refusal, "Synced")
         schema = manifest.spec.payload_schema
         digest = schema and hashlib.sha256(json.dumps(schema, sort_keys=True).encode()).hexdigest()[:12]
+        if served is None:
+            raise Conflict(f"{key} is gone")
+        is_missed = served.status == "False" and manifest.spec.active
         return Effect(
-            conditions=conditions.serving(active=manifest.spec.active),
+            conditions=conditions.serving(active=manifest.spec.active, served=served),
             status={"schemaHash": digest},
             repaired=_written(plan),
+            warning=(served.reason, served.message) if is_missed else None,
         )
 
     async def apply_queue_set(self, key: Key, manifest: QueueSet, owner: Owner) -> Effect:

@@ -3,12 +3,13 @@
 Owns every condition type and reason. Pure: equal findings give an equal status, so nothing is written twice.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from dtq.domain.manifests import QueueSet, ScalingMode
 from dtq.domain.plan import Reason, Refusal
+from dtq.domain.serving import Gap, Served
 from dtq_operator.reasons import CONDITION_REASONS, Why
 
 USER_ERRORS: Final = frozenset(
@@ -71,21 +72,51 @@ def merged(
     return out
 
 
-def serving(*, active: bool) -> list[Condition]:
-    """A TaskType that is as it should be."""
-    ready = (
-        Condition(type="Ready", status="True", reason=Why.SERVING, message="tasks of this type are accepted and run")
-        if active
-        else Condition(
-            type="Ready", status="True", reason=Why.INACTIVE, message="accepted tasks run, new ones are refused"
-        )
-    )
+def serving(*, active: bool, served: Condition) -> list[Condition]:
+    """A TaskType that is as it should be; whether anybody runs its tasks is the condition `served`."""
+    is_served = served.status == "True"
+    if active:
+        reason = Why.SERVING if is_served else Why.ACCEPTING
+        message = "tasks of this type are accepted" + (" and run" if is_served else "; Served says who runs them")
+    else:
+        reason = Why.INACTIVE
+        message = f"new tasks are refused; accepted ones {'run' if is_served else 'wait for a worker, see Served'}"
     return [
         Condition(type="Accepted", status="True", reason=Why.CLAIMED),
         Condition(type="Synced", status="True", reason=Why.ROW_MATCHES),
-        ready,
+        Condition(type="Ready", status="True", reason=reason, message=message),
+        served,
         *_settled(),
     ]
+
+
+def served(found: Served, *, where: str, is_new: bool, is_idle: bool, former: Sequence[Mapping[str, Any]]) -> Condition:
+    """Whether workers run the tasks of a TaskType.
+
+    Args:
+        found: what the workers' rows say.
+        where: the type's queue, for people.
+        is_new: the type was declared just now: workers may be on their way.
+        is_idle: its queue wants no worker.
+        former: the conditions of the status as it is: what was served and is idle now is scaled to zero.
+    """
+    if found.gap is None:
+        message = "a live worker consumes the queue and handles the type"
+        return Condition(type="Served", status="True", reason=Why.WORKERS_READY, message=message)
+    before = {condition.get("reason") for condition in former if condition.get("type") == "Served"}
+    was_served = found.since is not None or not before.isdisjoint({Why.WORKERS_READY, Why.SCALED_TO_ZERO})
+    if found.gap is Gap.QUEUE_NOT_CONSUMED and is_idle and was_served:
+        message = f"{where} is idle and wants no worker: its pool is scaled to zero"
+        return Condition(type="Served", status="Unknown", reason=Why.SCALED_TO_ZERO, message=message)
+    if is_new and not was_served:
+        message = f"no worker of {where} handles the type yet"
+        return Condition(type="Served", status="Unknown", reason=Why.JUST_DECLARED, message=message)
+    since = f" since {found.since:%Y-%m-%dT%H:%M:%SZ}" if found.since else ""
+    if found.gap is Gap.QUEUE_NOT_CONSUMED:
+        message = f"no live worker consumes {where}{since}: start one with this queue in QUEUES"
+    else:
+        message = f"no live worker of {where} handles the type{since}: name the handler's module in WORKER_HANDLERS"
+    return Condition(type="Served", status="False", reason=Why(found.gap), message=message)
 
 
 def refused(refusal: Refusal, effect: str) -> list[Condition]:
@@ -106,13 +137,14 @@ def unavailable(effect: str, reason: str, message: str) -> list[Condition]:
         Condition(type="Accepted", status="Unknown", reason=reason, message=message),
         Condition(type=effect, status="Unknown", reason=reason, message=message),
         Condition(type="Ready", status="False", reason=reason, message=message),
+        *([Condition(type="Served", status="Unknown", reason=reason, message=message)] if effect == "Synced" else ()),
         *_progress(stalled=False, reason=reason, message=message),
     ]
 
 
 def declared(*, queues: int, paused: bool) -> list[Condition]:
     """A QueueSet whose topology is as it should be."""
-    message = "no task is handed out until paused is false" if paused else f"{queues} queue(s) are served"
+    message = "no task is handed out until paused is false" if paused else f"{queues} queue(s) are declared"
     return [
         Condition(type="Accepted", status="True", reason=Why.CLAIMED),
         Condition(type="TopologyDeclared", status="True", reason=Why.DECLARED),

@@ -219,6 +219,7 @@ def task_type_crd() -> dict[str, Any]:
             _column("Timeout", ".spec.timeoutSeconds", "integer"),
             _column("Active", ".spec.active", "boolean"),
             *_READY,
+            _column("Served", _condition("Served", "status")),
             _column("Strategy", ".spec.backoff.strategy", priority=1),
             _column("SchemaHash", ".status.schemaHash", priority=1),
             _AGE,

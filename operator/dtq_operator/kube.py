@@ -57,10 +57,13 @@ class Kube:
 
     async def get(self, kind: str, namespace: str, name: str) -> Object | None:
         """Return an object, or None if the API server says that there is none."""
+        path = _path(kind, namespace, name)
         try:
-            return await self._request("GET", _path(kind, namespace, name), gives="uid")
+            return await self._request("GET", path, gives="uid")
         except NotFound:
             return None
+        except Conflict as error:  # which a read cannot have
+            raise CallFailed(called("GET", path), str(error).partition(": ")[2]) from error
 
     async def create(self, kind: str, namespace: str, body: Object) -> None:
         """Create an object.

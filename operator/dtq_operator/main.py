@@ -26,6 +26,7 @@ from dtq_operator.kube import Kube, Object
 from dtq_operator.pace import Pace
 from dtq_operator.reconciler import Reconciler
 from dtq_operator.scaling import Scaler
+from dtq_operator.serving import Serving
 from dtq_operator.store import Key, Store
 from dtq_operator.sweep import Sweep
 from dtq_operator.watch import Watch, configure
@@ -81,7 +82,17 @@ class Operator:
             metrics=self.metrics,
             pause_seconds=self._pace.scaling_seconds,
         )
-        self.backends = Backends(settings, database, requeue=self.queue.add, hints=self.scaler.hints)
+        self.serving = Serving(
+            self.store,
+            database,
+            desired=self._desired,
+            changed=self.queue.add,
+            metrics=self.metrics,
+            grace_seconds=self._pace.unserved_seconds,
+        )
+        self.backends = Backends(
+            settings, database, requeue=self.queue.add, hints=self.scaler.hints, served=self.serving.condition
+        )
         self.reconciler = Reconciler(
             kube,
             self.store,
@@ -113,6 +124,7 @@ class Operator:
             parts.create_task(self.backends.rabbitmq.run(stop))
             parts.create_task(every(self._settings.resync_seconds, self.sweep.once, stop, name="sweep"))
             parts.create_task(every(self._pace.scaling_seconds, self.scaler.once, stop, name="scaling"))
+            parts.create_task(every(self._pace.serving_seconds, self.serving.once, stop, name="serving"))
             parts.create_task(every(self._pace.measure_seconds, self._measure, stop, name="metrics"))
             parts.create_task(create_absent(self._kube, self._bootstrap, stop))
             parts.create_task(self.watch.run(stop))
@@ -141,6 +153,10 @@ class Operator:
 
     async def _reconcile(self, key: Key) -> float | None:
         return await self.reconciler.reconcile(key)
+
+    def _desired(self, queue_set: str, queue: str) -> int | None:
+        hints = self.scaler.known(queue_set)
+        return hints.desired.get(queue) if hints else None
 
     async def _measure(self) -> bool:
         self.metrics.depth.set(self.queue.depth)

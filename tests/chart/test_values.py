@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
+from dtq_worker.registry import load
 from hack.chart import paths
 from tests.chart import rendering
 from tests.chart.rendering import objects, objects_of, refusal
@@ -23,6 +24,18 @@ REFUSED = [
     ({"workers": {"pools": {"default": {"queues": []}}}}, "queues"),
     ({"workers": {"pools": {"default": {"autoscaling": {"mode": "magic"}}}}}, "mode"),
     ({"workers": {"pools": {"default": {"longestTaskSeconds": 0}}}}, "longestTaskSeconds"),
+    ({"workers": {"defaults": {"handlers": None}}}, "workers.pools.default.handlers: name the modules"),
+    (
+        {
+            "workers": {"pools": {"default": {"autoscaling": {"mode": "keda"}}}},
+            "bootstrap": {
+                "queueSets": [
+                    {"name": "default", "spec": {"queues": [{"name": "default", "scaling": {"minReplicas": 1}}]}}
+                ]
+            },
+        },
+        "workers.pools.default.autoscaling.minReplicas is 0, but queue default",
+    ),
     ({"config": {"DB_DSN": "postgresql://a:b@c/d"}}, "DB_DSN"),
     ({"config": {"lower": "x"}}, "lower"),
     ({"image": {"digest": "latest"}}, "digest"),
@@ -80,6 +93,33 @@ def test_a_switch_changes_just_the_objects_it_is_about(
     before, after = names(objects_of("minimal")), names(objects(values))
     assert before - after == without
     assert after - before == with_
+
+
+def test_no_pool_pretends_to_work_unless_it_is_the_demos() -> None:
+    for name in rendering.VALUE_SETS:
+        assert ("dtq_worker.demo" in rendering.text(name)) == (name == "demo")
+
+
+def test_the_demo_runs_what_the_examples_declare_and_declares_the_same() -> None:
+    examples = [
+        document
+        for file in sorted((rendering.ROOT / "examples").glob("*.yaml"))
+        for document in yaml.safe_load_all(file.read_text())
+    ]
+    (brought,) = [one for one in objects_of("demo") if one["metadata"]["name"] == "dtq-bootstrap"]
+    declared = {
+        (one["kind"], one["metadata"]["name"]): one["spec"]
+        for text in brought["data"].values()
+        for one in yaml.safe_load_all(text)
+    }
+    assert declared == {(one["kind"], one["metadata"]["name"]): one["spec"] for one in examples}
+    (worker,) = [spec for pod, spec in rendering.pod_specs(objects_of("demo")).items() if "worker" in pod]
+    env = {one["name"]: one.get("value", "") for one in worker["containers"][0]["env"]}
+    handled = load(env["WORKER_HANDLERS"].split(","))
+    for one in examples:
+        if one["kind"] == "TaskType":
+            assert one["spec"]["queue"] in env["QUEUES"].split(",")
+            assert one["metadata"]["name"] in handled
 
 
 @pytest.mark.parametrize("name", rendering.VALUE_SETS)

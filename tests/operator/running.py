@@ -13,7 +13,7 @@ from dtq_operator.main import Operator
 from dtq_operator.pace import Pace
 from dtq_operator.watch import configure
 
-QUICK = Pace(scaling_seconds=0.3, wait_seconds=0.5, orphan_seconds=0.5, measure_seconds=0.2)
+QUICK = Pace(scaling_seconds=0.3, serving_seconds=0.3, wait_seconds=0.5, orphan_seconds=0.5, measure_seconds=0.2)
 STOP_SECONDS = 30.0
 
 

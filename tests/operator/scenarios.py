@@ -57,12 +57,49 @@ def scenarios() -> dict[tuple[str, str, str], Scenario]:
 @reaches("Accepted", "True", "Claimed")
 @reaches("Synced", "True", "RowMatches")
 @reaches("Ready", "True", "Serving")
+@reaches("Served", "True", "WorkersReady")
 @reaches("Reconciling", "False", "Settled")
 @reaches("Stalled", "False", "Settled")
 async def a_type_that_is_served(stage: Stage) -> Object:
+    await stage.world.add_worker()
     await stage.begin()
     await stage.world.create_ready(stage.world.queue_set(), stage.world.task_type())
     return stage.world.task_type()
+
+
+@reaches("Ready", "True", "Accepting")
+@reaches("Served", "Unknown", "JustDeclared")
+async def a_type_whose_workers_are_on_their_way(stage: Stage) -> Object:
+    await stage.begin()
+    await stage.world.create_ready(stage.world.queue_set(), stage.world.task_type())
+    return stage.world.task_type()
+
+
+@reaches("Served", "False", "QueueNotConsumed")
+async def a_type_whose_queue_nobody_consumes(stage: Stage) -> Object:
+    await stage.world.add_worker(queues=["high"])
+    await stage.begin(pace=replace(QUICK, unserved_seconds=0.0))
+    await stage.world.create_ready(stage.world.queue_set(), stage.world.task_type())
+    return stage.world.task_type()
+
+
+@reaches("Served", "False", "NoHandler")
+async def a_type_that_no_worker_of_its_queue_handles(stage: Stage) -> Object:
+    await stage.world.add_worker(types=["report.build.v1"])
+    await stage.begin(pace=replace(QUICK, unserved_seconds=0.0))
+    await stage.world.create_ready(stage.world.queue_set(), stage.world.task_type())
+    return stage.world.task_type()
+
+
+@reaches("Served", "Unknown", "ScaledToZero")
+async def a_type_whose_pool_is_scaled_to_zero(stage: Stage) -> Object:
+    world = stage.world
+    worker = await world.add_worker()
+    await stage.begin(pace=replace(QUICK, unserved_seconds=0.0))
+    await world.create_ready(world.queue_set(), world.task_type())
+    await world.until(world.task_type(), "Served", "True")
+    await world.end_worker(worker)
+    return world.task_type()
 
 
 @reaches("Ready", "True", "Inactive")
@@ -214,6 +251,7 @@ async def a_deletion_while_the_broker_is_down(stage: Stage) -> Object:
 
 @reaches("Ready", "False", "DatabaseUnavailable")
 @reaches("Accepted", "Unknown", "DatabaseUnavailable")
+@reaches("Served", "Unknown", "DatabaseUnavailable")
 async def a_type_while_postgres_is_down(stage: Stage) -> Object:
     await stage.begin()
     await stage.world.create_ready(stage.world.queue_set())

@@ -56,8 +56,8 @@ async def test_kubectl_explains_lists_and_abbreviates(world: World, start: Start
     await start()
     await world.create_ready(world.queue_set(), world.task_type())
     types = (await world.kubectl("get", "tt")).splitlines()
-    assert types[0].split() == ["NAME", "QUEUE", "ATTEMPTS", "TIMEOUT", "ACTIVE", "READY", "REASON", "AGE"]
-    assert types[1].split()[:7] == [TYPE, "default", "5", "300", "true", "True", "Serving"]
+    assert types[0].split() == ["NAME", "QUEUE", "ATTEMPTS", "TIMEOUT", "ACTIVE", "READY", "REASON", "SERVED", "AGE"]
+    assert types[1].split()[:8] == [TYPE, "default", "5", "300", "true", "True", "Accepting", "Unknown"]
     sets = (await world.kubectl("get", "qs")).splitlines()
     assert sets[0].split() == ["NAME", "PREFIX", "QUEUES", "PAUSED", "READY", "REASON", "SCALING", "AGE"]
     assert sets[1].split()[:7] == ["default", "tasks", "1", "false", "True", "Serving", "True"]

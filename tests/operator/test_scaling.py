@@ -11,7 +11,7 @@ from tests.operator.door import Door
 from tests.operator.running import QUICK, Running
 from tests.operator.scenarios import DEPLOYMENT, scaled
 from tests.operator.world import World
-from tests.support.kube_api import Object, eventually
+from tests.support.kube_api import ApiError, Object, eventually
 
 BY_HAND = replace(QUICK, scaling_seconds=60.0)
 
@@ -140,3 +140,171 @@ def test_cooldown(known: int | None, steps: list[tuple[float, int]], settled: li
     scaling = Scaling(max_replicas=8, cooldown_seconds=10)
     cooldown = Cooldown(known, 0.0)
     assert [cooldown.settle(wanted, scaling, now) for now, wanted in steps] == settled
+
+
+async def test_two_queues_of_one_target_give_one_number(world: World, start: Start) -> None:
+    await world.create_deployment(DEPLOYMENT, 2)
+    running = await start(pace=BY_HAND)
+    both = sharing(world, high={"maxReplicas": 4}, default={"maxReplicas": 4})
+    await world.create_ready(both)
+    await world.publish("tasks.high", 2)
+    await world.publish("tasks.default", 1)
+    await until_replicas(world, 3, look=running)
+    for _ in range(5):
+        await running.operator.scaler.once()
+        assert await world.replicas(DEPLOYMENT) == 3
+    await world.publish("tasks.high", 7)
+    await until_replicas(world, 4, look=running)
+    told = [message for _, reason, message in await world.events(both) if reason == "Scaled"]
+    assert sorted(told) == ["mailer: 2 to 3 replicas", "mailer: 3 to 4 replicas"], "it went up and down"
+    assert (await world.conditions(both))["ScalingActive"] == ("True", "OperatorScaling")
+
+
+async def test_two_queue_sets_of_one_target_give_one_number(world: World, start: Start) -> None:
+    await world.create_deployment(DEPLOYMENT, 1)
+    running = await start(pace=BY_HAND)
+    first, second = scaled(world, minReplicas=3), scaled(world, minReplicas=0, maxReplicas=2)
+    second["metadata"] = second["metadata"] | {"name": "second"}
+    second["spec"]["namespace"] = "second"
+    await world.create_ready(first, second)
+    await until_replicas(world, 3, look=running)
+    for _ in range(3):
+        await running.operator.scaler.once()
+        assert await world.replicas(DEPLOYMENT) == 3
+
+
+async def test_an_unknown_backlog_of_one_queue_holds_the_target_that_it_shares(world: World, start: Start) -> None:
+    await world.create_deployment(DEPLOYMENT, 4)
+    running = await start(pace=BY_HAND, DTQ_RESYNC_SECONDS="60s")
+    both = sharing(world, high={"minReplicas": 4}, default={"minReplicas": 0})
+    await world.create_ready(both)
+    await running.sweep()
+    await world.broker_call("DELETE", "/api/queues/{vhost}/tasks.high")
+    await running.operator.scaler.once()
+    found = await world.until(both, "ScalingActive", "False", "StatsUnavailable")
+    assert "default/high" in str(found["status"]["conditions"])
+    assert await world.replicas(DEPLOYMENT) == 4
+
+
+async def test_a_paused_set_counts_by_what_still_runs_in_the_target_that_it_shares(world: World, start: Start) -> None:
+    await world.create_deployment(DEPLOYMENT, 1)
+    await run_handlers(world, 2, slots=1)
+    running = await start(pace=BY_HAND)
+    paused, active = scaled(world, targetBacklogPerReplica=1), scaled(world, targetBacklogPerReplica=1)
+    paused["spec"]["paused"] = True
+    active["metadata"] = active["metadata"] | {"name": "second"}
+    active["spec"]["namespace"] = "second"
+    await world.create_ready(paused, active)
+    await world.publish("tasks.default", 5)
+    await world.publish("second.default", 1)
+    await until_replicas(world, 3, look=running)
+
+
+async def test_the_loser_of_a_conflict_does_not_hold_the_target(world: World, start: Start) -> None:
+    await world.create_deployment(DEPLOYMENT, 1)
+    running = await start(pace=BY_HAND)
+    loser = scaled(world, minReplicas=9)
+    loser["metadata"] = loser["metadata"] | {"name": "loser"}
+    await world.create_ready(scaled(world, minReplicas=2))
+    await world.create(loser)
+    await world.until(loser, "Ready", "False", "PrefixConflict")
+    await until_replicas(world, 2, look=running)
+
+
+async def test_a_set_that_no_longer_parses_says_so_and_ends_nothing(world: World, start: Start) -> None:
+    """An older definition let it in; its status still says that it was ready."""
+    path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/queuesets.dtq.dev"
+    await world.create_deployment(DEPLOYMENT, 1)
+    running = await start()
+    good = scaled(world, minReplicas=2)
+    bad = world.queue_set("bad", namespace="bad")
+    await world.create_ready(good, bad)
+    crd = await world.kube.call("GET", path)
+    spec = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+    queue = spec["queues"]["items"]["properties"]["name"]
+    pattern = queue.pop("pattern")
+    await world.kube.call("PATCH", path, {"spec": crd["spec"]})
+    try:
+        names = [{"name": "default"}, {"name": "Not A Queue"}]
+
+        async def is_let_in() -> bool:
+            try:
+                await world.patch(bad, {"spec": {"queues": names}})
+            except ApiError as error:
+                if error.status != 422:
+                    raise
+                return False
+            return True
+
+        await eventually("the definition lets it in", is_let_in)
+    finally:
+        queue["pattern"] = pattern
+        await world.kube.call("PATCH", path, {"spec": crd["spec"]})
+    found = await world.until(bad, "ScalingActive", "False", "InvalidSpec")
+    assert "spec.queues.1.name" in str(found["status"]["conditions"])
+    await until_replicas(world, 2)
+    assert not running.has_ended
+
+
+async def test_an_admission_policy_that_refuses_is_told_and_ends_nothing(world: World, start: Start) -> None:
+    """A real one, which answers 422 with words of its own."""
+    name = f"no-scaling-{world.namespace}"
+    policy = {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingAdmissionPolicy",
+        "metadata": {"name": name},
+        "spec": {
+            "failurePolicy": "Fail",
+            "matchConstraints": {
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": world.namespace}},
+                "resourceRules": [
+                    {"apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["UPDATE"],
+                     "resources": ["deployments/scale"]}
+                ],
+            },
+            "validations": [{"expression": "object.spec.replicas < 2", "message": "budget: one replica is enough"}],
+        },
+    }  # fmt: skip
+    binding = {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingAdmissionPolicyBinding",
+        "metadata": {"name": name},
+        "spec": {"policyName": name, "validationActions": ["Deny"]},
+    }
+    base = "/apis/admissionregistration.k8s.io/v1"
+    await world.create_deployment(DEPLOYMENT, 1)
+    await world.kube.call("POST", f"{base}/validatingadmissionpolicies", policy)
+    await world.kube.call("POST", f"{base}/validatingadmissionpolicybindings", binding)
+
+    async def is_in_force() -> bool:
+        path = f"/apis/apps/v1/namespaces/{world.namespace}/deployments/{DEPLOYMENT}/scale"
+        try:
+            await world.kube.call("PATCH", path, {"spec": {"replicas": 2}})
+        except ApiError:
+            return True
+        await world.kube.call("PATCH", path, {"spec": {"replicas": 1}})
+        return False
+
+    await eventually("the policy is in force", is_in_force)
+    running = await start()
+    await world.create_ready(scaled(world, minReplicas=3))
+    found = await world.until(scaled(world), "ScalingActive", "False", "ScalingFailed")
+    told = str(found["status"]["conditions"])
+    assert "patch deployments/scale mailer" in told
+    assert "budget: one replica is enough" in told
+    await world.kube.call("DELETE", f"{base}/validatingadmissionpolicybindings/{name}")
+    await world.kube.call("DELETE", f"{base}/validatingadmissionpolicies/{name}")
+    await until_replicas(world, 3)
+    await world.until(scaled(world), "ScalingActive", "True", "OperatorScaling")
+    assert not running.has_ended
+
+
+def sharing(world: World, **scaling: Object) -> Object:
+    """A QueueSet whose queues share a target."""
+    common = {
+        "mode": "Operator",
+        "targetRef": {"name": DEPLOYMENT},
+        "cooldownSeconds": 0,
+        "targetBacklogPerReplica": 1,
+    }
+    return world.queue_set(queues=[{"name": name, "scaling": common | own} for name, own in scaling.items()])

@@ -18,7 +18,8 @@ async def test_a_task_type_is_served(world: World, start: Start) -> None:
     assert await world.conditions(world.task_type()) == {
         "Accepted": ("True", "Claimed"),
         "Synced": ("True", "RowMatches"),
-        "Ready": ("True", "Serving"),
+        "Ready": ("True", "Accepting"),
+        "Served": ("Unknown", "JustDeclared"),
         "Reconciling": ("False", "Settled"),
         "Stalled": ("False", "Settled"),
     }

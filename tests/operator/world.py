@@ -6,12 +6,14 @@ It must never assert what a test is about; its waits are bounded.
 import asyncio
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, urlsplit, urlunsplit
+from uuid import UUID, uuid4
 
 import asyncpg
 
@@ -261,6 +263,21 @@ class World:
             queue_set,
             queue,
         )
+
+    async def add_worker(
+        self, *, namespace: str | None = "tasks", queues: Sequence[str] = ("default",), types: Sequence[str] = (TYPE,)
+    ) -> UUID:
+        """Register a worker whose lease holds for an hour."""
+        id_ = uuid4()
+        await self.sql("SELECT dtq_register($1, 'w', $2, $3, 4, 3600, $4)", id_, list(queues), list(types), namespace)
+        return id_
+
+    async def end_worker(self, id_: UUID) -> datetime:
+        """End a worker's lease; return when that was."""
+        await self.sql("SELECT dtq_expire($1)", id_)
+        (row,) = await self.sql("SELECT lease_expires_at FROM workers WHERE id = $1", id_)
+        ended: datetime = row["lease_expires_at"]
+        return ended
 
     # What RabbitMQ holds.
 

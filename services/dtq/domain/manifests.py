@@ -222,7 +222,12 @@ class Scaling(_Model):
         default=ScalingMode.HINTS,
         description="Hints publishes the number, Operator also scales targetRef, Disabled does neither.",
     )
-    min_replicas: int = Field(default=1, ge=0, le=limits.REPLICAS_MAX, description="Fewest replicas.")
+    min_replicas: int = Field(
+        default=0,
+        ge=0,
+        le=limits.REPLICAS_MAX,
+        description="Fewest replicas; 0 lets an idle queue have no worker, so that its next task waits for a pod.",
+    )
     max_replicas: int = Field(default=10, ge=0, le=limits.REPLICAS_MAX, description="Most replicas.")
     target_backlog_per_replica: int = Field(
         default=20,

@@ -316,6 +316,14 @@ class OperatorMetrics:
         self.status_writes = Counter(
             "dq_operator_status_writes_total", "Statuses written, by kind.", ["kind"], registry=registry
         )
+        self.unserved = Gauge(
+            "dq_operator_task_types_unserved",
+            "Active task types that no live worker runs, by reason (QueueNotConsumed|NoHandler).",
+            ["reason"],
+            registry=registry,
+        )
+        for reason in ("QueueNotConsumed", "NoHandler"):
+            self.unserved.labels(reason)
         self.desired_replicas = Gauge(
             "dq_queue_desired_replicas", "Workers that a queue wants.", ["queue_set", "queue"], registry=registry
         )

@@ -181,7 +181,7 @@ class Settings(BaseModel):
     backoff_jitter: float = Field(default=0.0, alias="BACKOFF_JITTER", ge=0, le=1)
     worker_prefetch: int = Field(default=32, alias="WORKER_PREFETCH", ge=1, le=PREFETCH_MAX)
     worker_concurrency: int | None = Field(default=None, alias="WORKER_CONCURRENCY", ge=1, le=PREFETCH_MAX)
-    worker_handlers: Csv = Field(default=("dtq_worker.demo",), alias="WORKER_HANDLERS")
+    worker_handlers: Csv = Field(default=(), alias="WORKER_HANDLERS")
     worker_http_port: Address = Field(default=("0.0.0.0", 8081), alias="WORKER_HTTP_PORT")  # noqa: S104
     worker_drain_seconds: Seconds = Field(default=30.0, alias="WORKER_DRAIN")
     events_retention_days: int = Field(default=30, alias="EVENTS_RETENTION_DAYS", ge=1, le=3650)

@@ -1,0 +1,105 @@
+"""Whether task types are run: looks at what the live workers registered, and has a type's status follow.
+
+The rule is `dtq.domain.serving`. One small statement a look, whatever the number of types.
+"""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from dtq.domain.serving import Gap, WorkerGroup, served
+from dtq.runtime.metrics import OperatorMetrics
+from dtq_db import catalog
+from dtq_db.connections import Database
+from dtq_operator import conditions
+from dtq_operator.conditions import Condition, is_accepted
+from dtq_operator.kube import Object
+from dtq_operator.store import Key, Store
+
+
+class Serving:
+    """Looks at the workers.
+
+    Args:
+        desired: returns the workers that a queue wants, by queue set and queue; None while that is not known.
+        changed: called with the key of a type about which something else is true than its status was told.
+        grace_seconds: how long after the end of its last worker's lease, or after its own creation, a type may be
+            without a worker: a rolling update is no reason to write every status twice.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        database: Database,
+        *,
+        desired: Callable[[str, str], int | None],
+        changed: Callable[[Key], None],
+        metrics: OperatorMetrics,
+        grace_seconds: float,
+    ) -> None:
+        self._store = store
+        self._database = database
+        self._desired = desired
+        self._changed = changed
+        self._metrics = metrics
+        self._grace_seconds = grace_seconds
+        self._groups: list[WorkerGroup] | None = None
+        self._prefixes: dict[str, str] = {}
+        self._told: dict[Key, Condition] = {}
+
+    async def condition(self, key: Key) -> Condition | None:
+        """Return the condition Served of a type for its status; None if the type is gone.
+
+        Raises:
+            Unavailable: nobody has looked yet, and Postgres does not answer.
+        """
+        if self._groups is None:
+            await self._look()
+        obj = self._store.get(key)
+        if obj is None:
+            return None
+        told = self._told[key] = self._judge(obj)
+        return told
+
+    async def once(self) -> bool:
+        """Look once; return False.
+
+        Raises:
+            Unavailable: Postgres does not answer; what was told stays.
+        """
+        await self._look()
+        unserved = dict.fromkeys(Gap, 0)
+        types = dict(self._store.of_kind("TaskType"))
+        self._told = {key: told for key, told in self._told.items() if key in types}
+        for key, obj in types.items():
+            found = self._judge(obj)
+            if key in self._told and self._told[key] != found:
+                self._changed(key)
+            if found.status == "False" and is_accepted(obj) and obj["spec"].get("active", True):
+                unserved[Gap(found.reason)] += 1
+        for gap, count in unserved.items():
+            self._metrics.unserved.labels(gap).set(count)
+        return False
+
+    async def _look(self) -> None:
+        self._prefixes = await catalog.prefixes(self._database)
+        self._groups = await catalog.worker_groups(self._database)
+
+    def _judge(self, obj: Object) -> Condition:
+        spec, status = obj["spec"], obj.get("status") or {}
+        queue_set = (spec.get("queueSetRef") or {}).get("name", "default")
+        queue = spec.get("queue", "default")
+        found = served(
+            obj["metadata"]["name"],
+            self._prefixes.get(queue_set),
+            queue,
+            self._groups or (),
+            grace_seconds=self._grace_seconds,
+        )
+        created = datetime.fromisoformat(obj["metadata"]["creationTimestamp"])
+        return conditions.served(
+            found,
+            where=f"queue {queue} of QueueSet {queue_set}",
+            is_new=(datetime.now(UTC) - created).total_seconds() < self._grace_seconds,
+            is_idle=self._desired(queue_set, queue) == 0,
+            former=status.get("conditions") or [],
+        )

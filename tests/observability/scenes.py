@@ -151,6 +151,13 @@ SCENES: Final[Mapping[str, Scene]] = {
         fires={"dq_operator_workqueue_oldest_seconds": at(301)},
         quiet={"dq_operator_workqueue_oldest_seconds": at(299)},
     ),
+    "DtqTypesNotServed": Scene(
+        fires={'dq_operator_task_types_unserved{reason="NoHandler"}': at(2)},
+        quiet={
+            'dq_operator_task_types_unserved{reason="NoHandler"}': at(0),
+            'dq_operator_task_types_unserved{reason="QueueNotConsumed"}': at(0),
+        },
+    ),
     "DtqResourcesNotReady": Scene(
         fires={'dq_operator_objects{kind="TaskType",ready="false"}': at(2)},
         quiet={

@@ -174,7 +174,7 @@ BEGIN
                 WHEN f.blocked THEN now() + interval '5 minutes'
                 WHEN f.served THEN now()
                 -- Its own worker may be busy or away; while no live worker handles the type, look less often.
-                WHEN EXISTS (SELECT 1 FROM workers w WHERE w.lease_expires_at > now() AND f.type = ANY (w.types))
+                WHEN EXISTS (SELECT 1 FROM workers w WHERE w.lease_expires_at > now() AND t.type = ANY (w.types))
                     THEN now() + interval '5 seconds'
                 ELSE now() + interval '15 seconds' END)
         FROM known f

@@ -12,6 +12,7 @@ import pytest
 import pytest_asyncio
 import yaml
 
+from dtq.runtime.loops import wait
 from dtq_operator import kube, watch
 from dtq_operator.watch import configure
 from tests.operator.conftest import Start
@@ -32,6 +33,8 @@ ANSWERS: Final[dict[str, dict[str, Any]]] = {
 TIMEOUT_SECONDS: Final = 3.0
 """Longest request of the operator in this suite, in seconds."""
 STRUCK_SECONDS: Final = 60.0
+PROVOKE_SECONDS: Final = 1.0
+"""How long a provocation has to show, in seconds."""
 
 
 @dataclass(kw_only=True)
@@ -68,8 +71,7 @@ class Table:
         assert self.running is not None
         for name, answer in ANSWERS.items():
             fault = self.proxy.strike(match, **answer)
-            await provoke()
-            await _struck(fault, 1, f"{name} to {match}")
+            await _struck(fault, 1, f"{name} to {match}", provoke)
             if expected and not (name == "404" and expected["verb"] == "list"):  # it is not installed, then
                 await self.told(name, **expected)
             assert not self.running.has_ended, f"{name} to {match} ended the operator"
@@ -295,10 +297,12 @@ async def test_scaling(table: Table, match: str, verb: str, resource: str) -> No
     await table.answers(match, another_number, verb=verb, resource=resource)
 
 
-async def _struck(fault: Fault, times: int, what: str) -> None:
-    """Wait until requests have been struck."""
+async def _struck(fault: Fault, times: int, what: str, provoke: Callable[[], Awaitable[object]] = _nothing) -> None:
+    """Wait until requests have been struck; provoke them again and again: a watch may just not be open."""
 
     async def often_enough() -> bool:
-        return fault.struck >= times
+        if fault.struck < times:
+            await provoke()
+        return await wait(fault.hit, PROVOKE_SECONDS) and fault.struck >= times
 
     await eventually(f"{what} is answered {times} times", often_enough, seconds=STRUCK_SECONDS)

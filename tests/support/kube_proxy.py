@@ -45,6 +45,8 @@ class Fault:
     times: int | None = None
     then: Callable[[], object] | None = None
     struck: int = 0
+    hit: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once a request has been struck."""
 
 
 class KubeProxy:
@@ -126,6 +128,7 @@ class KubeProxy:
             Fault(match=""),
         )
         fault.struck += 1
+        fault.hit.set()
         if fault.delay_seconds:
             await wait(asyncio.Event(), fault.delay_seconds)
         if fault.status is not None and fault.text is not None:

@@ -17,13 +17,13 @@ class WorkerLoop(uvloop.Loop):
 
     async def create_connection(self, *args: Any, **how: Any) -> Any:
         """Connect; a forked child gives the connection up."""
-        transport, protocol = await super().create_connection(*args, **how)
-        forks.remember_connection(transport)
-        return transport, protocol
+        made: Any = await super().create_connection(*args, **how)
+        forks.remember_connection(made[0])
+        return made
 
     async def create_server(self, *args: Any, **how: Any) -> Any:
         """Listen; a forked child gives the listener up."""
-        server = await super().create_server(*args, **how)
+        server: Any = await super().create_server(*args, **how)
         forks.remember_server(server)
         return server
 
@@ -33,9 +33,9 @@ class LeaseLoop(asyncio.SelectorEventLoop):
 
     async def create_connection(self, *args: Any, **how: Any) -> Any:
         """Connect; a forked child gives the connection up."""
-        transport, protocol = await super().create_connection(*args, **how)
-        forks.remember_connection(transport)
-        return transport, protocol
+        made: Any = await super().create_connection(*args, **how)
+        forks.remember_connection(made[0])
+        return made
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:

@@ -99,7 +99,7 @@ def _leave_worker(loop: asyncio.AbstractEventLoop, loop_thread: int) -> None:
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         if signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # libuv has a handler that Python does not know of
         for descriptor in _descriptors():
@@ -108,6 +108,8 @@ def _leave_worker(loop: asyncio.AbstractEventLoop, loop_thread: int) -> None:
             loop.call_soon(_end_stray)
     finally:
         _unblock_signals()
+        # Only now: a KeyboardInterrupt in this function would be swallowed, and the child would go on.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _descriptors() -> list[int]:

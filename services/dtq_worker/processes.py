@@ -141,7 +141,8 @@ class Child:
         """
         talk = asyncio.ensure_future(self._talk(order))
         try:
-            await asyncio.wait([talk, self.exited], return_when=asyncio.FIRST_COMPLETED)
+            both: list[asyncio.Future[Any]] = [talk, self.exited]
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
             await asyncio.wait([talk], timeout=LAST_WORDS_SECONDS)
             line = talk.result() if talk.done() else b""
         except (ConnectionError, ValueError) as error:
@@ -184,7 +185,7 @@ class _Protocol(asyncio.subprocess.SubprocessStreamProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Remember the transport, which knows the exit code."""
-        self._child = cast(asyncio.SubprocessTransport, transport)  # uvloop's has that interface, not that base
+        self._child = cast("asyncio.SubprocessTransport", transport)  # uvloop's has that interface, not that base
         super().connection_made(transport)
 
     def process_exited(self) -> None:

@@ -11,10 +11,9 @@ from uuid import UUID
 import pytest
 import pytest_asyncio
 
-from tests.broker.world import eventually
 from tests.support.addresses import PostgresService, RabbitMQService
 from tests.support.databases import fresh_database
-from tests.support.system import Process, System, call
+from tests.support.system import Process, System, call, free_port
 from tests.system.conftest import opened
 from tests.worker.world import World, open_world
 
@@ -32,19 +31,15 @@ class Street:
     neighbours: list[UUID] = field(default_factory=list)
     lease: UUID | None = None
 
-    async def open(self) -> None:
+    async def open(self, address: str | None = None) -> None:
         """Have a worker that is ready, with its lease; a new one if a test has ended the last."""
         if self.process is None or self.process.popen.poll() is not None or not await self._answers():
             if self.process is not None:
                 self.process.kill()
-            self.process = self.system.worker(
-                WORKER_HANDLERS=MODULE, WORKER_CONCURRENCY="16", WORKER_DRAIN="2s", DTQ_LOG_FORMAT="json"
-            )
+            environ = {"WORKER_HANDLERS": MODULE, "WORKER_CONCURRENCY": "16", "WORKER_DRAIN": "2s"}
+            self.process = self.system.start("worker", address or f"127.0.0.1:{free_port()}", environ)
             await self.process.ready()
-            self.lease = None
-        leases = await self._leases()
-        assert len(leases) == 1, leases
-        self.lease = leases[0]
+        (self.lease,) = await self._leases()
 
     async def move_in(self, folder: Path) -> Path:
         """Start a neighbour in each mode; they run until the file that is returned exists."""
@@ -79,7 +74,11 @@ class Street:
         return (await call(f"http://{self.process.address}/readyz"))[0] == 200
 
     async def _leases(self) -> list[UUID]:
-        found = await self.world.rows.sql.fetch("SELECT id FROM workers WHERE lease_expires_at > now() ORDER BY id")
+        assert self.process is not None
+        found = await self.world.rows.sql.fetch(
+            "SELECT id FROM workers WHERE lease_expires_at > now() AND name LIKE '%:' || $1 ORDER BY id",
+            str(self.process.popen.pid),
+        )
         return [row["id"] for row in found]
 
     async def stop(self) -> int:
@@ -117,6 +116,3 @@ async def ends(street: Street, type_: str, seconds: float, **payload: Any) -> An
     """Run one task to its end, within a bound; return its row."""
     (id_,) = await street.world.enqueue(type_, **payload)
     return await street.world.has(id_, "SUCCEEDED", "FAILED", "CANCELLED", seconds=seconds)
-
-
-__all__ = ["Street", "ends", "eventually"]

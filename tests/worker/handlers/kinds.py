@@ -61,7 +61,7 @@ def helper_is_terminated(method: str) -> Callable[[], Any]:
     return kind
 
 
-def helpers_are_signalled_at_once() -> list[int]:
+def helpers_are_signalled_at_once() -> bool:
     """Signal forked children as early as can be: between the fork and their first line of Python."""
     codes = []
     for number in (signal.SIGTERM, signal.SIGINT) * 10:
@@ -70,7 +70,7 @@ def helpers_are_signalled_at_once() -> list[int]:
             nap()
         os.kill(pid, number)
         codes.append(waited(pid))
-    return sorted(set(codes))
+    return set(codes) <= {-signal.SIGTERM, -signal.SIGINT, 1} and -signal.SIGTERM in codes
 
 
 def pool_maps(method: str) -> Callable[[], Any]:
@@ -159,6 +159,20 @@ def fork_is_left_running() -> str:
             nap()
         os._exit(0)
     return "left"
+
+
+def helper_is_left_running() -> int:
+    """Leave a daemon behind and return its pid."""
+    read, write = os.pipe()
+    if os.fork() == 0:
+        os.setsid()
+        if (pid := os.fork()) == 0:
+            nap()
+        os.write(write, str(pid).encode())
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        return int(pipe.read() or 0)
 
 
 # Programs.
@@ -355,6 +369,19 @@ def decimal_context() -> int:
     return before
 
 
+def thread_exits_later() -> str:
+    """Leave a thread that ends the process when the next task runs in it."""
+    threading.Timer(1, os._exit, args=(9,)).start()
+    return "left"
+
+
+def two_seconds() -> list[int]:
+    """Use the process for two seconds: memory, files, and the folder."""
+    time.sleep(2)
+    with Path(__file__).open() as file:
+        return [len(bytearray(2**30)), file.fileno() > 0, Path.cwd().is_dir()]
+
+
 def daemon_thread_is_left() -> str:
     threading.Thread(target=nap, daemon=True).start()
     return "left"
@@ -378,6 +405,11 @@ def thread_exits() -> str:
 def memory_bomb() -> int:
     resource.setrlimit(resource.RLIMIT_AS, (2**29, 2**29))
     return len(bytearray(2**33))
+
+
+def real_memory_bomb() -> int:
+    """Use memory until the kernel ends somebody."""
+    return len([os.urandom(2**20) for _ in range(2**10)])
 
 
 def recursion() -> Any:
@@ -492,7 +524,7 @@ KINDS: Final[dict[str, Kind]] = {
     "helper forked and terminated": Kind(run=helper_is_terminated("fork"), modes=ANYWHERE, gives=-15),
     "helper spawned and terminated": Kind(run=helper_is_terminated("spawn"), modes="thread process", gives=-15),
     "helper of a fork server": Kind(run=helper_is_terminated("forkserver"), modes="thread process", gives=-15),
-    "helpers signalled at once": Kind(run=helpers_are_signalled_at_once, modes="async thread", gives=[-15, -2]),
+    "helpers signalled at once": Kind(run=helpers_are_signalled_at_once, modes="async thread", gives=True),
     "pool of forks": Kind(run=pool_maps("fork"), modes=ANYWHERE, gives=[0, 1, 4, 9]),
     "pool of spawns": Kind(run=pool_maps("spawn"), modes="thread process", gives=[0, 1, 4, 9]),
     "pool left open": Kind(run=pool_is_left_open, modes=ANYWHERE, gives=[0, 1, 4, 9]),
@@ -542,6 +574,11 @@ KINDS: Final[dict[str, Kind]] = {
     "daemon thread left": Kind(run=daemon_thread_is_left, modes=ANYWHERE, gives="left"),
     "thread left": Kind(run=thread_is_left, modes=ANYWHERE, gives="left"),
     "thread exits": Kind(run=thread_exits, modes=ANYWHERE, gives="went on"),
+    "late exit": Kind(run=thread_exits_later, modes="", gives="left"),
+    "two seconds": Kind(run=two_seconds, modes="", gives=[2**30, True, True]),
+    "own pid": Kind(run=os.getpid, modes=""),
+    "helper's pid": Kind(run=helper_is_left_running, modes=""),
+    "real memory bomb": Kind(run=real_memory_bomb, modes=""),
     "memory bomb": Kind(run=memory_bomb, modes="process", says="MemoryError"),
     "recursion": Kind(run=recursion, modes=ANYWHERE, says="RecursionError"),
     "segfault": Kind(run=segfault, modes="process", says="signal 11"),

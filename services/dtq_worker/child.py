@@ -19,9 +19,9 @@ import msgspec
 from dtq.domain.decisions import cut, describe, too_large
 from dtq.domain.limits import RESULT_BYTES_MAX
 from dtq.handlers import Handler, PermanentError, RetryLater
+from dtq_worker.child_protocol import Answer, Order
 from dtq_worker.forks import EndsForks, give_up
 from dtq_worker.leftovers import ProcessState
-from dtq_worker.processes import Answer, Order
 from dtq_worker.registry import load
 
 PR_SET_PDEATHSIG: Final = 1

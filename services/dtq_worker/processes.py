@@ -17,6 +17,7 @@ import msgspec
 import structlog
 
 from dtq.handlers import Context
+from dtq_worker.child_protocol import Answer, Order
 
 LINE_BYTES_MAX: Final = 16 * 1_048_576
 """Longest line of the protocol, in bytes: a payload and a result fit, a flood does not."""
@@ -24,24 +25,6 @@ LAST_WORDS_SECONDS: Final = 0.5
 """How long the answer of a process that has ended may take to come out of its pipe, in seconds."""
 
 _log = structlog.get_logger(__name__)
-
-
-class Order(msgspec.Struct):
-    """What a child is asked to run. `payload` is JSON."""
-
-    type: str
-    payload: msgspec.Raw
-    context: Context
-
-
-class Answer(msgspec.Struct):
-    """How it ended: a value, or an error; and what the run left behind in its process, in words."""
-
-    value: Any = None
-    error: str | None = None
-    permanent: bool = False
-    delay_seconds: float | None = None
-    left: list[str] = []
 
 
 class ChildError(Exception):

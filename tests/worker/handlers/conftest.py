@@ -1,7 +1,7 @@
 """Owns a real worker process that runs the kinds, and is started anew only when a test has ended it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 import pytest_asyncio
 
-from tests.support.addresses import PostgresService, RabbitMQService
+from tests.support.addresses import BrokerVhost, PostgresService, RabbitMQService
 from tests.support.databases import fresh_database
 from tests.support.system import Process, System, call, free_port
 from tests.system.conftest import opened
@@ -89,9 +89,16 @@ class Street:
     async def declare(self, **timeouts: int) -> None:
         """Declare every type of the kinds, each with the time-out of its first word."""
         for first, modes in {
-            "kind": MODES, "neighbour": MODES, "quick": ("async", "thread"), "short": ("process",),
+            "kind": MODES, "neighbour": MODES, "quick": ("async", "thread"), "short": ("async", "process"),
         }.items():  # fmt: skip
             await self.world.declare(*(f"{first}.{mode}" for mode in modes), timeout_seconds=timeouts[first])
+
+
+@pytest.fixture
+def system(tmp_path: Path, dsn: str, broker_vhost: BrokerVhost) -> Iterator[System]:
+    """A system of the test's own, without anything declared."""
+    with opened(tmp_path, tmp_path / "runs.jsonl", dsn, broker_vhost) as system:
+        yield system
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

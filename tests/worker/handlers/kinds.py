@@ -170,9 +170,7 @@ def helper_is_left_running() -> int:
             nap()
         os.write(write, str(pid).encode())
         os._exit(0)
-    os.close(write)
-    with os.fdopen(read) as pipe:
-        return int(pipe.read() or 0)
+    return int(os.read(read, 20))
 
 
 # Programs.
@@ -285,6 +283,12 @@ async def executor_is_held() -> str:
 async def loop_is_blocked() -> str:
     time.sleep(6)  # noqa: ASYNC251
     return "blocked"
+
+
+async def loop_is_blocked_again_and_again() -> None:
+    for _ in range(30):
+        time.sleep(0.7)  # noqa: ASYNC251
+        await asyncio.sleep(0)
 
 
 # Signals.
@@ -551,6 +555,9 @@ KINDS: Final[dict[str, Kind]] = {
     "loop in the loop": Kind(run=loop_in_the_loop, modes="async", says="running event loop"),
     "loop stopped": Kind(run=loop_is_stopped, modes="async", gives="went on"),
     "loop blocked": Kind(run=loop_is_blocked, modes="async", gives="blocked"),
+    "loop blocked again and again": Kind(
+        run=loop_is_blocked_again_and_again, modes="async", type="short", says="took longer than 2 s", seconds=18
+    ),
     "subtask exits": Kind(run=subtask_raises(SystemExit(3)), modes="async", says="SystemExit"),
     "subtask is interrupted": Kind(run=subtask_raises(KeyboardInterrupt()), modes="async", says="KeyboardInterrupt"),
     "subtask raises": Kind(run=subtask_raises(ValueError("sub")), modes="async", says="ValueError: sub"),
@@ -590,10 +597,10 @@ KINDS: Final[dict[str, Kind]] = {
     "generator": Kind(run=generator, modes=ANYWHERE, says="generator"),
     "async generator": Kind(run=async_generator, modes=ANYWHERE, says="async_generator"),
     "coroutine": Kind(run=returns_a_coroutine, modes="thread process", says="coroutine"),
-    "crash beside a helper": Kind(run=crash_beside_a_helper, modes="process", says="signal 11", seconds=8),
-    "crash beside a daemon": Kind(run=crash_beside_a_daemon, modes="process", says="signal 11", seconds=8),
+    "crash beside a helper": Kind(run=crash_beside_a_helper, modes="process", says="signal 11", seconds=15),
+    "crash beside a daemon": Kind(run=crash_beside_a_daemon, modes="process", says="signal 11", seconds=15),
     "stuck beside a daemon": Kind(
-        run=stuck_beside_a_daemon, modes="process", type="short", says="took longer than 2 s", seconds=10
+        run=stuck_beside_a_daemon, modes="process", type="short", says="took longer than 2 s", seconds=18
     ),
 }
 
@@ -612,6 +619,11 @@ def run_thread(payload: Any) -> Any:
 @handler("kind.process", process=True)
 def run_process(payload: Any) -> Any:
     return KINDS[payload["kind"]].run()
+
+
+@handler("short.async")
+async def run_async_shortly(payload: Any) -> Any:
+    return await KINDS[payload["kind"]].run()
 
 
 @handler("short.process", process=True)

@@ -64,11 +64,15 @@ async def run(settings: Settings) -> None:
     """
     handlers = registry.load(settings.worker_handlers)
     signals, over = StopSignals(), asyncio.Event()
-    async with asyncio.TaskGroup() as parts:
-        parts.create_task(every(SIGNAL_SECONDS, signals.keep, over, name="signals"))
-        await _work(settings, handlers, signals.stop)
-        over.set()
-    _end_soon()
+    exit_code = 1
+    try:
+        async with asyncio.TaskGroup() as parts:
+            parts.create_task(every(SIGNAL_SECONDS, signals.keep, over, name="signals"))
+            await _work(settings, handlers, signals.stop)
+            over.set()
+        exit_code = 0
+    finally:
+        _end_soon(exit_code)
 
 
 async def _work(settings: Settings, handlers: Mapping[str, Handler], stop: asyncio.Event) -> None:
@@ -82,13 +86,13 @@ async def _work(settings: Settings, handlers: Mapping[str, Handler], stop: async
         _log.warning("ending without the handlers that ignore their cancellation")
 
 
-def _end_soon() -> None:
+def _end_soon(exit_code: int) -> None:
     """Bound the rest of the process's life: what handlers left behind, such as threads, may never end by itself."""
 
     def end() -> None:
         _log.warning("ending without what handlers have left behind")
         sys.stdout.flush()
-        os._exit(0)
+        os._exit(exit_code)
 
     timer = threading.Timer(EXIT_SECONDS, end)
     timer.daemon = True

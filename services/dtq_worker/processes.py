@@ -23,6 +23,8 @@ LINE_BYTES_MAX: Final = 16 * 1_048_576
 """Longest line of the protocol, in bytes: a payload and a result fit, a flood does not."""
 LAST_WORDS_SECONDS: Final = 0.5
 """How long the answer of a process that has ended may take to come out of its pipe, in seconds."""
+REAP_SECONDS: Final = 1.0
+"""How long the processes of a child that has been killed may take to end, in seconds."""
 
 _log = structlog.get_logger(__name__)
 
@@ -126,7 +128,8 @@ class Child:
         try:
             both: list[asyncio.Future[Any]] = [talk, self.exited]
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.wait([talk], timeout=LAST_WORDS_SECONDS)
+            if not talk.done():
+                await asyncio.wait([talk], timeout=LAST_WORDS_SECONDS)
             line = talk.result() if talk.done() else b""
         except (ConnectionError, ValueError) as error:
             raise ChildError(f"the handler's process ended: {error}") from error
@@ -144,7 +147,15 @@ class Child:
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         await asyncio.wait([self.exited])
+        await self._reap_helpers()
         self._transport.close()  # the pipes too: a process that left the session may hold their other ends
+
+    async def _reap_helpers(self) -> None:
+        """Reap what the child had started, if this process is the first of its container: nobody else would."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(REAP_SECONDS):
+                while _has_living_children(self._process.pid):
+                    await asyncio.sleep(REAP_SECONDS / 100)
 
     async def _talk(self, order: Order) -> bytes:
         assert self._process.stdin is not None
@@ -178,6 +189,16 @@ class _Protocol(asyncio.subprocess.SubprocessStreamProtocol):
         assert code is not None
         self.exited.set_result(code)
         super().process_exited()
+
+
+def _has_living_children(group: int) -> bool:
+    """Reap our dead children of a process group; return whether living ones are left."""
+    try:
+        while os.waitpid(-group, os.WNOHANG) != (0, 0):
+            pass
+    except ChildProcessError:
+        return False
+    return True
 
 
 def _how(code: int) -> str:

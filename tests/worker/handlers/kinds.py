@@ -539,6 +539,7 @@ KINDS: Final[dict[str, Kind]] = {
     "fork exits hard": Kind(run=forked(lambda: os._exit(7)), modes=ANYWHERE, gives=7),
     "fork raises": Kind(run=forked(raised(ValueError("child"))), modes=ANYWHERE, gives=1),
     "fork is interrupted": Kind(run=forked(raised(KeyboardInterrupt())), modes=ANYWHERE, gives=1),
+    "fork runs a loop": Kind(run=forked(lambda: sys.exit(own_loop() != "ran")), modes=ANYWHERE, gives=0),
     "fork awaits": Kind(run=forked_child_awaits, modes="async", gives=1),
     "fork closes everything": Kind(run=forked(closes_everything), modes=ANYWHERE, gives=0),
     "fork collects garbage": Kind(run=forked(collects_garbage), modes=ANYWHERE, gives=0),

@@ -1,6 +1,8 @@
 """A worker that is told to stop while it starts: it ends, and has taken nothing."""
 
 import asyncio
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +18,7 @@ from tests.support.system import System, eventually
 from tests.worker.world import World
 
 MODULE = "tests.worker.handlers.slow_import"
+WORKER = [sys.executable, "-m", "dtq_cli", "worker"]
 FIRST_PROCESS = ["unshare", "--pid", "--fork"]
 
 
@@ -26,7 +29,7 @@ async def test_a_signal_during_the_import_of_handlers_ends_the_worker_and_no_lea
 ) -> None:
     system.run("migrate")
     importing = tmp_path / "importing"
-    popen = _started([*prefix, sys.executable, "-m", "dtq_cli", "worker"], system, importing)
+    popen = _started([*prefix, *WORKER], system, WORKER_HANDLERS=MODULE, TEST_IMPORTING=str(importing))
 
     async def it_imports() -> bool:
         return importing.exists()
@@ -65,14 +68,34 @@ async def test_a_worker_that_is_told_to_stop_as_its_queues_appear_does_not_start
     assert found is None
 
 
-def _started(command: list[str], system: System, importing: Path) -> "subprocess.Popen[bytes]":
-    environ = {**system.environ, "WORKER_HANDLERS": MODULE, "TEST_IMPORTING": str(importing)}
-    popen = subprocess.Popen(command, env=environ)
+async def test_the_first_process_of_a_container_reaps_what_its_children_started(system: System, world: World) -> None:
+    await world.declare("kind.process", timeout_seconds=20)
+    popen = _started([*FIRST_PROCESS, *WORKER], system, WORKER_HANDLERS="tests.worker.handlers.kinds")
+    try:
+        for name in ("pool left open", "crash beside a helper"):
+            (row,) = await world.ended(*(await world.enqueue("kind.process", kind=name)), seconds=60)
+            assert row["status"] == "SUCCEEDED" or "signal 11" in row["last_error"]
+        worker = _child(popen.pid)
+
+        async def no_child_is_left() -> bool:
+            return not _children(worker)
+
+        await eventually(no_child_is_left, "no process is left, dead or alive", 10)
+    finally:
+        os.kill(_child(popen.pid), signal.SIGKILL)
+
+
+def _started(command: list[str], system: System, **environ: str) -> "subprocess.Popen[bytes]":
+    popen = subprocess.Popen(command, env={**system.environ, **environ})
     system.stack.callback(popen.wait)
     system.stack.callback(popen.kill)
     return popen
 
 
 def _child(pid: int) -> int:
-    (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return int(child)
+    (child,) = _children(pid)
+    return child
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

@@ -154,7 +154,7 @@ class Child:
         """Reap what the child had started, if this process is the first of its container: nobody else would."""
         with suppress(TimeoutError):
             async with asyncio.timeout(REAP_SECONDS):
-                while _has_living_children(self._process.pid):
+                while _has_living_children(self._process.pid):  # noqa: ASYNC110 - only the kernel knows
                     await asyncio.sleep(REAP_SECONDS / 100)
 
     async def _talk(self, order: Order) -> bytes:

@@ -36,6 +36,8 @@ def serve(orders: BinaryIO, answers: BinaryIO, handlers: dict[str, Handler]) -> 
     for line in orders:
         before = ProcessState.now()
         answer = run(decoder.decode(line), handlers)
+        with suppress(Exception):  # a handler may have closed it
+            sys.stdout.flush()
         answer.left = before.left(ProcessState.now())
         answers.write(encoded(answer) + b"\n")
         answers.flush()

@@ -46,7 +46,7 @@ def run(main: Coroutine[Any, Any, None]) -> None:
     """
     with asyncio.Runner(loop_factory=WorkerLoop) as runner:
         loop = runner.get_loop()
-        forks.isolate(loop)
+        forks.Isolation(loop)
         task = loop.create_task(main)
         while not task.done():
             try:

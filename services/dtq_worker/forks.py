@@ -12,7 +12,6 @@ import sys
 import threading
 import traceback
 from contextlib import suppress
-from functools import partial
 from types import TracebackType
 from typing import Final, NoReturn
 from weakref import WeakSet
@@ -20,8 +19,6 @@ from weakref import WeakSet
 _transports: Final[WeakSet[asyncio.BaseTransport]] = WeakSet()
 _servers: Final[WeakSet[asyncio.Server]] = WeakSet()
 """The sockets of the worker's loops. A fork copies the process, so they are the process's and no object's."""
-_masks: Final = threading.local()
-"""The signals that each forking thread had blocked before."""
 
 
 def remember_connection(transport: asyncio.BaseTransport) -> None:
@@ -34,13 +31,45 @@ def remember_server(server: asyncio.Server) -> None:
     _servers.add(server)
 
 
-def isolate(loop: asyncio.AbstractEventLoop) -> None:
-    """Make every process that is forked from now on a process of its own; call once, in the thread of `loop`."""
-    os.register_at_fork(
-        before=_block_signals,
-        after_in_parent=_unblock_signals,
-        after_in_child=partial(_leave_worker, loop, threading.get_ident()),
-    )
+class Isolation:
+    """Makes every process that this one forks a process of its own. Make one, once, in the thread of `loop`."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._loop_thread = threading.get_ident()
+        self._pid = os.getpid()
+        self._forking = threading.local()
+        os.register_at_fork(before=self._before, after_in_parent=self._unblock, after_in_child=self._after_in_child)
+
+    def _before(self) -> None:
+        # A signal between the fork and `_after_in_child` would go to the worker.
+        self._forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        self._forking.in_worker = os.getpid() == self._pid
+
+    def _unblock(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._forking.mask)
+
+    def _after_in_child(self) -> None:
+        if not self._forking.in_worker:  # a helper forks: what it has is its own
+            self._unblock()
+            return
+        try:
+            self._leave_worker()
+        finally:
+            self._unblock()
+            # Only now: a KeyboardInterrupt in this function would be swallowed, and the child would go on.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _leave_worker(self) -> None:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # libuv has a handler that Python does not know of
+        for descriptor in _descriptors():
+            give_up(descriptor)
+        if threading.get_ident() == self._loop_thread:
+            self._loop.call_soon(_end_stray)
 
 
 class EndsForks:
@@ -70,10 +99,9 @@ def end_process(error: BaseException | None = None) -> NoReturn:
         case _:
             code, words = 1, "".join(traceback.format_exception(error))
     with suppress(Exception):
-        sys.stderr.write(words)
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):
-            stream.flush()
+        sys.stdout.flush()
+    with suppress(OSError):
+        os.write(2, words.encode("utf-8", "replace"))
     os._exit(code)
 
 
@@ -83,33 +111,6 @@ def give_up(descriptor: int) -> None:
     with suppress(OSError):
         os.dup2(nothing, descriptor, inheritable=False)
     os.close(nothing)
-
-
-def _block_signals() -> None:
-    # A signal that came between the fork and `_leave_worker` would go to the worker.
-    _masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-
-
-def _unblock_signals() -> None:
-    signal.pthread_sigmask(signal.SIG_SETMASK, _masks.before)
-
-
-def _leave_worker(loop: asyncio.AbstractEventLoop, loop_thread: int) -> None:
-    """Begin the child's own life."""
-    try:
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        if signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL:
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # libuv has a handler that Python does not know of
-        for descriptor in _descriptors():
-            give_up(descriptor)
-        if threading.get_ident() == loop_thread:
-            loop.call_soon(_end_stray)
-    finally:
-        _unblock_signals()
-        # Only now: a KeyboardInterrupt in this function would be swallowed, and the child would go on.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _descriptors() -> list[int]:

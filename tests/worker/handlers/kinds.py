@@ -173,6 +173,19 @@ def helper_is_left_running() -> int:
     return int(os.read(read, 20))
 
 
+def helper_keeps_its_own_signals() -> int:
+    """Fork a helper that ignores SIGTERM and forks again: the last one ignores it too, as everywhere."""
+    pid = os.fork()
+    if pid == 0:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        inner = os.fork()
+        if inner == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os._exit(5)
+        os._exit(waited(inner))
+    return waited(pid)
+
+
 # Programs.
 
 
@@ -539,6 +552,7 @@ KINDS: Final[dict[str, Kind]] = {
     "fork exits hard": Kind(run=forked(lambda: os._exit(7)), modes=ANYWHERE, gives=7),
     "fork raises": Kind(run=forked(raised(ValueError("child"))), modes=ANYWHERE, gives=1),
     "fork is interrupted": Kind(run=forked(raised(KeyboardInterrupt())), modes=ANYWHERE, gives=1),
+    "fork forks": Kind(run=helper_keeps_its_own_signals, modes=ANYWHERE, gives=5),
     "fork runs a loop": Kind(run=forked(lambda: sys.exit(own_loop() != "ran")), modes=ANYWHERE, gives=0),
     "fork awaits": Kind(run=forked_child_awaits, modes="async", gives=1),
     "fork closes everything": Kind(run=forked(closes_everything), modes=ANYWHERE, gives=0),

@@ -11,9 +11,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from dtq_db import catalog
-from dtq_db.connections import Database
-from dtq_worker.main import Start
+from dtq.reconcile.embedded import ensure_default
+from dtq_worker import main
 from tests.support.system import System, eventually
 from tests.worker.world import World
 
@@ -58,14 +57,12 @@ async def test_a_worker_that_is_told_to_stop_as_its_queues_appear_does_not_start
 ) -> None:
     stop = asyncio.Event()
 
-    async def load_and_stop(database: Database) -> Any:
+    async def declare_and_stop(*args: Any) -> None:
         stop.set()
-        return await loaded(database)
+        await ensure_default(*args)
 
-    loaded = catalog.load
-    monkeypatch.setattr(catalog, "load", load_and_stop)
-    found: object = await Start(world.settings(), world.database).queue_sets(stop)
-    assert found is None
+    monkeypatch.setattr(main, "ensure_default", declare_and_stop)
+    assert await main.Start(world.settings(), world.database).queue_sets(stop) is None
 
 
 async def test_the_first_process_of_a_container_reaps_what_its_children_started(system: System, world: World) -> None:

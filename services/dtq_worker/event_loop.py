@@ -51,7 +51,9 @@ def run(main: Coroutine[Any, Any, None]) -> None:
         while not task.done():
             try:
                 loop.run_until_complete(task)
-            except BaseException as error:  # noqa: BLE001 - a handler's: the worker's own end is the task's
+            except BaseException as error:  # a handler's: the end of the worker is the end of the task
+                if loop.is_closed():
+                    raise
                 if not task.done():
-                    _log.warning("event loop resumed", reason=f"{type(error).__name__}: {error}")
+                    _log.warning("event loop resumed", error=type(error).__name__)
         task.result()

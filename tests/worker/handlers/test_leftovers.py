@@ -8,7 +8,14 @@ import pytest
 from tests.broker.world import eventually
 from tests.worker.handlers.conftest import Street, ends
 
-LEFT = ["thread left", "thread pool left open", "pool left open", "fork left running", "environment cleared"]
+LEFT = [
+    "logging configured anew",
+    "thread left",
+    "thread pool left open",
+    "pool left open",
+    "fork left running",
+    "environment cleared",
+]
 LEFT_IN_THE_LOOP = ["subtasks left behind", "executor held", "signals ignored"]
 
 

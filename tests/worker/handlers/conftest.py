@@ -11,6 +11,7 @@ from uuid import UUID
 import pytest
 import pytest_asyncio
 
+from tests.broker.world import eventually
 from tests.support.addresses import BrokerVhost, PostgresService, RabbitMQService
 from tests.support.databases import fresh_database
 from tests.support.system import Process, System, call, free_port
@@ -55,7 +56,7 @@ class Street:
         """Check that the worker is ready, holds the same lease, and that no neighbour lost an attempt."""
         assert self.process is not None
         assert self.process.popen.poll() is None, self.log()
-        assert await self._answers(), self.log()
+        await eventually(self._answers, "the worker is ready", 20)  # a blocked loop may have cost it a connection
         assert await self._leases() == [self.lease], self.log()
         until.touch()  # noqa: ASYNC240
         for row in await self.world.ended(*self.neighbours):

@@ -124,3 +124,8 @@ async def ends(street: Street, type_: str, seconds: float, **payload: Any) -> An
     """Run one task to its end, within a bound; return its row."""
     (id_,) = await street.world.enqueue(type_, **payload)
     return await street.world.has(id_, "SUCCEEDED", "FAILED", "CANCELLED", seconds=seconds)
+
+
+def children(pid: int) -> list[int]:
+    """The processes that the main thread of a process has started or inherited, dead or alive."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

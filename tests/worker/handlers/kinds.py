@@ -426,7 +426,7 @@ def memory_bomb() -> int:
 
 def real_memory_bomb() -> int:
     """Use memory until the kernel ends somebody."""
-    return len([os.urandom(2**20) for _ in range(2**10)])
+    return len([b"%d" % number * 2**20 for number in range(1000, 2000)])
 
 
 def recursion() -> Any:

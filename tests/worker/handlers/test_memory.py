@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.broker.world import eventually
-from tests.worker.handlers.conftest import Street, ends
+from tests.worker.handlers.conftest import Street, children, ends
 
 LIMIT_BYTES = 512 * 2**20
 ROOTS = {"memory.limit_in_bytes": Path("/sys/fs/cgroup/memory"), "memory.max": Path("/sys/fs/cgroup")}
@@ -36,7 +36,8 @@ async def test_the_kernel_ends_the_child_that_uses_up_the_memory_and_not_the_wor
 ) -> None:
     await street.open()
     assert street.process is not None
-    (memory_group / "cgroup.procs").write_text(str(street.process.popen.pid))
+    for pid in (street.process.popen.pid, *children(street.process.popen.pid)):
+        (memory_group / "cgroup.procs").write_text(str(pid))
     until = await street.move_in(tmp_path)
     row = await ends(street, "kind.process", 60, kind="real memory bomb")
     assert (row["status"], row["attempts"]) == ("FAILED", 1)

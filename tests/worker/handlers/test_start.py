@@ -14,6 +14,7 @@ import pytest
 from dtq.reconcile.embedded import ensure_default
 from dtq_worker import main
 from tests.support.system import System, eventually
+from tests.worker.handlers.conftest import children
 from tests.worker.world import World
 
 MODULE = "tests.worker.handlers.slow_import"
@@ -75,7 +76,7 @@ async def test_the_first_process_of_a_container_reaps_what_its_children_started(
         worker = _child(popen.pid)
 
         async def no_child_is_left() -> bool:
-            return not _children(worker)
+            return not children(worker)
 
         await eventually(no_child_is_left, "no process is left, dead or alive", 10)
     finally:
@@ -90,9 +91,5 @@ def _started(command: list[str], system: System, **environ: str) -> "subprocess.
 
 
 def _child(pid: int) -> int:
-    (child,) = _children(pid)
+    (child,) = children(pid)
     return child
-
-
-def _children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

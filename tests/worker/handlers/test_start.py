@@ -13,7 +13,7 @@ import pytest
 
 from dtq.reconcile.embedded import ensure_default
 from dtq_worker import main
-from tests.support.system import System, eventually
+from tests.support.system import System, call, eventually, free_port
 from tests.worker.handlers.conftest import children
 from tests.worker.world import World
 
@@ -68,8 +68,15 @@ async def test_a_worker_that_is_told_to_stop_as_its_queues_appear_does_not_start
 
 async def test_the_first_process_of_a_container_reaps_what_its_children_started(system: System, world: World) -> None:
     await world.declare("kind.process", timeout_seconds=20)
-    popen = _started([*FIRST_PROCESS, *WORKER], system, WORKER_HANDLERS="tests.worker.handlers.kinds")
+    address = f"127.0.0.1:{free_port()}"
+    environ = {"WORKER_HANDLERS": "tests.worker.handlers.kinds", "WORKER_HTTP_PORT": address}
+    popen = _started([*FIRST_PROCESS, *WORKER], system, **environ)
+
+    async def it_is_ready() -> bool:
+        return (await call(f"http://{address}/readyz"))[0] == 200
+
     try:
+        await eventually(it_is_ready, "the worker is ready", 90)
         for name in ("pool left open", "crash beside a helper"):
             (row,) = await world.ended(*(await world.enqueue("kind.process", kind=name)), seconds=60)
             assert row["status"] == "SUCCEEDED" or "signal 11" in row["last_error"]

@@ -1,8 +1,10 @@
 """Owns a real worker process that runs the kinds, and is started anew only when a test has ended it."""
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -113,6 +115,7 @@ async def street(
     folder = tmp_path_factory.mktemp("street")
     async with fresh_database(postgres_server, template=template_database) as dsn:
         with rabbitmq_server.fresh_vhost() as vhost, ExitStack() as stack:
+            stack.callback(_end_what_is_left, f"HANDLER_LOG={folder}/")
             system = stack.enter_context(opened(folder, folder / "runs.jsonl", dsn, vhost))
             async with open_world(dsn, vhost) as world:
                 street = Street(world=world, system=system)
@@ -129,3 +132,11 @@ async def ends(street: Street, type_: str, seconds: float, **payload: Any) -> An
 def children(pid: int) -> list[int]:
     """The processes that the main thread of a process has started or inherited, dead or alive."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _end_what_is_left(variable: str) -> None:
+    """End the processes that handlers left behind: those that still have this start of a variable of ours."""
+    for environ in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            if variable.encode() in environ.read_bytes():
+                os.kill(int(environ.parent.name), signal.SIGKILL)

@@ -19,6 +19,7 @@ import typer
 from dtq.domain.durations import parse_duration
 from dtq.domain.errors import Rejected, Unavailable
 from dtq.runtime import failpoints, logs
+from dtq.runtime.loops import end_on_signals
 from dtq.runtime.settings import Process, Settings, load, masked, unknown_names
 
 EXIT_USAGE: Final = 2
@@ -174,6 +175,7 @@ def main() -> None:
 
 
 def _process(module: str, process: Process = Process.ANY) -> None:
+    end_on_signals()
     chosen = settings(process)
     logs.configure(level=chosen.log_level, json=chosen.log_format == "json")
     failpoints.arm(chosen.failpoints)

@@ -1,47 +1,72 @@
 """A child process: runs handlers one at a time, told by a line of JSON on stdin, answering by one on stdout.
 
-Owns nothing but its own life: it ends when stdin or its worker does. What handlers print goes to stderr.
+Owns nothing but its own life: it ends when stdin or its worker does. What handlers print goes to stderr. A process that
+a handler forks here has neither pipe, and ends where the handler ends.
 """
 
+import contextvars
 import ctypes
 import os
 import signal
 import sys
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
 from typing import BinaryIO, Final
 
 import msgspec
 
-from dtq.domain.decisions import cut, describe
+from dtq.domain.decisions import cut, describe, too_large
+from dtq.domain.limits import RESULT_BYTES_MAX
 from dtq.handlers import Handler, PermanentError, RetryLater
-from dtq_worker.processes import Answer, Order
+from dtq_worker.child_protocol import Answer, Order
+from dtq_worker.forks import EndsForks, give_up
+from dtq_worker.leftovers import ProcessState
 from dtq_worker.registry import load
 
 PR_SET_PDEATHSIG: Final = 1
 """prctl(2): the signal to get when the parent dies."""
+OOM_SCORE: Final = 500
+"""proc(5), oom_score_adj: this process counts as if it used half of the memory limit more than it does."""
 
 
 def serve(orders: BinaryIO, answers: BinaryIO, handlers: dict[str, Handler]) -> None:
     """Answer every order until the orders end."""
     decoder = msgspec.json.Decoder(Order)
     for line in orders:
+        before = ProcessState.now()
         answer = run(decoder.decode(line), handlers)
-        try:
-            encoded = msgspec.json.encode(answer)
-        except Exception as error:  # noqa: BLE001 - an object's own hooks may raise anything
-            encoded = msgspec.json.encode(
-                Answer(error=f"the result cannot be written as JSON: {error}", permanent=True)
-            )
-        answers.write(encoded + b"\n")
+        with suppress(Exception):  # a handler may have closed it
+            sys.stdout.flush()
+        answer.left = before.left(ProcessState.now())
+        answers.write(encoded(answer) + b"\n")
         answers.flush()
 
 
+def encoded(answer: Answer) -> bytes:
+    """Return an answer as JSON; one whose value cannot be kept becomes the error that says so."""
+    try:
+        whole = msgspec.json.encode(answer)
+        value_bytes = len(msgspec.json.encode(answer.value)) if len(whole) > RESULT_BYTES_MAX else 0
+    except Exception as error:  # noqa: BLE001 - an object's own hooks may raise anything
+        return _refusal(f"the result cannot be written as JSON: {describe(error)}", answer)
+    if value_bytes > RESULT_BYTES_MAX:
+        return _refusal(too_large(value_bytes), answer)
+    return whole
+
+
+def _refusal(error: str, answer: Answer) -> bytes:
+    return msgspec.json.encode(Answer(error=cut(error), permanent=True, left=answer.left))
+
+
 def run(order: Order, handlers: dict[str, Handler]) -> Answer:
-    """Run one handler and say how it ended."""
+    """Run one handler, in a context of its own, and say how it ended."""
     handler = handlers[order.type]
     payload = msgspec.json.decode(order.payload)
     try:
         args = (payload, order.context) if handler.wants_context else (payload,)
-        return Answer(value=handler.run(*args))
+        with EndsForks():
+            return Answer(value=contextvars.copy_context().run(handler.run, *args))
     except PermanentError as error:
         return Answer(error=cut(describe(error)), permanent=True)
     except RetryLater as error:
@@ -55,10 +80,23 @@ def main() -> None:
     if sys.platform == "linux":
         # A handler that never ends must not outlive a worker that was killed.
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        _offer_to_oom_killer()
     orders, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
+    os.register_at_fork(after_in_child=partial(_give_up_pipes, orders.fileno(), answers.fileno()))
     serve(orders, answers, dict(load(sys.argv[1:])))
+
+
+def _give_up_pipes(*pipes: int) -> None:
+    for pipe in pipes:
+        give_up(pipe)
+
+
+def _offer_to_oom_killer() -> None:
+    """Let the kernel end this process rather than the worker, when memory is short: only one task pays then."""
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import random
 import time
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 from uuid import UUID
 
@@ -25,6 +26,7 @@ from dtq.runtime.metrics import WorkerMetrics
 from dtq_db import attempts as store
 from dtq_db.attempts import Claim
 from dtq_db.connections import STATEMENT_SECONDS, Lane
+from dtq_worker.deadline import Deadline
 from dtq_worker.finisher import Ended, Finisher
 from dtq_worker.handing_on import HandingOn
 from dtq_worker.lease import Lease
@@ -220,7 +222,7 @@ class Intake:
         queue = f"{claim.queue_set}/{claim.queue}"
         self._running_by_queue[queue] += 1
         self._metrics.running.set(len(self._running))
-        bound = loop.call_later(claim.timeout_seconds + STOP_SECONDS, self._give_up, worker_id, claim, task)
+        bound = Deadline(claim.timeout_seconds + STOP_SECONDS, partial(self._give_up, worker_id, claim, task))
         task.add_done_callback(lambda _: self._ended(claim.id, queue, task, bound))
 
     def _give_up(self, worker_id: UUID, claim: Claim, task: asyncio.Task[None]) -> None:
@@ -238,7 +240,7 @@ class Intake:
         """Whether handlers still run that could not be stopped."""
         return bool(self._running or self._stubborn)
 
-    def _ended(self, id_: UUID, queue: str, task: asyncio.Task[None], bound: asyncio.TimerHandle) -> None:
+    def _ended(self, id_: UUID, queue: str, task: asyncio.Task[None], bound: Deadline) -> None:
         bound.cancel()
         self._stubborn.discard(task)
         self._running_by_queue[queue] -= 1

@@ -19,6 +19,7 @@ from dtq.domain.limits import LEASE_MARGIN_SECONDS, LEASE_RENEW_SECONDS, LEASE_S
 from dtq.runtime import failpoints
 from dtq_db.attempts import LeaseStore
 from dtq_db.connections import Dsn
+from dtq_worker.event_loop import LeaseLoop
 
 RETRY_SECONDS: Final = 0.5
 """Pause after a renewal that failed, in seconds: several tries fit before the fence."""
@@ -87,7 +88,8 @@ class Lease:
     def _run(self) -> None:
         bug: BaseException | None = None
         try:
-            asyncio.run(self._renew_for_ever())
+            with asyncio.Runner(loop_factory=LeaseLoop) as runner:
+                runner.run(self._renew_for_ever())
         except Exception as error:  # noqa: BLE001 - it is raised in `held`
             bug = error
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more

@@ -7,6 +7,7 @@ import asyncio
 import os
 import socket
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -14,7 +15,6 @@ from typing import Final
 from uuid import UUID
 
 import structlog
-import uvloop
 from prometheus_client import CollectorRegistry
 
 from dtq.broker.consumer import TEND_SECONDS, Consumer, Subscription
@@ -27,13 +27,13 @@ from dtq.domain.topology import work_queue
 from dtq.handlers import Handler
 from dtq.reconcile.embedded import ensure_default
 from dtq.runtime import failpoints
-from dtq.runtime.loops import backoff_seconds, every, stop_on_signals, wait
+from dtq.runtime.loops import StopSignals, backoff_seconds, every, wait
 from dtq.runtime.metrics import BrokerMetrics, WorkerMetrics
 from dtq.runtime.probes import probe_app, serve_until, server
 from dtq.runtime.settings import Settings
 from dtq_db import catalog, upkeep
 from dtq_db.connections import Database
-from dtq_worker import registry
+from dtq_worker import event_loop, registry
 from dtq_worker.finisher import Finisher
 from dtq_worker.handing_on import HandingOn
 from dtq_worker.intake import Intake
@@ -49,6 +49,11 @@ RENEW_SECONDS: Final = 10.0
 LAG_SECONDS: Final = 0.5
 """How often the event loop's lag is measured, in seconds."""
 
+SIGNAL_SECONDS: Final = 1.0
+"""How often the worker looks whether a handler has replaced its signal handlers, in seconds."""
+EXIT_SECONDS: Final = 2.0
+"""How long the process may take to exit once everything is recorded, in seconds: for the exit hooks of handlers."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -59,7 +64,19 @@ async def run(settings: Settings) -> None:
         Rejected: the handlers cannot be loaded.
     """
     handlers = registry.load(settings.worker_handlers)
-    stop = stop_on_signals()
+    signals, over = StopSignals(), asyncio.Event()
+    exit_code = 1
+    try:
+        async with asyncio.TaskGroup() as parts:
+            parts.create_task(every(SIGNAL_SECONDS, signals.keep, over, name="signals"))
+            await _work(settings, handlers, signals.stop)
+            over.set()
+        exit_code = 0
+    finally:
+        _end_soon(exit_code)
+
+
+async def _work(settings: Settings, handlers: Mapping[str, Handler], stop: asyncio.Event) -> None:
     async with Database(lambda: settings.dsn, name="dtq-worker") as database:
         queue_sets = await Start(settings, database).queue_sets(stop)
         if queue_sets is None:
@@ -68,8 +85,19 @@ async def run(settings: Settings) -> None:
         await worker.run(stop)
     if worker.intake.is_held_up:
         _log.warning("ending without the handlers that ignore their cancellation")
+
+
+def _end_soon(exit_code: int) -> None:
+    """Bound the rest of the process's life: what handlers left behind, such as threads, may never end by itself."""
+
+    def end() -> None:
+        _log.warning("ending without what handlers have left behind")
         sys.stdout.flush()
-        os._exit(0)  # the loop would wait for them
+        os._exit(exit_code)
+
+    timer = threading.Timer(EXIT_SECONDS, end)
+    timer.daemon = True
+    timer.start()
 
 
 class Start:
@@ -88,7 +116,8 @@ class Start:
             parts.create_task(serve_until(over, server(app, self._settings.worker_http_port, grace_seconds=1)))
             found = await self._found(stop)
             over.set()
-        return found
+        # What came last counts: a worker that is told to stop takes no lease.
+        return None if stop.is_set() else found
 
     async def _found(self, stop: asyncio.Event) -> Mapping[str, QueueSetSpec] | None:
         settings, failures = self._settings, 0
@@ -293,9 +322,9 @@ async def _no_trouble() -> dict[str, str]:
 
 
 def main(settings: Settings) -> None:
-    """Run the process on uvloop.
+    """Run the process.
 
     Raises:
         Rejected: the handlers cannot be loaded.
     """
-    uvloop.run(run(settings))
+    event_loop.run(run(settings))

@@ -8,33 +8,25 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, Self, cast
 
 import msgspec
+import structlog
 
 from dtq.handlers import Context
+from dtq_worker.child_protocol import Answer, Order
 
 LINE_BYTES_MAX: Final = 16 * 1_048_576
 """Longest line of the protocol, in bytes: a payload and a result fit, a flood does not."""
+LAST_WORDS_SECONDS: Final = 0.5
+"""How long the answer of a process that has ended may take to come out of its pipe, in seconds."""
+REAP_SECONDS: Final = 1.0
+"""How long the processes of a child that has been killed may take to end, in seconds."""
 
-
-class Order(msgspec.Struct):
-    """What a child is asked to run. `payload` is JSON."""
-
-    type: str
-    payload: msgspec.Raw
-    context: Context
-
-
-class Answer(msgspec.Struct):
-    """How it ended: a value, or an error."""
-
-    value: Any = None
-    error: str | None = None
-    permanent: bool = False
-    delay_seconds: float | None = None
+_log = structlog.get_logger(__name__)
 
 
 class ChildError(Exception):
@@ -54,9 +46,13 @@ class Processes:
     """
 
     def __init__(self, modules: Sequence[str]) -> None:
-        self._modules = modules
-        self._idle: list[asyncio.subprocess.Process] = []
-        self._busy: set[asyncio.subprocess.Process] = set()
+        self._command = [sys.executable, "-m", "dtq_worker.child", *modules]
+        # As they are now: a handler in a thread may change them for the whole worker.
+        # Without secrets: a child needs none of ours.
+        self._environ = {name: value for name, value in os.environ.items() if not _is_secret(name)}
+        self._folder = Path.cwd()
+        self._idle: list[Child] = []
+        self._busy: set[Child] = set()
 
     async def run(self, type_: str, payload: str, context: Context) -> Any:
         """Run a handler in a child; return its value.
@@ -67,13 +63,17 @@ class Processes:
         child = await self._child()
         self._busy.add(child)
         try:
-            answer = await self._ask(child, Order(type=type_, payload=msgspec.Raw(payload.encode()), context=context))
+            answer = await child.ask(Order(type=type_, payload=msgspec.Raw(payload.encode()), context=context))
+            if answer.left:
+                _log.info("child process replaced", type=type_, task_id=str(context.task_id), left=answer.left)
+                await child.kill()
         except BaseException:
-            await _kill(child)
+            await child.kill()
             raise
         finally:
             self._busy.discard(child)
-        self._idle.append(child)
+        if not answer.left:
+            self._idle.append(child)
         if answer.error is not None:
             raise ChildError(answer.error, permanent=answer.permanent, delay_seconds=answer.delay_seconds)
         return answer.value
@@ -81,51 +81,124 @@ class Processes:
     async def close(self) -> None:
         """End every child."""
         for child in (*self._idle, *self._busy):
-            await _kill(child)
+            await child.kill()
         self._idle.clear()
 
-    async def _child(self) -> asyncio.subprocess.Process:
+    async def _child(self) -> "Child":
         while self._idle:
             child = self._idle.pop()
-            if child.returncode is None:
+            if not child.exited.done():
                 return child
-        return await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "dtq_worker.child",
-            *self._modules,
+            await child.kill()
+        return await Child.start(self._command, self._environ, self._folder)
+
+
+class Child:
+    """One child process and the two pipes to it."""
+
+    def __init__(self, transport: asyncio.SubprocessTransport, protocol: "_Protocol") -> None:
+        self._transport = transport
+        self._process = asyncio.subprocess.Process(transport, protocol, asyncio.get_running_loop())
+        self.exited = protocol.exited
+
+    @classmethod
+    async def start(cls, command: Sequence[str], environ: Mapping[str, str], folder: Path) -> Self:
+        """Start a child that leads a session of its own."""
+        transport, protocol = await asyncio.get_running_loop().subprocess_exec(
+            _Protocol,
+            *command,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            limit=LINE_BYTES_MAX,
-            # Ours only: a child needs none of our secrets.
-            env={name: value for name, value in os.environ.items() if not _is_secret(name)},
+            stderr=None,
+            env=environ,
+            cwd=folder,
             start_new_session=True,
         )
+        return cls(transport, protocol)
 
-    @staticmethod
-    async def _ask(child: asyncio.subprocess.Process, order: Order) -> Answer:
-        assert child.stdin is not None
-        assert child.stdout is not None
+    async def ask(self, order: Order) -> Answer:
+        """Have the child run an order; return its answer.
+
+        The end of the process counts, not only the end of the pipe: a helper that it forked may hold the pipe open.
+
+        Raises:
+            ChildError: the child died, or answered nonsense.
+        """
+        talk = asyncio.ensure_future(self._talk(order))
         try:
-            child.stdin.write(msgspec.json.encode(order) + b"\n")
-            await child.stdin.drain()
-            line = await child.stdout.readline()
+            both: list[asyncio.Future[Any]] = [talk, self.exited]
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            if not talk.done():
+                await asyncio.wait([talk], timeout=LAST_WORDS_SECONDS)
+            line = talk.result() if talk.done() else b""
         except (ConnectionError, ValueError) as error:
             raise ChildError(f"the handler's process ended: {error}") from error
+        finally:
+            talk.cancel()
         if not line.endswith(b"\n"):
-            code = await child.wait()
-            raise ChildError(f"the handler's process ended with {_how(code)}")
+            raise ChildError(f"the handler's process ended with {_how(await self.exited)}")
         try:
             return msgspec.json.decode(line, type=Answer)
         except msgspec.DecodeError as error:
             raise ChildError(f"the handler's process answered nonsense: {error}", permanent=True) from error
 
+    async def kill(self) -> None:
+        """End the child and whatever it started in its session."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        await asyncio.wait([self.exited])
+        await self._reap_helpers()
+        self._transport.close()  # the pipes too: a process that left the session may hold their other ends
 
-async def _kill(child: asyncio.subprocess.Process) -> None:
-    """End a child and whatever it started: it leads a session of its own."""
-    with suppress(ProcessLookupError):
-        os.killpg(child.pid, signal.SIGKILL)
-    await child.wait()
+    async def _reap_helpers(self) -> None:
+        """Reap what the child had started, if this process is the first of its container: nobody else would."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(REAP_SECONDS):
+                while _has_living_children(self._process.pid):  # noqa: ASYNC110 - only the kernel knows
+                    await asyncio.sleep(REAP_SECONDS / 100)
+
+    async def _talk(self, order: Order) -> bytes:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(msgspec.json.encode(order) + b"\n")
+        await self._process.stdin.drain()
+        return await self._process.stdout.readline()
+
+
+class _Protocol(asyncio.subprocess.SubprocessStreamProtocol):
+    """The streams of a child, and its end.
+
+    `Process.wait` of asyncio does not return before the pipes are closed, whoever holds them.
+    """
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        super().__init__(limit=LINE_BYTES_MAX, loop=loop)
+        self._child: asyncio.SubprocessTransport | None = None
+        self.exited: asyncio.Future[int] = loop.create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Remember the transport, which knows the exit code."""
+        self._child = cast("asyncio.SubprocessTransport", transport)  # uvloop's has that interface, not that base
+        super().connection_made(transport)
+
+    def process_exited(self) -> None:
+        """Tell how the process ended."""
+        assert self._child is not None
+        code = self._child.get_returncode()
+        assert code is not None
+        self.exited.set_result(code)
+        super().process_exited()
+
+
+def _has_living_children(group: int) -> bool:
+    """Reap our dead children of a process group; return whether living ones are left."""
+    try:
+        while os.waitpid(-group, os.WNOHANG) != (0, 0):
+            pass
+    except ChildProcessError:
+        return False
+    return True
 
 
 def _how(code: int) -> str:

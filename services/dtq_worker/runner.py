@@ -14,11 +14,13 @@ from typing import Any
 
 import msgspec
 
-from dtq.domain.decisions import Attempt, describe
+from dtq.domain.decisions import Attempt, describe, too_large
 from dtq.domain.limits import RESULT_BYTES_MAX
 from dtq.domain.states import Outcome
 from dtq.handlers import Context, Handler, Mode, PermanentError, RetryLater
 from dtq_db.attempts import Claim
+from dtq_worker.deadline import Deadline
+from dtq_worker.forks import EndsForks
 from dtq_worker.processes import ChildError, Processes
 
 CANCEL = "cancel"
@@ -46,7 +48,8 @@ class Runner:
         """
         ended = _ending(claim)
         handler = self._handlers[claim.type]
-        bound = asyncio.timeout(claim.timeout_seconds)
+        bound = asyncio.timeout(None)
+        deadline = Deadline(claim.timeout_seconds, lambda: bound.reschedule(0.0))
         try:
             async with bound:
                 value = await self._call(handler, claim)
@@ -56,6 +59,8 @@ class Runner:
             if bound.expired():
                 return timed_out(claim)
             return _failed(error, ended)
+        finally:
+            deadline.cancel()
         return _succeeded(value, ended)
 
     async def _call(self, handler: Handler, claim: Claim) -> Any:
@@ -65,7 +70,8 @@ class Runner:
         payload = msgspec.json.decode(claim.payload)
         args = (payload, context) if handler.wants_context else (payload,)
         if handler.mode is Mode.ASYNC:
-            return await handler.run(*args)
+            with EndsForks():
+                return await handler.run(*args)
         return await in_thread(functools.partial(handler.run, *args), name=f"dtq-{claim.type}")
 
 
@@ -116,7 +122,8 @@ async def in_thread(function: Callable[[], Any], *, name: str) -> Any:
     def work() -> None:
         value, error = None, None
         try:
-            value = context.run(function)
+            with EndsForks():
+                value = context.run(function)
         except BaseException as raised:  # noqa: BLE001 - it belongs to the task, not to the thread
             error = raised
         if not loop.is_closed():
@@ -160,8 +167,7 @@ def _succeeded(value: Any, ended: Callable[..., Attempt]) -> Attempt:
         message = f"the result cannot be written as JSON: {describe(error)}"
         return ended(outcome=Outcome.FAILED, permanent=True, error=message)
     if len(text) > RESULT_BYTES_MAX:
-        message = f"the result has {len(text)} bytes; at most {RESULT_BYTES_MAX} are kept: store it elsewhere"
-        return ended(outcome=Outcome.FAILED, permanent=True, error=message)
+        return ended(outcome=Outcome.FAILED, permanent=True, error=too_large(len(text)))
     if rb"\u0000" in text:
         message = "the result has a NUL character, which cannot be stored"
         return ended(outcome=Outcome.FAILED, permanent=True, error=message)

@@ -104,14 +104,11 @@ async def test_a_permanent_error_spends_no_further_attempt(shared: tuple[World, 
         ("out of memory", "FAILED", "MemoryError"),
         ("closes", "FAILED", "the handler's process ended"),
         ("prints", "SUCCEEDED", '"printed"'),
-        ("secrets", "SUCCEEDED", "[]"),
     ],
 )
 async def test_a_handler_that_ends_its_process_costs_an_attempt_and_hurts_nobody(
-    shared: tuple[World, Running], how: str, status: str, told: str, monkeypatch: pytest.MonkeyPatch
+    shared: tuple[World, Running], how: str, status: str, told: str
 ) -> None:
-    monkeypatch.setenv("DB_DSN", "postgres://secret")
-    monkeypatch.setenv("RMQ_PASS", "secret")
     world, running = shared
     (id_,) = await world.enqueue("w.die", how=how)
     (row,) = await world.ended(id_)
@@ -120,3 +117,12 @@ async def test_a_handler_that_ends_its_process_costs_an_attempt_and_hurts_nobody
     assert await running.is_ready()
     (next_,) = await world.enqueue("w.die", how="pid")
     assert (await world.ended(next_))[0]["status"] == "SUCCEEDED"
+
+
+async def test_a_child_process_sees_no_secret_of_the_worker(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DB_DSN", "RMQ_PASS"):
+        monkeypatch.setenv(name, "secret")
+    await world.declare("w.die", timeout_seconds=20)
+    async with world.worker():
+        (row,) = await world.ended(*(await world.enqueue("w.die", how="secrets")))
+    assert (row["status"], json.loads(row["result"])) == ("SUCCEEDED", [])

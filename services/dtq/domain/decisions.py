@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final, assert_never
 
 from dtq.domain.backoff import Backoff
-from dtq.domain.limits import DELAY_SECONDS_MAX, ERROR_CHARS_MAX
+from dtq.domain.limits import DELAY_SECONDS_MAX, ERROR_CHARS_MAX, RESULT_BYTES_MAX
 from dtq.domain.states import Outcome, TaskStatus
 
 CRASHES_MAX: Final = 3
@@ -109,6 +109,11 @@ def describe(error: BaseException) -> str:
     """Return an error as a person reads it in `last_error`."""
     text = str(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def too_large(result_bytes: int) -> str:
+    """Return why a result of this size is not kept."""
+    return f"the result has {result_bytes} bytes; at most {RESULT_BYTES_MAX} are kept: store it elsewhere"
 
 
 def cut(text: str | None) -> str | None:

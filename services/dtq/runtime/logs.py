@@ -23,17 +23,24 @@ def configure(*, level: str, json: bool) -> None:
     renderer: Any = (
         structlog.processors.JSONRenderer() if json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     )
-    structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        cache_logger_on_first_use=True,
-    )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
+    )
+
+    def own_logger(name: str) -> logging.Logger:
+        # Not in the registry of `logging`: a handler that sets up its own logging must not silence its worker.
+        logger = logging.Logger(name, level.upper())  # noqa: LOG001
+        logger.addHandler(handler)
+        return logger
+
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=own_logger,
+        cache_logger_on_first_use=True,
     )
     root = logging.getLogger()
     root.handlers = [handler]

@@ -4,6 +4,7 @@ Owns `every`. A loop survives `Unavailable`; any other error is a bug and stops 
 """
 
 import asyncio
+import os
 import random
 import signal
 from collections.abc import Awaitable, Callable, Iterator
@@ -21,6 +22,8 @@ BACKOFF_SECONDS_MAX: Final = 15.0
 
 STEP_SECONDS: Final = 60.0
 """Longest step of a loop, in seconds: far beyond what its statements and publishes may take, each at its own bound."""
+STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+"""How a process is told to stop: by Kubernetes, and by Ctrl-C."""
 
 _log = structlog.get_logger(__name__)
 
@@ -101,19 +104,51 @@ async def wait(event: asyncio.Event, seconds: float) -> bool:
     return event.is_set()
 
 
-def stop_on_signals() -> asyncio.Event:
-    """Return an event that SIGTERM and SIGINT set; a second signal ends the process at once."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
+def end_on_signals() -> None:
+    """Let SIGTERM and SIGINT end this process at once, with exit code 0, until `StopSignals` takes over.
 
-    def on_signal(number: int) -> None:
-        if stop.is_set():
+    For a process that still imports its code and holds nothing. PID 1 needs it: the kernel drops a signal for which the
+    first process of a container has no handler. Imported code cannot swallow it, as it could an exception.
+    """
+
+    def on_signal(_: int, __: object) -> None:
+        os.write(2, b"dtq: stopped by a signal before the start was over\n")
+        os._exit(0)
+
+    for number in STOP_SIGNALS:
+        signal.signal(number, on_signal)
+
+
+class StopSignals:
+    """SIGTERM and SIGINT set `stop`; a second signal ends the process at once."""
+
+    def __init__(self) -> None:
+        self.stop = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._handlers: dict[signal.Signals, object] = {}
+        self._install()
+
+    async def keep(self) -> None:
+        """Install the signal handlers again if other code of this process has replaced them."""
+        replaced = [number.name for number in STOP_SIGNALS if signal.getsignal(number) is not self._handlers[number]]
+        if replaced:
+            _log.warning("signal handlers restored", signals=replaced)
+            self._install()
+
+    def _install(self) -> None:
+        for number in STOP_SIGNALS:
+            self._loop.add_signal_handler(number, self._on_signal, number)
+            self._handlers[number] = signal.getsignal(number)
+
+    def _on_signal(self, number: int) -> None:
+        if self.stop.is_set():
             _log.warning("second signal: ending at once", signal=number)
-            loop.remove_signal_handler(number)
+            self._loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
-        stop.set()
+        self.stop.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal, number)
-    return stop
+
+def stop_on_signals() -> asyncio.Event:
+    """Return an event that SIGTERM and SIGINT set; a second signal ends the process at once."""
+    return StopSignals().stop

@@ -1,0 +1,37 @@
+"""Deadlines that count only the time in which the event loop turned.
+
+A handler that blocks the loop must not cost its neighbours their attempts: when the loop turns again, all their
+time-outs are due at once, and with them what they were waiting for.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+LATE_SECONDS: Final = 0.5
+"""A deadline that is noticed this late, in seconds, was noticed by a loop that had been blocked."""
+
+
+class Deadline:
+    """Calls back once, `seconds` from now. Time for which the loop was blocked is added, at most as much again."""
+
+    def __init__(self, seconds: float, due: Callable[[], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._due = due
+        self._spare_seconds = seconds
+        self._at = self._loop.time() + seconds
+        self._timer = self._loop.call_at(self._at, self._reached)
+
+    def cancel(self) -> None:
+        """Never call back."""
+        self._timer.cancel()
+
+    def _reached(self) -> None:
+        now = self._loop.time()
+        extra_seconds = min(now - self._at, self._spare_seconds)
+        if extra_seconds < LATE_SECONDS:
+            self._due()
+            return
+        self._spare_seconds -= extra_seconds
+        self._at = now + extra_seconds
+        self._timer = self._loop.call_at(self._at, self._reached)

@@ -1,0 +1,125 @@
+"""Forks: what a process that a handler forks must not keep of its worker.
+
+A forked child has the worker's signal handlers, its event loop's wake-up descriptor and its sockets: a signal to the
+child would stop the worker, and Postgres and RabbitMQ would see a dead worker's connections stay open. Must never touch
+what belongs to the handler.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+import traceback
+from contextlib import suppress
+from types import TracebackType
+from typing import Final, NoReturn
+from weakref import WeakSet
+
+_transports: Final[WeakSet[asyncio.BaseTransport]] = WeakSet()
+_servers: Final[WeakSet[asyncio.Server]] = WeakSet()
+"""The sockets of the worker's loops. A fork copies the process, so they are the process's and no object's."""
+
+
+def remember_connection(transport: asyncio.BaseTransport) -> None:
+    """Have forked children give this connection of the worker up."""
+    _transports.add(transport)
+
+
+def remember_server(server: asyncio.Server) -> None:
+    """Have forked children give this listener of the worker up."""
+    _servers.add(server)
+
+
+class Isolation:
+    """Makes every process that this one forks a process of its own. Make one, once, in the thread of `loop`."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._loop_thread = threading.get_ident()
+        self._pid = os.getpid()
+        self._forking = threading.local()
+        os.register_at_fork(before=self._before, after_in_parent=self._unblock, after_in_child=self._after_in_child)
+
+    def _before(self) -> None:
+        # A signal between the fork and `_after_in_child` would go to the worker.
+        self._forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        self._forking.in_worker = os.getpid() == self._pid
+
+    def _unblock(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._forking.mask)
+
+    def _after_in_child(self) -> None:
+        if not self._forking.in_worker:  # a helper forks: what it has is its own
+            self._unblock()
+            return
+        try:
+            self._leave_worker()
+        finally:
+            self._unblock()
+            # Only now: a KeyboardInterrupt in this function would be swallowed, and the child would go on.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _leave_worker(self) -> None:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # libuv has a handler that Python does not know of
+        for descriptor in _descriptors():
+            give_up(descriptor)
+        if threading.get_ident() == self._loop_thread:
+            self._loop.call_soon(_end_stray)
+
+
+class EndsForks:
+    """A block that ends, where the block ends, each process that was forked in it: what follows is the worker's.
+
+    Exit codes and words are those of a Python program that ends the same way.
+    """
+
+    def __enter__(self) -> None:
+        self._pid = os.getpid()
+
+    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> None:
+        if os.getpid() != self._pid:
+            end_process(error)
+
+
+def end_process(error: BaseException | None = None) -> NoReturn:
+    """End this process as Python would, without its destructors: they would reach for what the parent owns."""
+    code, words = 0, ""
+    match error:
+        case None | SystemExit(code=None):
+            pass
+        case SystemExit(code=int(number)):
+            code = number & 0xFF
+        case SystemExit(code=text):
+            code, words = 1, f"{text}\n"
+        case _:
+            code, words = 1, "".join(traceback.format_exception(error))
+    with suppress(Exception):
+        sys.stdout.flush()
+    with suppress(OSError):
+        os.write(2, words.encode("utf-8", "replace"))
+    os._exit(code)
+
+
+def give_up(descriptor: int) -> None:
+    """Point a descriptor at nothing. It stays taken, so that a destructor that closes it closes nobody else's."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    with suppress(OSError):
+        os.dup2(nothing, descriptor, inheritable=False)
+    os.close(nothing)
+
+
+def _descriptors() -> list[int]:
+    sockets = [transport.get_extra_info("socket") for transport in _transports if not transport.is_closing()]
+    sockets += [socket for server in _servers for socket in server.sockets]
+    # A closed socket says -1; standard streams are the handler's, whatever they are.
+    return [socket.fileno() for socket in sockets if socket is not None and socket.fileno() > 2]  # noqa: PLR2004
+
+
+def _end_stray() -> None:
+    """End a child that went back to the event loop: it would run every other task of the worker a second time."""
+    end_process(SystemExit("dtq: a process that an async handler forked may not await: end it in the handler"))

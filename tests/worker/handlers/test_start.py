@@ -1,0 +1,102 @@
+"""A worker that is told to stop while it starts: it ends, and has taken nothing."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from dtq.reconcile.embedded import ensure_default
+from dtq_worker import main
+from tests.support.system import System, call, eventually, free_port
+from tests.worker.handlers.conftest import children
+from tests.worker.world import World
+
+MODULE = "tests.worker.handlers.slow_import"
+WORKER = [sys.executable, "-m", "dtq_cli", "worker"]
+FIRST_PROCESS = ["unshare", "--pid", "--fork"]
+
+
+@pytest.mark.parametrize("prefix", [[], FIRST_PROCESS], ids=["a process", "the first process of its namespace"])
+@pytest.mark.parametrize("number", ["TERM", "INT"])
+async def test_a_signal_during_the_import_of_handlers_ends_the_worker_and_no_lease_is_taken(
+    system: System, tmp_path: Path, dsn: str, prefix: list[str], number: str
+) -> None:
+    system.run("migrate")
+    importing = tmp_path / "importing"
+    popen = _started([*prefix, *WORKER], system, WORKER_HANDLERS=MODULE, TEST_IMPORTING=str(importing))
+
+    async def it_imports() -> bool:
+        return importing.exists()
+
+    await eventually(it_imports, "the worker imports its handlers", 60)
+    pid = _child(popen.pid) if prefix else popen.pid
+    system.stack.callback(subprocess.run, ["kill", "-KILL", str(pid)], check=False, capture_output=True)
+    await asyncio.to_thread(subprocess.run, ["kill", f"-{number}", str(pid)], check=True)
+    assert await asyncio.to_thread(popen.wait, 10) == 0
+    connection = await asyncpg.connect(dsn)
+    try:
+        assert await connection.fetchval("SELECT count(*) FROM workers") == 0
+    finally:
+        await connection.close()
+
+
+async def test_handlers_that_take_the_signals_when_they_are_imported_do_not_keep_them(system: System) -> None:
+    system.run("migrate")
+    worker = system.worker(WORKER_HANDLERS=MODULE, TEST_TAKES_SIGNALS="yes")
+    await worker.ready()
+    assert await asyncio.to_thread(worker.terminate) == 0
+
+
+async def test_a_worker_that_is_told_to_stop_as_its_queues_appear_does_not_start(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop = asyncio.Event()
+
+    async def declare_and_stop(*args: Any) -> None:
+        stop.set()
+        await ensure_default(*args)
+
+    monkeypatch.setattr(main, "ensure_default", declare_and_stop)
+    assert await main.Start(world.settings(), world.database).queue_sets(stop) is None
+
+
+async def test_the_first_process_of_a_container_reaps_what_its_children_started(system: System, world: World) -> None:
+    await world.declare("kind.process", timeout_seconds=20)
+    address = f"127.0.0.1:{free_port()}"
+    environ = {"WORKER_HANDLERS": "tests.worker.handlers.kinds", "WORKER_HTTP_PORT": address}
+    popen = _started([*FIRST_PROCESS, *WORKER], system, **environ)
+
+    async def it_is_ready() -> bool:
+        return (await call(f"http://{address}/readyz"))[0] == 200
+
+    try:
+        await eventually(it_is_ready, "the worker is ready", 90)
+        for name in ("pool left open", "crash beside a helper"):
+            (row,) = await world.ended(*(await world.enqueue("kind.process", kind=name)), seconds=60)
+            assert row["status"] == "SUCCEEDED" or "signal 11" in row["last_error"]
+        worker = _child(popen.pid)
+
+        async def no_child_is_left() -> bool:
+            return not children(worker)
+
+        await eventually(no_child_is_left, "no process is left, dead or alive", 10)
+    finally:
+        os.kill(_child(popen.pid), signal.SIGKILL)
+
+
+def _started(command: list[str], system: System, **environ: str) -> "subprocess.Popen[bytes]":
+    popen = subprocess.Popen(command, env={**system.environ, **environ})
+    system.stack.callback(popen.wait)
+    system.stack.callback(popen.kill)
+    return popen
+
+
+def _child(pid: int) -> int:
+    (child,) = children(pid)
+    return child

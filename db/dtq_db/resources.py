@@ -132,7 +132,6 @@ class Resources:
                 queue.name,
                 position,
                 queue.type,
-                queue.prefetch,
                 queue.max_length,
                 json.dumps(queue.scaling),
             )

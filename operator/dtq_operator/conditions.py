@@ -125,11 +125,11 @@ def broker_trouble(reason: str, message: str, *, stalled: bool) -> list[Conditio
     ]
 
 
-def invalid(message: str) -> list[Condition]:
-    """An object that an older definition let in and that the models refuse: nothing is done about it."""
+def invalid(reason: str, message: str) -> list[Condition]:
+    """An object that another release's definition let in and that the models refuse: nothing is done about it."""
     return [
-        Condition(type="Ready", status="False", reason=Why.INVALID_SPEC, message=message),
-        *_progress(stalled=True, reason=Why.INVALID_SPEC, message=message),
+        Condition(type="Ready", status="False", reason=reason, message=message),
+        *_progress(stalled=True, reason=reason, message=message),
     ]
 
 

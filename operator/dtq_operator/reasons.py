@@ -22,6 +22,7 @@ class Why(StrEnum):
     NOT_ACCEPTED = "NotAccepted"
     INVALID_SPEC = "InvalidSpec"
     DATABASE_UNAVAILABLE = "DatabaseUnavailable"
+    DATABASE_NOT_MIGRATED = "DatabaseNotMigrated"
     BROKER_UNREACHABLE = "BrokerUnreachable"
     VHOST_UNAVAILABLE = "VhostUnavailable"
     ACCESS_REFUSED = "AccessRefused"

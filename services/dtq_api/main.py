@@ -103,7 +103,9 @@ class Api:
                 catalog=self.catalog,
                 lanes=self.lanes,
                 tasks=self.tasks,
-                scaling=ScalingHints(database, self.publisher, queue_sets=self.queue_sets),
+                scaling=ScalingHints(
+                    database, self.publisher, queue_sets=self.queue_sets, newer=lambda: self.catalog.current.newer
+                ),
                 metrics=metrics,
                 registry=self.registry,
                 health=self.health.everything,

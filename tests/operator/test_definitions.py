@@ -153,7 +153,7 @@ REFUSED_SETS: dict[str, tuple[Object, str]] = {
         "minReplicas is above maxReplicas",
     ),
     "an operator without a target": ({"queues": [{"name": "a", "scaling": {"mode": "Operator"}}]}, "needs targetRef"),
-    "a prefetch of nothing": ({"queues": [{"name": "a", "prefetch": 0}]}, "prefetch"),
+    "a misspelt field": ({"queues": [{"name": "a", "prefetch": 8}]}, "unknown field"),
 }
 
 

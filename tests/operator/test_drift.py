@@ -197,9 +197,7 @@ async def test_a_name_that_two_take_at_once_is_taken_by_one(world: World) -> Non
     await world.sql(
         "INSERT INTO queue_set (name, namespace, vhost, retry_delays_seconds) VALUES ('default', 'tasks', '/', '{5}')"
     )
-    await world.sql(
-        "INSERT INTO queue (queue_set, name, position, type, prefetch) VALUES ('default', 'default', 0, 'Quorum', 32)"
-    )
+    await world.sql("INSERT INTO queue (queue_set, name, position, type) VALUES ('default', 'default', 0, 'Quorum')")
     manifest = TaskType.model_validate(world.task_type())
     async with Database(world.dsn, name="test") as database:
         for round_ in range(20):

@@ -59,7 +59,6 @@ queues = st.builds(
     QueueRow,
     name=st.sampled_from(["high", "low", "bulk"]),
     type=st.sampled_from(["Quorum", "Classic"]),
-    prefetch=st.integers(1, 3),
     max_length=st.none() | st.just(10),
     scaling=st.just({}),
 )

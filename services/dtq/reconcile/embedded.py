@@ -25,7 +25,7 @@ def default_queue_set(settings: Settings) -> QueueSet:
             "spec": {
                 "namespace": settings.rmq_namespace,
                 "vhost": settings.rmq_vhost,
-                "queues": [{"name": name, "prefetch": settings.worker_prefetch} for name in settings.queues],
+                "queues": [{"name": name} for name in settings.queues],
             }
             | ({"retry": {"delaysSeconds": delays[:12]}} if delays else {}),
         }

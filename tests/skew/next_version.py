@@ -22,8 +22,8 @@ WHERE contype = 'c' AND coninhcount = 0 AND connamespace = 'public'::regnamespac
     AND pg_get_constraintdef(oid) LIKE '%ANY (ARRAY[%::text%'
 """
 _FUNCTIONS: Final = """
-SELECT p.proname AS name, p.oid::regprocedure::text AS signature, pg_get_function_arguments(p.oid) AS arguments, pg_get_function_result(p.oid) AS result,
-    p.pronargs AS count
+SELECT p.proname AS name, p.oid::regprocedure::text AS signature, p.pronargs AS count,
+    pg_get_function_arguments(p.oid) AS arguments, pg_get_function_result(p.oid) AS result
 FROM pg_proc p
 WHERE p.pronamespace = 'public'::regnamespace AND p.prokind = 'f' AND p.prorettype <> 'trigger'::regtype
     AND p.proname LIKE 'dtq\\_%'

@@ -216,22 +216,17 @@ def plan_task_type_deletion(row: TaskTypeRow | None, owner: Owner, observed: Obs
     if observed.claim is None or not owner.is_same_object(observed.claim):
         return Plan()
     release = Step(action=Action.RELEASE, target=name)
-    if row is None:
+    if row is None or row.deletion_policy == TaskTypeDeletionPolicy.RETAIN:
         return Plan(steps=(release,))
     if refusal := _newer_refusal(row):
         return Plan(refusal=refusal)
     deactivate = Step(action=Action.DEACTIVATE, target=name, detail="new tasks are refused, accepted ones still run")
-    match TaskTypeDeletionPolicy(row.deletion_policy):
-        case TaskTypeDeletionPolicy.RETAIN:
-            return Plan(steps=(release,))
-        case TaskTypeDeletionPolicy.DEACTIVATE:
-            return Plan(steps=((deactivate, release) if row.active else (release,)))
-        case TaskTypeDeletionPolicy.DELETE if message := _in_use(observed.references, row):
-            return Plan(
-                steps=(deactivate,) if row.active else (), refusal=Refusal(reason=Reason.IN_USE, message=message)
-            )
-        case TaskTypeDeletionPolicy.DELETE:
-            return Plan(steps=(Step(action=Action.DELETE, target=name), release))
+    if row.deletion_policy == TaskTypeDeletionPolicy.DEACTIVATE:
+        return Plan(steps=((deactivate, release) if row.active else (release,)))
+    if message := _in_use(observed.references, row):
+        refusal = Refusal(reason=Reason.IN_USE, message=message)
+        return Plan(steps=(deactivate,) if row.active else (), refusal=refusal)
+    return Plan(steps=(Step(action=Action.DELETE, target=name), release))
 
 
 def _in_use(references: References | None, row: TaskTypeRow) -> str:
@@ -260,19 +255,30 @@ def plan_queue_set_deletion(
     release = Step(action=Action.RELEASE, target=name)
     if row is None or row.deletion_policy == QueueSetDeletionPolicy.RETAIN:
         return Plan(steps=(release,))
-    if refusal := _newer_refusal(row):
+    if (
+        refusal := _newer_refusal(row)
+        or _used_refusal(observed, name)
+        or _full_refusal(row, observed, name, force=force)
+    ):
         return Plan(refusal=refusal)
-    if observed.used_queues:
-        message = f"task types still refer to QueueSet {name}: delete them first"
-        return Plan(refusal=Refusal(reason=Reason.IN_USE, message=message))
-    full = sorted(queue for queue, ready in (observed.ready or {}).items() if ready)
-    if full and not (row.deletion_policy == QueueSetDeletionPolicy.DELETE and force):
-        message = (
-            f"queues still hold messages: {', '.join(full)}; let them drain, or set deletionPolicy Delete and the "
-            f'annotation {FORCE_DELETE_ANNOTATION}: "{name}"'
-        )
-        return Plan(refusal=Refusal(reason=Reason.NOT_EMPTY, message=message))
     return Plan(steps=(Step(action=Action.DELETE, target=name), release))
+
+
+def _used_refusal(observed: ObservedQueueSet, name: str) -> Refusal | None:
+    if not observed.used_queues:
+        return None
+    return Refusal(reason=Reason.IN_USE, message=f"task types still refer to QueueSet {name}: delete them first")
+
+
+def _full_refusal(row: QueueSetRow, observed: ObservedQueueSet, name: str, *, force: bool) -> Refusal | None:
+    full = sorted(queue for queue, ready in (observed.ready or {}).items() if ready)
+    if not full or (row.deletion_policy == QueueSetDeletionPolicy.DELETE and force):
+        return None
+    message = (
+        f"queues still hold messages: {', '.join(full)}; let them drain, or set deletionPolicy Delete and the "
+        f'annotation {FORCE_DELETE_ANNOTATION}: "{name}"'
+    )
+    return Refusal(reason=Reason.NOT_EMPTY, message=message)
 
 
 def _newer_refusal(row: TaskTypeRow | QueueSetRow) -> Refusal | None:
@@ -322,8 +328,8 @@ def _prefix_refusal(desired: QueueSetRow, observed: ObservedQueueSet) -> Refusal
     if observed.prefix_owner is not None:
         holder += f", which is {observed.prefix_owner.shown}"
     message = (
-        f"spec.namespace {desired.namespace!r} is the prefix of {holder}. A prefix names queues of one broker and belongs"
-        " to one QueueSet: choose another, or delete that one"
+        f"spec.namespace {desired.namespace!r} is the prefix of {holder}. A prefix belongs to one QueueSet:"
+        " choose another, or delete that one"
     )
     return Refusal(reason=Reason.PREFIX_CONFLICT, message=message)
 

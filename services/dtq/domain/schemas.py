@@ -31,13 +31,7 @@ class PayloadValidator:
     """
 
     def __init__(self, schema: Mapping[str, Any]) -> None:
-        self._validator = jsonschema_rs.Draft202012Validator(
-            dict(schema),
-            offline=True,
-            mask=_MASK,
-            validate_formats=True,
-            pattern_options=jsonschema_rs.RegexOptions(size_limit=limits.SCHEMA_REGEX_BYTES_MAX),
-        )
+        self._validator = _compiled(schema, mask=_MASK)
 
     def problems(self, payload: Any) -> tuple[Problem, ...]:
         """Return what is wrong with a payload, at most PROBLEMS_MAX, without showing its values."""
@@ -49,6 +43,16 @@ class PayloadValidator:
             if len(found) == PROBLEMS_MAX:
                 break
         return tuple(found)
+
+
+def _compiled(schema: Mapping[str, Any], *, mask: str | None) -> jsonschema_rs.Draft202012Validator:
+    return jsonschema_rs.Draft202012Validator(
+        dict(schema),
+        offline=True,
+        mask=mask,
+        validate_formats=True,
+        pattern_options=jsonschema_rs.RegexOptions(size_limit=limits.SCHEMA_REGEX_BYTES_MAX),
+    )
 
 
 def check_schema(schema: Mapping[str, Any]) -> tuple[Problem, ...]:
@@ -63,7 +67,7 @@ def check_schema(schema: Mapping[str, Any]) -> tuple[Problem, ...]:
     if problems:
         return problems
     try:
-        PayloadValidator(schema)
+        _compiled(schema, mask=None)
     except jsonschema_rs.ValidationError as error:
         path = "".join(f"/{part}" for part in error.instance_path)
         return (_problem(path or _unresolved(schema), f"not a JSON Schema 2020-12: {error.message[:300]}"),)

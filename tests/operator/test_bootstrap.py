@@ -1,5 +1,7 @@
 """What an installation brings along is made when it is absent, and never touched again."""
 
+import asyncio
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,7 @@ import yaml
 
 from dtq.domain.errors import Rejected
 from dtq_operator.bootstrap import read
+from hack.cluster import programs
 from tests.operator.conftest import Start
 from tests.operator.world import World
 
@@ -31,6 +34,21 @@ async def test_what_is_there_is_left_as_it_is(world: World, start: Start, tmp_pa
     found = await world.get(world.task_type())
     assert found is not None
     assert found["spec"]["maxAttempts"] == 7
+
+
+async def test_kubectl_apply_over_what_was_made_warns_of_nothing(world: World, start: Start, tmp_path: Path) -> None:
+    queue_set, task_type = world.queue_set(), world.task_type()
+    await start(DTQ_BOOTSTRAP_FILE=_file(tmp_path, queue_set, task_type))
+    await world.until(task_type, "Ready", "True")
+    file = tmp_path / "edited.yaml"
+    file.write_text(yaml.safe_dump_all([queue_set, world.task_type(maxAttempts=7)]))
+    command = [programs.ensure(["kubectl"])["kubectl"], "--kubeconfig", world.kubeconfig, "apply", "-f", file]
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [
+        "queueset.dtq.dev/default unchanged",
+        "tasktype.dtq.dev/email.send.v1 configured",
+    ]
 
 
 async def test_one_that_is_refused_keeps_nobody_from_the_rest(world: World, start: Start, tmp_path: Path) -> None:

@@ -281,7 +281,8 @@ def test_a_prefix_conflict_names_the_other_set(holder: Owner | None, told: str) 
 
 
 def test_a_deletion_that_waits_for_stored_tasks_says_how_long_and_the_way_out() -> None:
-    plan = plan_task_type_deletion(TYPE_ROW, OURS, ObservedTaskType(claim=OURS, row=TYPE_ROW, in_use=True), NAME)
+    stored = References(found=True, is_complete=True, share=1.0)
+    plan = plan_task_type_deletion(TYPE_ROW, OURS, ObservedTaskType(claim=OURS, row=TYPE_ROW, references=stored), NAME)
     reason, message = refusal_of(plan)
     assert reason is Reason.IN_USE
     for word in ("7 days for a succeeded task", "90 minutes for a failed one", "deletionPolicy to Deactivate"):

@@ -66,7 +66,7 @@ async def stored_queue_sets(database: Database) -> dict[str, StoredQueueSet]:
         Unavailable: the database does not answer.
     """
     rows = await database.fetch(query("catalog_queue_sets"))
-    return {row["name"]: queue_set_of(row, json.loads(row["queues"])) for row in rows}
+    return {row["name"]: queue_set_of(dict(row), json.loads(row["queues"])) for row in rows}
 
 
 async def queue_sets(database: Database) -> dict[str, QueueSetSpec]:

@@ -61,7 +61,7 @@ def test_every_mount_has_its_volume_and_every_port_of_a_probe_is_there(spec: Obj
 
 @pytest.mark.parametrize("name", rendering.VALUE_SETS)
 def test_kubectl_logs_means_the_process_and_not_the_wait_for_the_schema(name: str) -> None:
-    for deployment in of_kind(objects_of(name), "Deployment"):
+    for deployment in of_kind(objects_of(name), "Deployment").values():
         template = deployment["spec"]["template"]
         own = [container["name"] for container in template["spec"]["containers"]]
         assert [template["metadata"]["annotations"]["kubectl.kubernetes.io/default-container"]] == own
@@ -69,10 +69,7 @@ def test_kubectl_logs_means_the_process_and_not_the_wait_for_the_schema(name: st
 
 def test_annotations_of_ones_own_stay_and_win() -> None:
     mine = {"kubectl.kubernetes.io/default-container": "sidecar", "example.com/a": "b"}
-    (found,) = [
-        one for one in of_kind(objects({"api": {"podAnnotations": mine}}), "Deployment")
-        if one["metadata"]["name"] == "dtq-api"
-    ]  # fmt: skip
+    found = of_kind(objects({"api": {"podAnnotations": mine}}), "Deployment")["dtq-api"]
     assert mine.items() <= found["spec"]["template"]["metadata"]["annotations"].items()
 
 

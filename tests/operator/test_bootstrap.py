@@ -42,7 +42,8 @@ async def test_kubectl_apply_over_what_was_made_warns_of_nothing(world: World, s
     await world.until(task_type, "Ready", "True")
     file = tmp_path / "edited.yaml"
     file.write_text(yaml.safe_dump_all([queue_set, world.task_type(maxAttempts=7)]))
-    command = [programs.ensure(["kubectl"])["kubectl"], "--kubeconfig", world.kubeconfig, "apply", "-f", file]
+    kubectl = programs.ensure(["kubectl"])["kubectl"]
+    command = [str(one) for one in (kubectl, "--kubeconfig", world.kubeconfig, "apply", "-f", file)]
     done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=True)
     assert done.stderr == ""
     assert done.stdout.splitlines()[1] == "tasktype.dtq.dev/email.send.v1 configured"

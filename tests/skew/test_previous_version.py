@@ -62,13 +62,17 @@ def _replace(file: Path, before: str, after: str) -> None:
     file.write_text(text.replace(before, after))
 
 
-@pytest.mark.parametrize("breaking", [no_such_column, another_function, a_migration_gone])
+@pytest.mark.parametrize(
+    ("breaking", "told"),
+    [(no_such_column, "not within"), (another_function, "not within"), (a_migration_gone, "was edited after")],
+)
 async def test_the_harness_finds_a_version_that_does_not_fit(
     tmp_path: Path,
     source: Path,
     dsn: str,
     broker_vhost: BrokerVhost,
     breaking: Callable[[Path], None],
+    told: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("tests.support.system.READY_SECONDS", 30.0)
@@ -76,7 +80,7 @@ async def test_the_harness_finds_a_version_that_does_not_fit(
     breaking(source)
     with (
         opened(tmp_path, tmp_path / "runs.jsonl", dsn, broker_vhost) as system,
-        pytest.raises(AssertionError, match=r"not within|MigrationEdited|assert"),
+        pytest.raises(AssertionError, match=told),
     ):
         await live(revisions.use(system, source))
 

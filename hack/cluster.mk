@@ -3,17 +3,17 @@
 ADDONS := keda prometheus
 .PHONY: cluster-up cluster-down cluster-status cluster-load cluster-addons
 
-cluster-up: ## Start a Kubernetes cluster (CONTROL_PLANE_ONLY=1: just etcd and the API server)
+cluster-up: $(VENV) ## Start a Kubernetes cluster (CONTROL_PLANE_ONLY=1: just etcd and the API server)
 	$(PYTHON) -m hack.cluster up $(if $(CONTROL_PLANE_ONLY),--control-plane-only)
 
-cluster-down: ## Remove that cluster and all that it made
+cluster-down: $(VENV) ## Remove that cluster and all that it made
 	$(PYTHON) -m hack.cluster down
 
-cluster-status: ## Say what of the cluster runs
+cluster-status: $(VENV) ## Say what of the cluster runs
 	$(PYTHON) -m hack.cluster status
 
-cluster-load: ## Make an image archive available to the cluster's pods (IMAGE=archive.tar)
+cluster-load: $(VENV) ## Make an image archive available to the cluster's pods (IMAGE=archive.tar)
 	$(PYTHON) -m hack.cluster load $(IMAGE)
 
-cluster-addons: ## Put KEDA and Prometheus into the cluster (ADDONS="keda prometheus")
+cluster-addons: $(VENV) ## Put KEDA and Prometheus into the cluster (ADDONS="keda prometheus")
 	$(PYTHON) -m hack.cluster addons $(ADDONS)

@@ -8,6 +8,7 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Final
 from uuid import UUID
 
@@ -17,7 +18,7 @@ from dtq.domain.backoff import Backoff
 from dtq.domain.decisions import Decision
 from dtq.domain.errors import Stale
 from dtq.domain.limits import CLAIM_EARLY_SECONDS, LEASE_SECONDS
-from dtq.domain.manifests import BackoffSpec
+from dtq.domain.stored import NewerRelease, backoff_of
 from dtq_db.connections import Dsn, Lane, connect, translated
 from dtq_db.queries import query
 
@@ -34,6 +35,7 @@ class Claim:
         attempt: from 1; with the worker it is the fence.
         backoff: the type's own policy; None means the worker's default.
         slot: what it is counted under while it runs; None if its type has no concurrency limit.
+        newer: why only a newer release can run it; None if this one can. It is released, not run.
     """
 
     id: UUID
@@ -47,6 +49,7 @@ class Claim:
     timeout_seconds: int
     backoff: Backoff | None
     slot: str | None = None
+    newer: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,9 +75,14 @@ class Finished:
     updated_at: datetime
 
 
+@lru_cache(maxsize=1024)
 def parse_backoff(text: str | None) -> Backoff | None:
-    """Return the policy that a row of `task_type` holds, or None."""
-    return None if text is None else BackoffSpec.model_validate_json(text).to_backoff()
+    """Return the policy that a row of `task_type` holds, or None.
+
+    Raises:
+        NewerRelease: only a newer release understands it.
+    """
+    return None if text is None else backoff_of(json.loads(text))
 
 
 async def claim(lane: Lane, worker_id: UUID, ids: Sequence[UUID], types: Sequence[str]) -> list[Claim]:
@@ -90,22 +98,29 @@ async def claim(lane: Lane, worker_id: UUID, ids: Sequence[UUID], types: Sequenc
         if error.sqlstate == LEASE_GONE:
             raise Stale(str(error)) from error
         raise
-    return [
-        Claim(
-            id=row["id"],
-            type=row["type"],
-            queue_set=row["queue_set"],
-            queue=row["queue"],
-            payload=row["payload"],
-            attempt=row["attempts"],
-            max_attempts=row["max_attempts"],
-            crashes=row["crashes"],
-            timeout_seconds=row["timeout_seconds"],
-            backoff=parse_backoff(row["backoff"]),
-            slot=row["slot"],
-        )
-        for row in rows
-    ]
+    return [_claim(row) for row in rows]
+
+
+def _claim(row: asyncpg.Record) -> Claim:
+    backoff, newer = None, None
+    try:
+        backoff = parse_backoff(row["backoff"])
+    except NewerRelease as error:
+        newer = str(error)
+    return Claim(
+        id=row["id"],
+        type=row["type"],
+        queue_set=row["queue_set"],
+        queue=row["queue"],
+        payload=row["payload"],
+        attempt=row["attempts"],
+        max_attempts=row["max_attempts"],
+        crashes=row["crashes"],
+        timeout_seconds=row["timeout_seconds"],
+        backoff=backoff,
+        slot=row["slot"],
+        newer=newer,
+    )
 
 
 async def finish(lane: Lane, ended: Sequence[Finish]) -> dict[UUID, Finished]:

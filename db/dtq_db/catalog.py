@@ -4,18 +4,24 @@ Owns reading it. Must never write: `dtq_db.resources` does, for the operator and
 """
 
 import json
-from typing import Any, Final
+from collections.abc import Collection, Mapping
+from typing import Final
 
 import asyncpg
+import structlog
 
 from dtq.domain.catalog import Catalog, TypePolicy
 from dtq.domain.manifests import QueueSetSpec
 from dtq.domain.serving import WorkerGroup
+from dtq.domain.stored import Newer, NewerRelease, StoredQueueSet, check_limits, queue_set_of
+from dtq_db.attempts import parse_backoff
 from dtq_db.connections import Database
 from dtq_db.queries import query
 
 TYPES_PAGE: Final = 200
 """Most task types read by one statement: parsing their schemas takes some milliseconds."""
+
+_log = structlog.get_logger(__name__)
 
 
 async def revision(database: Database) -> int:
@@ -47,21 +53,59 @@ async def load(database: Database, known: Catalog) -> Catalog:
     if now["types_deleted_at"] > known.revision:
         names = {row["type"] for row in await database.fetch(query("task_type_names"))}
         types = {name: policy for name, policy in types.items() if name in names}
-    changed = now["queue_sets_changed_at"] > known.revision
-    return Catalog(
-        revision=now["revision"],
-        types=types,
-        queue_sets=await queue_sets(database) if changed else known.queue_sets,
-    )
+    queue_sets, newer = known.queue_sets, known.newer
+    if now["queue_sets_changed_at"] > known.revision:
+        stored = await stored_queue_sets(database)
+        queue_sets, newer = {name: found.spec for name, found in stored.items()}, newer_of(stored)
+    return Catalog(revision=now["revision"], types=types, queue_sets=queue_sets, newer=newer)
 
 
-async def queue_sets(database: Database) -> dict[str, QueueSetSpec]:
-    """Return every queue set, by name.
+async def stored_queue_sets(database: Database) -> dict[str, StoredQueueSet]:
+    """Return every queue set as its rows say, by name.
 
     Raises:
         Unavailable: the database does not answer.
     """
-    return {row["name"]: queue_set_of(row) for row in await database.fetch(query("catalog_queue_sets"))}
+    rows = await database.fetch(query("catalog_queue_sets"))
+    return {row["name"]: queue_set_of(dict(row), json.loads(row["queues"])) for row in rows}
+
+
+async def queue_sets(database: Database) -> dict[str, QueueSetSpec]:
+    """Return every queue set, by name, as far as this release understands it.
+
+    Raises:
+        Unavailable: the database does not answer.
+    """
+    return {name: found.spec for name, found in (await stored_queue_sets(database)).items()}
+
+
+async def newer_types(database: Database, types: Collection[str]) -> dict[str, str]:
+    """Return which of these types only a newer release can run, and why.
+
+    Raises:
+        Unavailable: the database does not answer.
+    """
+    rows = await database.fetch(query("catalog_policies"), sorted(types))
+    return {row["type"]: reason for row in rows if (reason := _newer(row))}
+
+
+def newer_of(stored: Mapping[str, StoredQueueSet]) -> Newer:
+    """Return what of queue sets only a newer release understands."""
+    return Newer(
+        queues={(name, queue): reason for name, found in stored.items() for queue, reason in found.queues.items()},
+        scaling={(name, queue): reason for name, found in stored.items() for queue, reason in found.scaling.items()},
+    )
+
+
+def tell_newer(newer: Newer, before: Newer) -> None:
+    """Log what only a newer release understands and was not known to be so before."""
+    for type_ in newer.types.keys() - before.types.keys():
+        _log.warning("task type needs a newer release", type=type_, reason=newer.types[type_])
+    for kind in ("queues", "scaling"):
+        for key in getattr(newer, kind).keys() - getattr(before, kind).keys():
+            queue_set, queue = key
+            reason = getattr(newer, kind)[key]
+            _log.warning("queue needs a newer release", queue_set=queue_set, queue=queue, reason=reason)
 
 
 async def running_counts(database: Database) -> dict[str, tuple[int, int]]:
@@ -114,18 +158,11 @@ def _policy(row: asyncpg.Record) -> TypePolicy:
     )
 
 
-def queue_set_of(row: asyncpg.Record) -> QueueSetSpec:
-    """Return the spec that a queue set's rows hold."""
-    document: dict[str, Any] = {
-        "namespace": row["namespace"],
-        "queues": [
-            {name: value for name, value in queue.items() if value is not None} for queue in json.loads(row["queues"])
-        ],
-        "retry": {"delaysSeconds": list(row["retry_delays_seconds"])},
-        "deadLetter": {"enabled": row["dead_letter"]},
-        "paused": row["paused"],
-        "deletionPolicy": row["deletion_policy"],
-    }
-    if row["removal_queue"] is not None:
-        document["onRemoval"] = {"policy": "MoveTo", "queue": row["removal_queue"]}
-    return QueueSetSpec.model_validate(document)
+def _newer(row: asyncpg.Record) -> str | None:
+    """Return why only a newer release can run tasks of this type, or None."""
+    try:
+        parse_backoff(row["backoff"])
+        check_limits(*(value and json.loads(value) for value in (row["concurrency"], row["rate_limit"])))
+    except NewerRelease as error:
+        return str(error)
+    return None

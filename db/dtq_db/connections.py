@@ -12,7 +12,7 @@ from typing import Any, Final, Self
 import asyncpg
 import structlog
 
-from dtq.domain.errors import Rejected, Unavailable
+from dtq.domain.errors import Rejected, Unavailable, Unmigrated
 from dtq_db.queries import query
 
 CONNECT_SECONDS: Final = 3.0
@@ -50,6 +50,14 @@ _UNAVAILABLE: Final = (
     TimeoutError,
 )
 
+_UNMIGRATED: Final = (
+    asyncpg.UndefinedTableError,
+    asyncpg.UndefinedColumnError,
+    asyncpg.UndefinedFunctionError,
+    asyncpg.InvalidCatalogNameError,
+)
+"""What a database answers that lacks our schema, a part of it, or itself."""
+
 _UNDONE: Final = (
     asyncpg.QueryCanceledError,
     asyncpg.CannotConnectNowError,
@@ -81,6 +89,8 @@ def translated(*, sent: bool = True) -> Iterator[None]:
     except _UNAVAILABLE as error:
         in_doubt = sent and not isinstance(error, _UNDONE)
         raise Unavailable(f"Postgres does not answer: {type(error).__name__}: {error}", in_doubt=in_doubt) from error
+    except _UNMIGRATED as error:
+        raise Unmigrated(f"the database does not have this release's schema ({error}): run `dtq migrate`") from error
     except asyncpg.PostgresError as error:
         error.detail = None  # it may show a whole row, and with it a payload
         raise

@@ -135,7 +135,6 @@ class Resources:
                 queue.name,
                 position,
                 queue.type,
-                queue.prefetch,
                 queue.max_length,
                 json.dumps(queue.scaling),
             )

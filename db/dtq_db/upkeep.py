@@ -12,6 +12,7 @@ from uuid import UUID
 
 from dtq.domain.backoff import Backoff
 from dtq.domain.limits import RELAY_GRACE_SECONDS
+from dtq.domain.stored import NewerRelease
 from dtq.runtime import failpoints
 from dtq_db.attempts import Finish, dead_lettered, finish_columns, parse_backoff
 from dtq_db.connections import Database, Lane
@@ -193,7 +194,7 @@ async def reap(lane: Lane, decide: Callable[[Held], Finish]) -> tuple[Counter[st
                     attempt=row["attempts"],
                     max_attempts=row["max_attempts"],
                     crashes=row["crashes"],
-                    backoff=parse_backoff(row["backoff"]),
+                    backoff=_backoff(row["backoff"]),
                 )
             )
             for row in rows
@@ -210,6 +211,14 @@ async def prune(lane: Lane) -> tuple[int, bool]:
     """Make one step of dropping expired tasks; return how many were dropped and whether there may be more."""
     (row,) = await lane.fetch(query("task_prune"), BATCH)
     return int(row["dropped"]), bool(row["more"])
+
+
+def _backoff(text: str | None) -> Backoff | None:
+    """Return a type's back-off; None, which means the default, if only a newer release understands it."""
+    try:
+        return parse_backoff(text)
+    except NewerRelease:
+        return None
 
 
 async def prune_workers(database: Database) -> None:

@@ -69,9 +69,11 @@ class ControlPlane:
         return self._state.kubeconfig
 
     def start(self) -> None:
-        """Start what does not run yet; back when the API server says it is ready."""
+        """Start what does not run, or is still ending; back when the API server says it is ready."""
+        self._settle("etcd", ETCD_TIMEOUT_SECONDS, self._etcd_healthy)
         if not self.supervisor.running("etcd"):
             self.start_etcd()
+        self._settle("kube-apiserver", API_TIMEOUT_SECONDS, self.ready)
         if not self.supervisor.running("kube-apiserver"):
             self.start_api_server()
 
@@ -92,6 +94,13 @@ class ControlPlane:
 
     def start_api_server(self) -> None:
         """Start the API server, on the port it had before; back when it is ready."""
+        host, port = self.endpoints.address, self.endpoints.api_port
+        wait_until(
+            lambda: probe.is_free(host, port),
+            f"port {port} of {host} is free",
+            timeout_seconds=API_TIMEOUT_SECONDS,
+            next_step=f"see what holds it: ss -ltnp sport = :{port}",
+        )
         self._start("kube-apiserver", config.api_server_flags(self.endpoints, self.pki))
         self._wait("kube-apiserver", API_TIMEOUT_SECONDS, self.ready)
 
@@ -116,6 +125,16 @@ class ControlPlane:
     def _etcd_healthy(self) -> bool:
         port, timeout = self.endpoints.etcd_port, _REQUEST_TIMEOUT_SECONDS
         return probe.answers(http.client.HTTPConnection(config.LOOPBACK, port, timeout=timeout), "/health")
+
+    def _settle(self, name: str, timeout_seconds: float, healthy: Callable[[], bool]) -> None:
+        """Wait until a process that runs is well or gone: one that was told to stop runs on for a while."""
+        wait_until(
+            lambda: not self.supervisor.running(name) or healthy(),
+            f"{name} is ready, or has ended",
+            timeout_seconds=timeout_seconds,
+            log=self.supervisor.log(name),
+            next_step="read the log's last lines, then take the cluster down",
+        )
 
     def _start(self, name: str, flags: list[str]) -> None:
         self.supervisor.start(name, [str(programs.ensure([name])[name]), *flags])

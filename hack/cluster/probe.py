@@ -35,6 +35,18 @@ def free_ports(count: int) -> list[int]:
             taken.close()
 
 
+def is_free(host: str, port: int) -> bool:
+    """Whether a server may listen on a port now."""
+    with socket.socket() as candidate:
+        candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            candidate.bind((host, port))
+            candidate.listen()
+        except OSError:
+            return False
+    return True
+
+
 def answers(connection: http.client.HTTPConnection, path: str) -> bool:
     """Whether the server says 200 to a GET of `path`."""
     try:

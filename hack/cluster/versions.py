@@ -57,9 +57,22 @@ class Program:
     def ldflags(self) -> str:
         """The linker flags: small binaries that know their version."""
         version = self.module.version
-        major, minor, *_ = [*version.removeprefix("v").split("."), ""]
-        stated = (flag.format(version=version, major=major, minor=minor) for flag in self.module.ldflags)
+        major, minor = _major_minor(version)
+        kubernetes_major, kubernetes_minor = _major_minor(modules()["kubernetes"].version)
+        facts = {
+            "version": version,
+            "major": major,
+            "minor": minor,
+            "kubernetes_major": kubernetes_major,
+            "kubernetes_minor": kubernetes_minor,
+        }
+        stated = (flag.format_map(facts) for flag in self.module.ldflags)
         return " ".join(("-s -w", *stated))
+
+
+def _major_minor(version: str) -> tuple[str, str]:
+    major, minor, *_ = [*version.removeprefix("v").split("."), ""]
+    return major, minor
 
 
 def _module(name: str, table: dict[str, object]) -> Module:

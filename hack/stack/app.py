@@ -22,6 +22,8 @@ from hack.stack.waiting import wait_for
 NAMES = ("api", "worker")
 READY_SECONDS = 30.0
 COMMAND_SECONDS = 120.0
+# What `dtq apply` ends with when a manifest does not go together with what is declared.
+REFUSED = 4
 # A worker finishes what it holds before it ends.
 STOP_SECONDS = 40.0
 
@@ -47,8 +49,8 @@ class App:
             stop_seconds=STOP_SECONDS,
         )
 
-    def command(self, *arguments: str) -> None:
-        """Run a command of dtq to its end, its output kept in a log."""
+    def command(self, *arguments: str, may_be_refused: bool = False) -> Path:
+        """Run a command of dtq to its end, its output kept in a log; return the log."""
         log = self.settings.log_folder / f"{arguments[0]}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("w") as stream:
@@ -62,9 +64,10 @@ class App:
                 timeout=COMMAND_SECONDS,
                 check=False,
             )
-        if done.returncode:
+        if done.returncode and not (may_be_refused and done.returncode == REFUSED):
             shown = " ".join(("dtq", *arguments))
             raise StackError(f"`{shown}` failed with exit code {done.returncode}.", log=log)
+        return log
 
     def become(self, *arguments: str) -> NoReturn:
         """Turn this process into a command of dtq, in the foreground."""

@@ -29,11 +29,15 @@ def up(settings: Settings, wanted: str) -> None:
     provider = _servers(settings, wanted)
     with report.step("Bringing the database's schema up to date: dtq migrate"):
         app.command("migrate")
-    with report.step(f"Declaring the sample queues and types: dtq apply -f {SAMPLES}"):
-        app.command("apply", "-f", SAMPLES)
+    with report.step(f"Declaring the sample queues and types that are not there yet: dtq apply -f {SAMPLES}"):
+        declared = app.command("apply", "--if-absent", "-f", SAMPLES, may_be_refused=True)
+        unchanged = demo.is_unchanged(app.command("apply", "--dry-run", "-f", SAMPLES, may_be_refused=True))
     with report.step("Starting the API and a worker"):
         app.start()
-    demo.run(app.url("api"), app.process("worker").log)
+    if unchanged:
+        demo.run(app.url("api"), app.process("worker").log)
+    else:
+        report.say(f"==> What {SAMPLES} declares was changed since, and is kept: no sample task is run ({declared})")
     _tell(settings, app, provider, time.monotonic() - started)
 
 

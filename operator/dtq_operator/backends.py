@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dtq.broker.admin import connected
-from dtq.domain.errors import Rejected, Unavailable
+from dtq.domain.errors import Rejected, Unavailable, Unmigrated
 from dtq.domain.manifests import QueueSet, TaskType
 from dtq.domain.plan import Action, Owner, Plan, Reason, Refusal
 from dtq.domain.topology import work_queue
@@ -173,6 +173,9 @@ class Backends:
         text = f"{breaker.name} does not answer; everything is looked at again once it does"
         if reason is Why.BROKER_UNREACHABLE:
             text = f"no connection to RabbitMQ, vhost {self._settings.rmq_vhost!r}; tried again until there is one"
+        if isinstance(breaker.error, Unmigrated):
+            reason = Why.DATABASE_NOT_MIGRATED
+            text = "the database does not have this release's schema: run `dtq migrate`, and all is looked at again"
         return Effect(conditions=conditions.unavailable(effect, reason, text), result="waiting", warning=(reason, text))
 
     async def _probe_broker(self) -> None:

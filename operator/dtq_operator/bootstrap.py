@@ -5,8 +5,9 @@ deleted since, belongs to people.
 """
 
 import asyncio
+import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import structlog
 import yaml
@@ -16,6 +17,8 @@ from dtq.reconcile.parse import parse
 from dtq.runtime.loops import backoff_seconds, wait
 from dtq_operator.kube import Kube, Object
 from dtq_operator.kube_errors import Conflict, Refused
+
+LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
 
 _log = structlog.get_logger(__name__)
 
@@ -47,11 +50,20 @@ async def create_absent(kube: Kube, manifests: list[dict[str, Any]], stop: async
             await wait(stop, backoff_seconds(failures))
 
 
+def _as_applied(manifest: Object) -> Object:
+    """Return a manifest with the note that `kubectl apply` leaves, so that a later one finds what it expects."""
+    meta = manifest["metadata"]
+    noted = {"metadata": {**meta, "annotations": dict(meta.get("annotations") or {})}}
+    text = json.dumps({**manifest, **noted}, separators=(",", ":"), sort_keys=True) + "\n"
+    annotations = {**noted["metadata"]["annotations"], LAST_APPLIED: text}
+    return {**manifest, "metadata": {**meta, "annotations": annotations}}
+
+
 async def _is_there(kube: Kube, manifest: Object) -> bool:
     kind, meta = manifest["kind"], manifest["metadata"]
     try:
         if await kube.get(kind, meta["namespace"], meta["name"]) is None:
-            await kube.create(kind, meta["namespace"], manifest)
+            await kube.create(kind, meta["namespace"], _as_applied(manifest))
             _log.info("bootstrapped", kind=kind, name=meta["name"])
     except Refused as error:
         _log.error("bootstrap is refused", kind=kind, name=meta["name"], reason=str(error))

@@ -34,7 +34,8 @@ class Breaker(Generic[K]):
         self._release = release
         self._parked: set[K] = set()
         self._tripped = asyncio.Event()
-        self.reason = ""
+        self.error: Unavailable | None = None
+        """Why the last probe failed."""
 
     @property
     def is_open(self) -> bool:
@@ -44,7 +45,7 @@ class Breaker(Generic[K]):
     def trip(self, key: K) -> None:
         """Park a key: the backend is down."""
         if not self.is_open:
-            _log.warning("backend is down", backend=self.name, reason=self.reason)
+            _log.warning("backend is down", backend=self.name, reason=str(self.error or ""))
         self._parked.add(key)
         self._tripped.set()
 
@@ -53,7 +54,7 @@ class Breaker(Generic[K]):
         try:
             await self._probe()
         except Unavailable as error:
-            self.reason = str(error)
+            self.error = error
             return True
         return False
 

@@ -163,13 +163,13 @@ def broker_trouble(reason: str, message: str, *, stalled: bool) -> list[Conditio
     ]
 
 
-def invalid(kind: str, message: str) -> list[Condition]:
-    """An object that an older definition let in and that the models refuse: nothing is done about it."""
-    scales = [Condition(type="ScalingActive", status="False", reason=Why.INVALID_SPEC, message=message)]
+def invalid(kind: str, reason: str, message: str) -> list[Condition]:
+    """An object that another release's definition let in and that the models refuse: nothing is done about it."""
+    scales = [Condition(type="ScalingActive", status="False", reason=reason, message=message)]
     return [
-        Condition(type="Ready", status="False", reason=Why.INVALID_SPEC, message=message),
+        Condition(type="Ready", status="False", reason=reason, message=message),
         *(scales if kind == "QueueSet" else ()),
-        *_progress(stalled=True, reason=Why.INVALID_SPEC, message=message),
+        *_progress(stalled=True, reason=reason, message=message),
     ]
 
 

@@ -4,6 +4,7 @@ Owns the translation to structural schemas and the rules that JSON Schema cannot
 `make crds` writes `crds/`; a test proves that the files are fresh.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -14,7 +15,11 @@ from dtq.domain.manifests import RESERVED_QUEUES, TYPE_PATTERN, QueueSetSpec, Ta
 GROUP: Final = "dtq.dev"
 VERSION: Final = "v1alpha1"
 _COPIED: Final = (
-    "description", "default", "enum", "pattern", "minLength", "maxLength", "minimum", "maximum", "minItems", "maxItems",
+    "default", "enum", "pattern", "minLength", "maxLength", "minimum", "maximum", "minItems", "maxItems",
+)  # fmt: skip
+
+_BOUNDS: Final = (
+    ("minimum", "maximum", ""), ("minItems", "maxItems", " entries"), ("minLength", "maxLength", " characters"),
 )  # fmt: skip
 
 Rules = list[dict[str, str]]
@@ -84,10 +89,10 @@ def structural(model: type[BaseModel]) -> dict[str, Any]:
 
 def _translate(node: Mapping[str, Any], defs: Mapping[str, Any], path: str) -> dict[str, Any]:
     node = _resolved(node, defs)
+    described = {"description": _explained(node)} if "description" in node else {}
     if path in _OPAQUE:
-        opaque = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-        return opaque | {key: node[key] for key in ("description",) if key in node}
-    out: dict[str, Any] = {"type": node["type"]}
+        return {"type": "object", "x-kubernetes-preserve-unknown-fields": True} | described
+    out: dict[str, Any] = {"type": node["type"]} | described
     out |= {key: _without_nulls(node[key]) for key in _COPIED if key in node and node[key] is not None}
     if node["type"] == "integer":
         out["format"] = "int32"
@@ -114,6 +119,19 @@ def _resolved(node: Mapping[str, Any], defs: Mapping[str, Any]) -> dict[str, Any
     if ref := merged.pop("$ref", None):
         merged = dict(_resolved(defs[ref.rsplit("/", 1)[1]], defs)) | merged
     return merged
+
+
+def _explained(node: Mapping[str, Any]) -> str:
+    """Return a description with default and bounds: `kubectl explain` prints neither."""
+    facts = []
+    if (default := node.get("default")) not in (None, "", [], {}):
+        is_long = isinstance(default, dict) and len(default) > 1
+        facts += [] if is_long else [f"default {default if isinstance(default, str) else json.dumps(default)}"]
+    for least, most, unit in _BOUNDS:
+        if most in node:
+            facts.append(f"{node[least]} to {node[most]}{unit}" if least in node else f"at most {node[most]}{unit}")
+    text = str(node["description"])
+    return f"{text} ({', '.join(facts)})" if facts else text
 
 
 def _without_nulls(value: Any) -> Any:

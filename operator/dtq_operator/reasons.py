@@ -28,6 +28,7 @@ class Why(StrEnum):
     NOT_ACCEPTED = "NotAccepted"
     INVALID_SPEC = "InvalidSpec"
     DATABASE_UNAVAILABLE = "DatabaseUnavailable"
+    DATABASE_NOT_MIGRATED = "DatabaseNotMigrated"
     BROKER_UNREACHABLE = "BrokerUnreachable"
     ACCESS_REFUSED = "AccessRefused"
     ARGUMENT_MISMATCH = "ArgumentMismatch"

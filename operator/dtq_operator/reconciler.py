@@ -26,6 +26,8 @@ from dtq_operator.reasons import Happened, Why
 from dtq_operator.store import Key, Store
 
 FINALIZER: Final = "dtq.dev/operator"
+_UNKNOWN: Final = frozenset({"extra_forbidden", "enum"})
+"""Mistakes, in pydantic's words, that no object of this release's definitions can have."""
 _NEEDS_FINALIZER: Final = frozenset({"Delete", "DeleteIfEmpty"})
 
 _log = structlog.get_logger(__name__)
@@ -88,7 +90,9 @@ class Reconciler:
         try:
             manifest = parse(key.kind, obj)
         except ValidationError as error:
-            await self._write_status(key, obj, conditions.invalid(key.kind, told(error)), {})
+            reason, message = told(error)
+            await self._write_status(key, obj, conditions.invalid(key.kind, reason, message), {})
+            await self._events.record(key.kind, obj, reason, message, warning=True)
             return "refused", None
         if not await self._finalizer_fits(key, obj, manifest):
             return "ok", 0.0
@@ -224,11 +228,20 @@ def owner_of(obj: Object) -> Owner:
     return Owner(uid=meta["uid"], namespace=meta["namespace"], name=meta["name"], generation=meta.get("generation", 0))
 
 
-def told(error: ValidationError) -> str:
-    """Return where the models refuse an object, and why."""
-    first = error.errors(include_url=False, include_input=False)[0]
+def told(error: ValidationError) -> tuple[str, str]:
+    """Return why the models refuse an object, and where: reason and message.
+
+    The API server keeps no field and no word that the definitions do not have: one that is unknown here was let in by
+    the definitions of a newer release.
+    """
+    found = error.errors(include_url=False, include_input=False)
+    newer = [problem for problem in found if problem["type"] in _UNKNOWN]
+    first = (newer or found)[0]
     where = ".".join(map(str, first["loc"]))
-    return f"{where}: {first['msg']}"
+    if newer:
+        message = f"{where} is unknown to this release: nothing is changed until the operator is updated"
+        return Reason.NEWER_RELEASE, message
+    return Why.INVALID_SPEC, f"{where}: {first['msg'].removeprefix('Value error, ')}"
 
 
 def _policy_of(obj: Object) -> str | None:

@@ -156,7 +156,8 @@ class Sweep:
         ours = {
             Key(kind, owner.namespace, owner.name): (kind, key, owner)
             for kind, key, owner in claims
-            if owner.uid not in (LOCAL_UID, EMBEDDED_UID)
+            if kind in PLURALS  # a newer release claims names of further kinds
+            and owner.uid not in (LOCAL_UID, EMBEDDED_UID)
             and (self._namespaces == (None,) or owner.namespace in self._namespaces)
         }
         now = time.monotonic()

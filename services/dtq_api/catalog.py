@@ -52,6 +52,7 @@ class CatalogCache:
         async with self._refreshing:
             found = await rows.load(self._database, self.current)
             if found is not self.current:
+                rows.tell_newer(found.newer, self.current.newer)
                 self.current = found
                 self._compiled = {name: one for name, one in self._compiled.items() if name in self.current.types}
                 _log.info("catalog read", revision=self.current.revision, types=len(self.current.types))
@@ -86,7 +87,11 @@ class CatalogCache:
                 raise Unavailable(str(self._trouble)) from self._trouble
 
     def payload_problems(self, policy: TypePolicy, payload: Any) -> tuple[Problem, ...]:
-        """Return what is wrong with a payload of that type; a broken schema lets nothing through."""
+        """Return what is wrong with a payload of that type.
+
+        Raises:
+            Unavailable: the stored schema is not one that this release can read; it lets nothing through.
+        """
         if policy.payload_schema is None:
             return ()
         compiled = self._compiled.get(policy.type)
@@ -94,7 +99,11 @@ class CatalogCache:
             compiled = _compile(policy)
             self._compiled[policy.type] = compiled
         if compiled.validator is None:
-            return compiled.problems
+            problem = compiled.problems[0]
+            raise Unavailable(
+                f"the payload schema of type {policy.type!r} cannot be read by this release"
+                f" ({problem.path}: {problem.message}): update this API, or apply the TaskType again"
+            )
         return compiled.validator.problems(payload)
 
 

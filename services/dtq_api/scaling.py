@@ -12,6 +12,7 @@ from dtq.broker.publisher import Publisher
 from dtq.domain.errors import Rejected, Unavailable
 from dtq.domain.manifests import QueueSetSpec
 from dtq.domain.scaling import Load, desired_replicas
+from dtq.domain.stored import Newer
 from dtq.domain.topology import work_queue
 from dtq_db import catalog
 from dtq_db.connections import Database
@@ -21,11 +22,17 @@ class ScalingHints:
     """Answers how many workers a queue wants now."""
 
     def __init__(
-        self, database: Database, publisher: Publisher, *, queue_sets: Callable[[], Mapping[str, QueueSetSpec]]
+        self,
+        database: Database,
+        publisher: Publisher,
+        *,
+        queue_sets: Callable[[], Mapping[str, QueueSetSpec]],
+        newer: Callable[[], Newer],
     ) -> None:
         self._database = database
         self._publisher = publisher
         self._queue_sets = queue_sets
+        self._newer = newer
 
     async def hint(self, queue_set: str, queue: str) -> dict[str, Any]:
         """Return backlog and desired replicas of a queue.
@@ -36,6 +43,9 @@ class ScalingHints:
         """
         spec = self._queue_sets().get(queue_set)
         declared = next((one for one in spec.queues if one.name == queue), None) if spec else None
+        key, newer = (queue_set, queue), self._newer()
+        if reason := newer.queues.get(key) or newer.scaling.get(key):
+            raise Unavailable(f"how queue {queue!r} scales is known to a newer release only: {reason}")
         if spec is None or declared is None:
             raise Rejected("NotFound", f"not found: queue {queue!r} of queue set {queue_set!r} is not declared")
         name = work_queue(spec.namespace, queue)

@@ -1,16 +1,15 @@
 """The scheduler: enqueues what cron entries of task types ask for. Any replica may fire; a fire happens once.
 
-Owns the reading of cron expressions. The fire time is part of the idempotency key, so a second fire is a replay.
+The fire time is part of the idempotency key, so a second fire is a replay.
 """
 
 from datetime import UTC, datetime, timedelta
 from typing import Final
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import structlog
-from cronsim import CronSim, CronSimError
 from uuid_utils.compat import uuid7
 
+from dtq.domain.schedules import BadSchedule, next_fire
 from dtq.runtime import failpoints
 from dtq.runtime.metrics import ApiMetrics
 from dtq_db import upkeep
@@ -58,10 +57,8 @@ def plan_fire(due: DueSchedule) -> tuple[NewTask | None, datetime]:
     """
     try:
         following = next_fire(due.cron, due.timezone, due.now)
-    except (CronSimError, ZoneInfoNotFoundError, ValueError, StopIteration) as error:
-        _log.error(
-            "a schedule is broken: apply its TaskType again", type=due.type, schedule=due.name, reason=str(error)
-        )
+    except BadSchedule as error:
+        _log.error("schedule cannot be read", type=due.type, schedule=due.name, reason=str(error))
         return None, due.now + timedelta(seconds=BROKEN_SECONDS)
     if due.next_fire_at is None or not due.active:
         return None, following
@@ -78,14 +75,3 @@ def plan_fire(due: DueSchedule) -> tuple[NewTask | None, datetime]:
         idempotency_key=f"schedule:{due.type}:{due.name}:{due.next_fire_at.astimezone(UTC):%Y-%m-%dT%H:%MZ}",
     )
     return task, following
-
-
-def next_fire(cron: str, timezone: str, after: datetime) -> datetime:
-    """Return the next time that a cron expression matches in its time zone, in UTC.
-
-    Raises:
-        cronsim.CronSimError: the expression is not one.
-        zoneinfo.ZoneInfoNotFoundError: no such time zone.
-        StopIteration: it never matches.
-    """
-    return next(CronSim(cron, after.astimezone(ZoneInfo(timezone)))).astimezone(UTC)

@@ -98,11 +98,14 @@ def apply(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the plan, as things stand now, and change nothing.")
     ] = False,
+    if_absent: Annotated[
+        bool, typer.Option("--if-absent", help="Leave alone what is declared already, however it differs.")
+    ] = False,
 ) -> None:
     """Make Postgres and RabbitMQ hold what TaskType and QueueSet manifests declare."""
     from dtq_cli import manifests  # noqa: PLC0415
 
-    refused = _run(manifests.apply(settings(), manifests.read(file), dry_run=dry_run))
+    refused = _run(manifests.apply(settings(), manifests.read(file), dry_run=dry_run, if_absent=if_absent))
     if refused:
         raise typer.Exit(EXIT_REFUSED)
 

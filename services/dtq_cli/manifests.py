@@ -11,7 +11,7 @@ from typing import Final
 
 from dtq.domain.errors import Rejected
 from dtq.domain.manifests import Manifest, TaskType
-from dtq.domain.plan import FORCE_DELETE_ANNOTATION, LOCAL_UID, Owner, Plan
+from dtq.domain.plan import EMBEDDED_UID, FORCE_DELETE_ANNOTATION, LOCAL_UID, Owner, Plan
 from dtq.domain.rows import QueueSetRow, TaskTypeRow
 from dtq.reconcile.parse import parse
 from dtq.reconcile.queue_sets import reconcile_queue_set, release_queue_set
@@ -47,8 +47,10 @@ def read(path: Path) -> list[Manifest]:
     return sorted(found, key=lambda manifest: manifest.kind != "QueueSet")
 
 
-async def apply(settings: Settings, manifests: list[Manifest], *, dry_run: bool) -> int:
+async def apply(settings: Settings, manifests: list[Manifest], *, dry_run: bool, if_absent: bool = False) -> int:
     """Apply manifests and print what was done; return how many were refused.
+
+    With `if_absent`, what somebody has declared already is left alone.
 
     Raises:
         Unavailable: Postgres or RabbitMQ does not answer.
@@ -57,6 +59,9 @@ async def apply(settings: Settings, manifests: list[Manifest], *, dry_run: bool)
     async with Database(settings.db_dsn.get_secret_value(), name="dtq-apply") as database:
         for manifest in manifests:
             owner = _owner(manifest)
+            if if_absent and await _is_declared(database, manifest):
+                print(f"{_target(manifest)}: kept as it is declared")
+                continue
             mismatched: dict[str, str] = {}
             if isinstance(manifest, TaskType):
                 plan = await reconcile_task_type(database, manifest, owner, dry_run=dry_run)
@@ -144,7 +149,7 @@ def _columns(row: TaskTypeRow | QueueSetRow) -> tuple[str, ...]:
 
 def _show(manifest: Manifest, plan: Plan, idle: str, *, dry_run: bool) -> bool:
     """Print what a plan did, or would do; return whether it was refused."""
-    target = f"{manifest.kind.lower()}/{manifest.metadata.name}"
+    target = _target(manifest)
     for step in plan.steps:
         line = f"{target}: {'would ' if dry_run else ''}{step.action} {step.target}"
         print(line + (f" ({step.detail})" if step.detail else ""))
@@ -153,6 +158,17 @@ def _show(manifest: Manifest, plan: Plan, idle: str, *, dry_run: bool) -> bool:
     elif not plan.steps:
         print(f"{target}: {idle}")
     return plan.refusal is not None
+
+
+def _target(manifest: Manifest) -> str:
+    return f"{manifest.kind.lower()}/{manifest.metadata.name}"
+
+
+async def _is_declared(database: Database, manifest: Manifest) -> bool:
+    """Return whether somebody has declared that name; a process's own default counts as nobody."""
+    async with resources.transaction(database) as found:
+        claim = await found.owner(manifest.kind, manifest.metadata.name)
+    return claim is not None and claim.uid != EMBEDDED_UID
 
 
 def _owner(manifest: Manifest) -> Owner:

@@ -8,6 +8,7 @@ import asyncio
 import random
 import time
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -88,6 +89,7 @@ class Intake:
         self._finisher = finisher
         self._handing_on = handing_on
         self._types = types
+        self._newer: Collection[str] = ()
         self._concurrency = concurrency
         self._running_by_queue = running
         self._backoff = backoff
@@ -130,6 +132,10 @@ class Intake:
                     _log.warning("claiming waits", reason=str(error))
                 await wait(stop, min(2.0, backoff_seconds(failures)))
 
+    def leave_to_newer(self, types: Collection[str]) -> None:
+        """Claim no task of these types from now on: only a newer release understands them."""
+        self._newer = types
+
     def cancel(self, ids: list[UUID]) -> None:
         """Stop the handlers of tasks that a person cancelled."""
         for id_ in ids:
@@ -165,7 +171,8 @@ class Intake:
         try:
             async with asyncio.timeout(CLAIM_SECONDS):
                 await failpoints.hit("claim.taken")
-                claims = await store.claim(self._lane, worker_id, sorted(ids), self._types) if ids else []
+                types = [type_ for type_ in self._types if type_ not in self._newer]
+                claims = await store.claim(self._lane, worker_id, sorted(ids), types) if ids else []
                 await failpoints.hit("claim.committed")
                 await self._consumer.ack(deliveries)
                 await failpoints.hit("claim.acked")
@@ -181,8 +188,13 @@ class Intake:
             # A task that never started burns no attempt.
             await self._release(worker_id, {claim.id for claim in claims})
             return
+        unreadable = frozenset(claim.id for claim in claims if claim.newer)
+        if unreadable:
+            # Their type has changed since the catalog was read; they are released before the next claim.
+            self._doubts.append(Doubt(worker_id, unreadable, time.monotonic()))
         for claim in claims:
-            self._start(worker_id, claim)
+            if not claim.newer:
+                self._start(worker_id, claim)
 
     def _received(self, deliveries: list[Delivery]) -> tuple[list[tuple[str, Envelope]], int]:
         """Return each envelope with the queue that it came from, and how many deliveries are none."""

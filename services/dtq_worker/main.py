@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 from uuid import UUID
 
@@ -23,6 +24,7 @@ from dtq.broker.publisher import Publisher
 from dtq.domain.errors import Unavailable
 from dtq.domain.limits import DELAY_SECONDS_MAX
 from dtq.domain.manifests import QueueSetSpec
+from dtq.domain.stored import Newer
 from dtq.domain.topology import work_queue
 from dtq.handlers import Handler
 from dtq.reconcile.embedded import ensure_default
@@ -156,6 +158,8 @@ class Worker:
         self._queue_sets = queue_sets
         self._followed = self._consumed()
         self._revision = -1
+        self._newer = Newer()
+        self._types = sorted(handlers)
         self.registry = CollectorRegistry()
         self._metrics, broker_metrics = WorkerMetrics(self.registry), BrokerMetrics(self.registry)
         self._metrics.expect(handlers)
@@ -292,7 +296,12 @@ class Worker:
         revision = await catalog.revision(self._database)
         if revision == self._revision:
             return False
-        self._queue_sets = await catalog.queue_sets(self._database)
+        stored = await catalog.stored_queue_sets(self._database)
+        newer = replace(catalog.newer_of(stored), types=await catalog.newer_types(self._database, self._types))
+        catalog.tell_newer(newer, self._newer)
+        self._newer = newer
+        self.intake.leave_to_newer(newer.types)
+        self._queue_sets = {name: found.spec for name, found in stored.items()}
         if (consumed := self._consumed()) != self._followed:
             self.consumer.follow(self._subscriptions())
             if self.publisher.link.is_up:  # else its next connection declares

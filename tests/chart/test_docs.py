@@ -2,9 +2,11 @@
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.chart import rendering
 
@@ -38,6 +40,32 @@ def test_the_readme_needs_five_commands_from_nothing_to_a_task() -> None:
     commands = [line for line in block.splitlines() if line]
     assert len(commands) <= 5
     assert commands[0].startswith("helm install")
+
+
+@pytest.mark.parametrize(
+    ("operator", "told"),
+    [
+        ({}, "TaskTypes and QueueSets in dtq only"),
+        ({"watchNamespaces": ["shop", "billing"]}, "TaskTypes and QueueSets in shop, billing only"),
+        ({"clusterWide": True}, "TaskTypes and QueueSets in every namespace"),
+        ({"enabled": False}, "No operator is installed"),
+    ],
+)
+def test_the_notes_name_the_namespaces_that_are_watched(operator: dict[str, object], told: str, tmp_path: Path) -> None:
+    # helm prints notes only where it has a cluster: here an object of a copy of the chart holds them.
+    chart = tmp_path / "dtq"
+    shutil.copytree(rendering.CHART, chart)
+    shutil.copy(chart / "templates/NOTES.txt", chart / "files/notes.txt")
+    notes = '{{ tpl (.Files.Get "files/notes.txt") . | quote }}'
+    (chart / "templates/notes.yaml").write_text(f"{{kind: Notes, apiVersion: v1, text: {notes}}}")
+    file = tmp_path / "values.yaml"
+    file.write_text(yaml.safe_dump({"operator": operator}))
+    done = rendering.run(
+        *("template", "dtq", str(chart), "--namespace", "dtq", "--show-only", "templates/notes.yaml"),
+        *("--values", str(rendering.values_file("minimal")), "--values", str(file)),
+    )
+    assert done.returncode == 0, done.stderr
+    assert told in " ".join(yaml.safe_load(done.stdout)["text"].split())
 
 
 def test_the_notes_number_four_commands_with_and_without_something_declared() -> None:

@@ -60,6 +60,29 @@ def test_every_mount_has_its_volume_and_every_port_of_a_probe_is_there(spec: Obj
 
 
 @pytest.mark.parametrize("name", rendering.VALUE_SETS)
+def test_kubectl_logs_means_the_process_and_not_the_wait_for_the_schema(name: str) -> None:
+    for deployment in of_kind(objects_of(name), "Deployment").values():
+        template = deployment["spec"]["template"]
+        own = [container["name"] for container in template["spec"]["containers"]]
+        assert [template["metadata"]["annotations"]["kubectl.kubernetes.io/default-container"]] == own
+
+
+def test_annotations_of_ones_own_stay_and_win() -> None:
+    mine = {"kubectl.kubernetes.io/default-container": "sidecar", "example.com/a": "b"}
+    found = of_kind(objects({"api": {"podAnnotations": mine}}), "Deployment")["dtq-api"]
+    assert mine.items() <= found["spec"]["template"]["metadata"]["annotations"].items()
+
+
+@pytest.mark.parametrize("spec", [one.values[1] for one in PODS])
+def test_no_probe_looks_before_a_healthy_start_can_be_over(spec: Object) -> None:
+    """A failed try of a startup probe is a Warning event: the first comes late, or the probe waits by itself."""
+    for container in spec["containers"]:
+        if probe := container.get("startupProbe"):
+            waits_by_itself = probe.get("failureThreshold") == 1 and probe.get("timeoutSeconds", 1) > 60
+            assert probe.get("initialDelaySeconds", 0) >= 5 or waits_by_itself
+
+
+@pytest.mark.parametrize("name", rendering.VALUE_SETS)
 def test_selectors_find_the_pods_they_mean(name: str) -> None:
     found = objects_of(name)
     labels = {

@@ -155,6 +155,27 @@ async def test_a_folder_is_read_whole(dtq: Dtq) -> None:
     assert (await dtq("apply", "-f", "all")).code == 0
 
 
+async def test_if_absent_makes_what_is_missing_and_leaves_the_rest_as_it_is(
+    dtq: Dtq, broker_vhost: BrokerVhost
+) -> None:
+    both = SET.format(vhost=broker_vhost.vhost) + TYPE
+    made = await dtq("apply", "--if-absent", "-f", "-", stdin=both)
+    assert made.code == 0, made.err
+    assert "tasktype/report.build.v1: create report.build.v1" in made.out
+    assert (await dtq("apply", "-f", "-", stdin=both.replace("limit: 2", "limit: 3"))).code == 0
+    # The first would reset what was applied since, and the second would be refused.
+    other = both.replace("name: default}]", "name: default, type: Classic}]")
+    assert (await dtq("apply", "--dry-run", "-f", "-", stdin=other)).code == 4
+    kept = await dtq("apply", "--if-absent", "-f", "-", stdin=other)
+    assert (kept.code, kept.err) == (0, "")
+    assert kept.out.splitlines() == [
+        "queueset/default: kept as it is declared",
+        "tasktype/report.build.v1: kept as it is declared",
+    ]
+    (row,) = json.loads((await dtq("get", "tasktypes", "-o", "json")).out)
+    assert row["concurrency"]["limit"] == 3
+
+
 WRONG = {
     "no yaml": ("{", "not YAML"),
     "a scalar": ("just words", "document 2: is not an object"),

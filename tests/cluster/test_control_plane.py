@@ -1,6 +1,8 @@
 """A real API server: started, made to fail, gone without a trace."""
 
+import socket
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,28 @@ def test_a_control_plane_serves_survives_an_outage_and_is_gone(tmp_path: Path) -
     assert [identify(pid) for pid in pids if pid is not None] == [None] * 3
     assert not folder.exists()
     assert str(folder) not in subprocess.run(["ps", "-ewwo", "args"], check=True, capture_output=True, text=True).stdout
+
+
+def test_a_start_waits_for_what_is_still_ending(tmp_path: Path) -> None:
+    with control_plane.running(tmp_path / "plane") as plane:
+        before = plane.supervisor.pid("kube-apiserver")
+        plane.supervisor.ask_to_stop("kube-apiserver")
+        plane.start()
+        assert plane.ready()
+        plane.supervisor.check_all()
+        assert plane.supervisor.pid("kube-apiserver") != before, "the one that was told to end has ended"
+
+
+def test_a_start_waits_for_the_port_that_a_former_control_plane_still_has(tmp_path: Path) -> None:
+    with control_plane.running(tmp_path / "plane") as plane:
+        plane.stop_api_server()
+        with socket.create_server((plane.endpoints.address, plane.endpoints.api_port)) as holder:
+            starting = threading.Thread(target=plane.start)
+            starting.start()
+            holder.accept()[0].close()  # its first look at the port
+        starting.join(timeout=120)
+        assert not starting.is_alive()
+        assert plane.ready()
 
 
 def test_two_control_planes_run_side_by_side(tmp_path: Path) -> None:

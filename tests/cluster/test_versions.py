@@ -45,6 +45,13 @@ def test_a_kubernetes_program_knows_its_version() -> None:
     assert "gitMajor=1 " in program.ldflags
 
 
+def test_helm_knows_the_kubernetes_that_it_renders_for() -> None:
+    major, minor, _ = versions.modules()["kubernetes"].version.removeprefix("v").split(".")
+    for package in ("chartutil", "lint/rules"):
+        assert f"pkg/{package}.k8sVersionMajor={major} " in versions.program("helm").ldflags + " "
+        assert f"pkg/{package}.k8sVersionMinor={minor} " in versions.program("helm").ldflags + " "
+
+
 def test_a_program_at_a_modules_root_has_the_modules_path() -> None:
     assert versions.program("etcd").package == "go.etcd.io/etcd/server/v3"
 

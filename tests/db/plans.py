@@ -35,8 +35,8 @@ _EXPLAIN: Final = {
 DECLARE: Final = f"""
 INSERT INTO queue_set (name, namespace, retry_delays_seconds, paused)
 SELECT name, name, '{{5}}', name = 'paused' FROM unnest(ARRAY['default', 'other', 'paused']) AS s (name);
-INSERT INTO queue (queue_set, name, position, type, prefetch)
-SELECT s.name, q, 0, 'Quorum', 1 FROM queue_set s, unnest(ARRAY['default', 'high', 'low']) AS q;
+INSERT INTO queue (queue_set, name, position, type)
+SELECT s.name, q, 0, 'Quorum' FROM queue_set s, unnest(ARRAY['default', 'high', 'low']) AS q;
 INSERT INTO task_type (type, default_queue) SELECT 'type-' || n || '.v1', 'default' FROM generate_series(1, {TYPES}) n;
 INSERT INTO task_type (type, default_queue, concurrency) VALUES ('{LIMITED}', 'default', '{{"limit": 5, "key": "k"}}');
 INSERT INTO workers (id, name, queues, types, concurrency, lease_expires_at)

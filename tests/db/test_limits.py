@@ -229,3 +229,18 @@ async def test_any_order_of_events_keeps_the_limit_and_forgets_nobody(
     while running := await world.claim(worker, *ids):
         await succeed(world, worker, running)
     assert await world.sql.fetchval("SELECT count(*) FROM tasks WHERE status <> 'SUCCEEDED'") == 0
+
+
+@pytest.mark.parametrize("concurrency", [{"limit": "50%"}, {"limits": [1]}, {"limit": {"share": 1}}, ["x"], None])
+@pytest.mark.parametrize("rate", [{"tasks": "many", "perSeconds": 1}, {"rates": []}, {"tasks": 5}, "x", None])
+async def test_a_limit_of_a_newer_release_fails_no_statement(world: World, concurrency: Any, rate: Any) -> None:
+    await limit(world, concurrency={"limit": 1}, rate={"tasks": 100, "perSeconds": 1})
+    ids, worker = await world.enqueue(3), await world.worker()
+    won = await world.claim(worker, *ids)
+    assert len(won) == 1
+    await limit(world, concurrency=concurrency, rate=rate)
+    # A worker that does not understand the limits leaves the type out; one that does has functions of its release.
+    assert await world.claim(worker, *ids, types=["another.v1"]) == {}
+    await unblock(world)
+    await world.claim(worker, *ids)
+    await succeed(world, worker, won)

@@ -2,12 +2,16 @@
 
 import asyncio
 from importlib.resources import files
+from uuid import uuid4
 
 import asyncpg
 import pytest
 
-from dtq.domain.errors import Rejected, Unavailable
+from dtq.domain.errors import Rejected, Unavailable, Unmigrated
+from dtq_db import catalog
+from dtq_db.connections import Database
 from dtq_db.migrations import Migration, apply, check, migrate, migrations, patiently, pending, status
+from dtq_db.queries import query
 from tests.db.world import Connection
 
 
@@ -123,3 +127,28 @@ def test_numbers_of_migrations_are_consecutive_and_nothing_goes_back() -> None:
     assert [int(one.name[:4]) for one in known] == list(range(1, len(known) + 1))
     schema = files("dtq_db") / "schema"
     assert not [entry.name for entry in schema.iterdir() if "down" in entry.name]
+
+
+async def test_a_database_without_our_schema_is_unavailable_and_says_what_to_do(empty_dsn: str) -> None:
+    async with Database(empty_dsn, name="test") as database:
+        with pytest.raises(Unmigrated, match="dtq migrate") as caught:
+            await catalog.revision(database)
+        assert not caught.value.in_doubt, "nothing can have been done"
+
+
+async def test_so_is_one_that_is_older_than_the_code(dsn: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    await connection.execute("ALTER TABLE task_type RENAME rate_limit TO not_yet")
+    await connection.execute("DROP FUNCTION dtq_expire(uuid)")
+    await connection.close()
+    async with Database(dsn, name="test") as database:
+        with pytest.raises(Unmigrated):
+            await catalog.newer_types(database, ["report.build.v1"])
+        with pytest.raises(Unmigrated):
+            await database.fetch(query("worker_expire"), uuid4())
+
+
+async def test_so_is_one_that_does_not_exist(empty_dsn: str) -> None:
+    async with Database(f"{empty_dsn}_not_there", name="test") as database:
+        with pytest.raises(Unmigrated, match="not_there"):
+            await catalog.revision(database)

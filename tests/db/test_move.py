@@ -28,7 +28,7 @@ async def declared(world: World, *queues: str, removal_queue: str | None = None)
     await world.sql.execute("DELETE FROM queue WHERE queue_set = $1", SET)
     for position, queue in enumerate(queues):
         await world.sql.execute(
-            "INSERT INTO queue (queue_set, name, position, type, prefetch) VALUES ($1, $2, $3, 'Quorum', 1)",
+            "INSERT INTO queue (queue_set, name, position, type) VALUES ($1, $2, $3, 'Quorum')",
             SET, queue, position,
         )  # fmt: skip
     await world.sql.execute("UPDATE queue_set SET removal_queue = $2 WHERE name = $1", SET, removal_queue)

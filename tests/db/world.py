@@ -37,8 +37,7 @@ class World:
             queue_set,
         )
         await self.sql.execute(
-            "INSERT INTO queue (queue_set, name, position, type, prefetch) VALUES ($1, $2, 0, 'Quorum', 32)"
-            " ON CONFLICT DO NOTHING",
+            "INSERT INTO queue (queue_set, name, position, type) VALUES ($1, $2, 0, 'Quorum') ON CONFLICT DO NOTHING",
             queue_set,
             QUEUE,
         )

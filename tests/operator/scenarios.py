@@ -191,6 +191,25 @@ async def an_object_that_an_older_definition_let_in(stage: Stage) -> Object:
     return world.task_type()
 
 
+@reaches("Ready", "False", "NewerRelease")
+@reaches("Stalled", "True", "NewerRelease")
+async def an_object_that_a_newer_definition_let_in(stage: Stage) -> Object:
+    world = stage.world
+    path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/tasktypes.dtq.dev"
+    crd = await world.kube.call("GET", path)
+    spec = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+    strategies = spec["backoff"]["properties"]["strategy"]["enum"]
+    strategies.append("Fibonacci")
+    await world.kube.call("PATCH", path, {"spec": crd["spec"]})
+    try:
+        await world.until_created(world.task_type(backoff={"strategy": "Fibonacci"}))
+    finally:
+        strategies.remove("Fibonacci")
+        await world.kube.call("PATCH", path, {"spec": crd["spec"]})
+    await stage.begin()
+    return world.task_type()
+
+
 @reaches("Ready", "False", "QueueSetNotFound")
 async def a_type_without_its_set(stage: Stage) -> Object:
     await stage.begin()
@@ -256,6 +275,15 @@ async def a_type_while_postgres_is_down(stage: Stage) -> Object:
     await stage.begin()
     await stage.world.create_ready(stage.world.queue_set())
     await stage.postgres.shut()
+    await stage.world.create(stage.world.task_type())
+    return stage.world.task_type()
+
+
+@reaches("Ready", "False", "DatabaseNotMigrated")
+@reaches("Reconciling", "True", "DatabaseNotMigrated")
+async def a_type_while_the_schema_is_not_there_yet(stage: Stage) -> Object:
+    await stage.world.sql("ALTER SCHEMA public RENAME TO not_yet")
+    await stage.begin()
     await stage.world.create(stage.world.task_type())
     return stage.world.task_type()
 

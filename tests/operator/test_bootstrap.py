@@ -1,5 +1,7 @@
 """What an installation brings along is made when it is absent, and never touched again."""
 
+import asyncio
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,7 @@ import yaml
 
 from dtq.domain.errors import Rejected
 from dtq_operator.bootstrap import read
+from hack.cluster import programs
 from tests.operator.conftest import Start
 from tests.operator.world import World
 
@@ -29,6 +32,22 @@ async def test_what_is_there_is_left_as_it_is(world: World, start: Start, tmp_pa
     await start(DTQ_BOOTSTRAP_FILE=_file(tmp_path, world.queue_set(), world.task_type(maxAttempts=2)))
     await world.until(world.task_type(), "Ready", "True")
     found = await world.get(world.task_type())
+    assert found is not None
+    assert found["spec"]["maxAttempts"] == 7
+
+
+async def test_kubectl_apply_over_what_was_made_warns_of_nothing(world: World, start: Start, tmp_path: Path) -> None:
+    queue_set, task_type = world.queue_set(), world.task_type()
+    await start(DTQ_BOOTSTRAP_FILE=_file(tmp_path, queue_set, task_type))
+    await world.until(task_type, "Ready", "True")
+    file = tmp_path / "edited.yaml"
+    file.write_text(yaml.safe_dump_all([queue_set, world.task_type(maxAttempts=7)]))
+    kubectl = programs.ensure(["kubectl"])["kubectl"]
+    command = [str(one) for one in (kubectl, "--kubeconfig", world.kubeconfig, "apply", "-f", file)]
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert done.stdout.splitlines()[1] == "tasktype.dtq.dev/email.send.v1 configured"
+    found = await world.get(task_type)
     assert found is not None
     assert found["spec"]["maxAttempts"] == 7
 

@@ -124,6 +124,23 @@ async def test_kubectl_apply_refuses_a_bad_task_type(world: World, spec: Object,
     assert await world.get(world.task_type()) is None
 
 
+@pytest.mark.parametrize(
+    ("field", "told"),
+    [
+        ("tasktypes.spec.maxAttempts", "default 5, 1 to 20"),
+        ("tasktypes.spec.queueSetRef", 'default {"name": "default"}'),
+        ("tasktypes.spec.active", "default true"),
+        ("tasktypes.spec.schedule.cron", "6 to 100 characters"),
+        ("queuesets.spec.queues", "1 to 32 entries"),
+        ("queuesets.spec.queues.type", "default Quorum"),
+        ("queuesets.spec.retry.delaysSeconds", "default [5, 30, 120, 600, 3600], 1 to 12 entries"),
+    ],
+)
+async def test_kubectl_explain_tells_default_and_bounds(world: World, field: str, told: str) -> None:
+    # kubectl folds long lines.
+    assert told in " ".join((await world.kubectl("explain", field)).split())
+
+
 BAD_NAMES = [
     "email", "Email.send.v1", "a/b.v1", "email..v1", ".email.v1", "*.v1", "email.send.v1\n",
     "e" * 127 + ".v1", "e." + "v" * 252,
@@ -160,7 +177,7 @@ REFUSED_SETS: dict[str, tuple[Object, str]] = {
         "not one of queues: name one that stays",
     ),
     "an unknown removal policy": ({"onRemoval": {"policy": "Drop"}}, "onRemoval.policy"),
-    "a prefetch of nothing": ({"queues": [{"name": "a", "prefetch": 0}]}, "prefetch"),
+    "a misspelt field": ({"queues": [{"name": "a", "prefetch": 8}]}, "unknown field"),
 }
 
 

@@ -195,9 +195,7 @@ async def test_what_is_wrong_is_told_once_even_by_a_new_operator(world: World, s
 
 async def test_a_name_that_two_take_at_once_is_taken_by_one(world: World) -> None:
     await world.sql("INSERT INTO queue_set (name, namespace, retry_delays_seconds) VALUES ('default', 'tasks', '{5}')")
-    await world.sql(
-        "INSERT INTO queue (queue_set, name, position, type, prefetch) VALUES ('default', 'default', 0, 'Quorum', 32)"
-    )
+    await world.sql("INSERT INTO queue (queue_set, name, position, type) VALUES ('default', 'default', 0, 'Quorum')")
     manifest = TaskType.model_validate(world.task_type())
     async with Database(world.dsn, name="test") as database:
         for round_ in range(20):

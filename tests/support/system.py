@@ -96,9 +96,13 @@ class System:
 
     def run(self, *args: str, stdin: str = "") -> str:
         """Run a sub-command to its end; return what it printed."""
+        return self.python("-m", "dtq_cli", *args, stdin=stdin)
+
+    def python(self, *args: str, stdin: str = "") -> str:
+        """Run the interpreter to its end, with the environment of the processes; return what it printed."""
         done = subprocess.run(
-            [sys.executable, "-m", "dtq_cli", *args],
-            env=self.environ, input=stdin, capture_output=True, text=True, check=False, timeout=60,
+            [sys.executable, *args],
+            env=self.environ, input=stdin, capture_output=True, text=True, check=False, timeout=120,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout

@@ -59,7 +59,6 @@ queues = st.builds(
     QueueRow,
     name=st.sampled_from(["high", "low", "bulk"]),
     type=st.sampled_from(["Quorum", "Classic"]),
-    prefetch=st.integers(1, 3),
     max_length=st.none() | st.just(10),
     scaling=st.just({}),
 )
@@ -135,8 +134,8 @@ def test_the_loser_of_a_conflict_never_has_an_effect(
     assert plan.refusal is not None
     assert plan.refusal.reason is Reason.NAME_CONFLICT
     assert plan_task_type_deletion(observed.row, loser, seen, NAME) == Plan()
-    if namespace != claim.namespace:
-        assert claim.namespace not in plan.refusal.message, "other namespaces' objects are not ours to tell of"
+    assert "prod/theirs" in plan.refusal.message, "the way out begins with the object that has the name"
+    assert "all namespaces" in plan.refusal.message
 
 
 @given(desired=types, owner=callers, observed=observed_types)
@@ -217,3 +216,95 @@ def test_a_type_with_tasks_is_never_deleted(row: TaskTypeRow | None, owner: Owne
         assert not observed.references.found
     if plan.steps and plan.refusal is None:
         assert actions(plan)[-1] is Action.RELEASE, "the name is let go of last"
+
+
+SET = QueueSetRow(
+    name="default",
+    namespace="tasks",
+    retry_delays_seconds=(5,),
+    dead_letter=True,
+    paused=False,
+    deletion_policy="Delete",
+    queues=(QueueRow(name="high", type="Quorum", max_length=None, scaling={}),),
+)
+TYPE_ROW = TaskTypeRow(
+    type=NAME,
+    active=True,
+    default_queue="high",
+    default_max_attempts=5,
+    payload_schema=None,
+    queue_set="default",
+    timeout_seconds=60,
+    backoff=None,
+    max_payload_bytes=1000,
+    retention_succeeded_seconds=7 * 86_400,
+    retention_failed_seconds=90 * 60,
+    deletion_policy="Delete",
+)
+OURS = Owner(uid="ours", namespace="shop", name=NAME)
+
+
+def refusal_of(plan: Plan) -> tuple[Reason, str]:
+    assert plan.refusal is not None
+    return plan.refusal.reason, plan.refusal.message
+
+
+def test_a_type_beside_a_set_of_another_namespace_is_told_how_names_are_scoped() -> None:
+    holder = Owner(uid="theirs", namespace="billing", name="default")
+    seen = ObservedTaskType(queues=frozenset({"high"}), queue_set_owner=holder)
+    reason, message = refusal_of(plan_task_type(TYPE_ROW, OURS, seen))
+    assert reason is Reason.QUEUE_SET_NOT_FOUND
+    assert "billing/default" in message
+    assert "unique over all namespaces" in message
+    assert "create it" not in message, "a set of that name would only conflict"
+
+
+def test_a_type_without_any_set_of_that_name_is_told_to_create_it() -> None:
+    reason, message = refusal_of(plan_task_type(TYPE_ROW, OURS, ObservedTaskType()))
+    assert (reason, "create it" in message) == (Reason.QUEUE_SET_NOT_FOUND, True)
+
+
+@pytest.mark.parametrize(
+    ("holder", "told"),
+    [
+        (Owner(uid="theirs", namespace="billing", name="second"), "billing/second in the cluster"),
+        (Owner(uid=LOCAL_UID, namespace="default", name="second"), "default/second of `dtq apply`"),
+        (None, "QueueSet second"),
+    ],
+)
+def test_a_prefix_conflict_names_the_other_set(holder: Owner | None, told: str) -> None:
+    seen = ObservedQueueSet(prefix_holder="second", prefix_owner=holder)
+    reason, message = refusal_of(plan_queue_set(SET, OURS, seen))
+    assert reason is Reason.PREFIX_CONFLICT
+    assert told in message
+
+
+def test_a_deletion_that_waits_for_stored_tasks_says_how_long_and_the_way_out() -> None:
+    stored = References(found=True, is_complete=True, share=1.0)
+    plan = plan_task_type_deletion(TYPE_ROW, OURS, ObservedTaskType(claim=OURS, row=TYPE_ROW, references=stored), NAME)
+    reason, message = refusal_of(plan)
+    assert reason is Reason.IN_USE
+    for word in ("7 days for a succeeded task", "90 minutes for a failed one", "deletionPolicy to Deactivate"):
+        assert word in message
+
+
+@pytest.mark.parametrize(
+    ("row", "word"),
+    [
+        (replace(TYPE_ROW, deletion_policy="Archive"), "deletionPolicy Archive"),
+        (replace(SET, deletion_policy="Archive"), "deletionPolicy Archive"),
+        (
+            replace(SET, queues=(*SET.queues, QueueRow(name="log", type="Stream", max_length=None, scaling={}))),
+            "type Stream of queue log",
+        ),
+    ],
+)
+def test_nothing_is_deleted_that_only_a_newer_release_understands(row: TaskTypeRow | QueueSetRow, word: str) -> None:
+    if isinstance(row, TaskTypeRow):
+        plan = plan_task_type_deletion(row, OURS, ObservedTaskType(claim=OURS, row=row), NAME)
+    else:
+        plan = plan_queue_set_deletion(row, OURS, ObservedQueueSet(claim=OURS, row=row), NAME)
+    assert plan.steps == ()
+    reason, message = refusal_of(plan)
+    assert reason is Reason.NEWER_RELEASE
+    assert word in message

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from dtq.domain.backoff import Strategy
 from dtq.domain.errors import Rejected
+from dtq.domain.manifests import QUEUE_PATTERN
+from dtq.reconcile.embedded import default_queue_set
 from dtq.runtime.settings import MASK, Auth, Process, Settings, load, mask_dsn, masked, unknown_names, variable_names
 
 SECRET = "hunter2-canary"
@@ -92,11 +94,14 @@ def test_every_mistake_is_told_at_once() -> None:
         ("RMQ_TLS", "TRUE"),
         ("RMQ_NAMESPACE", "Tasks"),
         ("RMQ_NAMESPACE", "a.b"),
+        ("RMQ_NAMESPACE", "amq"),
+        ("RMQ_VHOST", "v" * 256),
         ("QUEUES", ""),
         ("QUEUES", ","),
         ("QUEUES", "a,A"),
         ("QUEUES", "a,*"),
         ("QUEUES", "a,a"),
+        *(("QUEUES", f"default,{name}") for name in ("retry", "dlq", "dlx", "direct")),
         ("QUEUES", ",".join(f"q{number}" for number in range(33))),
         ("HTTP_PORT", ""),
         ("HTTP_PORT", "http"),
@@ -109,8 +114,11 @@ def test_every_mistake_is_told_at_once() -> None:
         ("BACKOFF_STRATEGY", "List"),
         ("BACKOFFS", ""),
         ("BACKOFFS", "5s,,30s"),
+        ("BACKOFFS", "5s,800h"),
+        ("BACKOFFS", "0s"),
         ("BACKOFFS", ",".join(["5s"] * 21)),
         ("BACKOFF_FIXED", "0s"),
+        ("BACKOFF_FIXED", "169h"),
         ("BACKOFF_FIXED", "-1s"),
         ("BACKOFF_FIXED", "1y"),
         ("BACKOFF_FIXED", "∞"),
@@ -121,6 +129,8 @@ def test_every_mistake_is_told_at_once() -> None:
         ("BACKOFF_JITTER", "1.1"),
         ("BACKOFF_JITTER", "nan"),
         ("BACKOFF_MAX", "1s"),
+        ("BACKOFF_MAX", "169h"),
+        ("BACKOFF_FACTOR", "11"),
         ("WORKER_PREFETCH", ""),
         ("WORKER_PREFETCH", "0"),
         ("WORKER_PREFETCH", "-1"),
@@ -135,6 +145,29 @@ def test_every_mistake_is_told_at_once() -> None:
 )
 def test_a_value_that_cannot_be_meant_is_refused_by_name(name: str, value: str) -> None:
     assert list(refused(**{name: value})) == [name]
+
+
+words = st.sampled_from(["default", "high", "retry", "dlq", "dlx", "direct", "amq", "a", "tasks"]) | st.from_regex(
+    QUEUE_PATTERN, fullmatch=True
+)
+delays = st.sampled_from(["250ms", "1s", "1500ms", "5s", "2m", "168h", "169h", "800h"])
+
+
+@given(
+    prefix=words,
+    queues=st.lists(words, min_size=1, max_size=40, unique=True),
+    backoffs=st.lists(delays, min_size=1, max_size=21),
+    vhost=st.sampled_from(["/", "v", "v" * 255, "v" * 256]),
+)
+def test_what_the_environment_may_say_a_manifest_may_say_too(
+    prefix: str, queues: list[str], backoffs: list[str], vhost: str
+) -> None:
+    environ = {"RMQ_NAMESPACE": prefix, "QUEUES": ",".join(queues), "BACKOFFS": ",".join(backoffs), "RMQ_VHOST": vhost}
+    try:
+        settings = load(BASE | environ)
+    except Rejected:
+        return
+    assert [queue.name for queue in default_queue_set(settings).spec.queues] == queues
 
 
 @pytest.mark.parametrize("name", ["DB_DSN", "RMQ_USER", "RMQ_PASS", "RMQ_HOST"])

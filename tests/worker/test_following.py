@@ -83,7 +83,7 @@ async def test_another_queue_set_does_not_touch_a_running_worker(world: World) -
         await world.rows.sql.execute(
             "WITH made AS (INSERT INTO queue_set (name, namespace, retry_delays_seconds)"
             " VALUES ('refused', 'refused', '{5}') RETURNING name)"
-            " INSERT INTO queue (queue_set, name, position, type, prefetch) SELECT name, 'q', 0, 'Quorum', 1 FROM made"
+            " INSERT INTO queue (queue_set, name, position, type) SELECT name, 'q', 0, 'Quorum' FROM made"
         )
         await eventually(lambda: _has_read(running, "refused"), "the worker has read the declarations")
         await follows(world, "default")

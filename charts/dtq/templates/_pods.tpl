@@ -21,6 +21,12 @@ tolerations: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
 
+{{/* The container that `kubectl logs` and `kubectl exec` mean, and the pod's own annotations.
+     Call: (list "container" annotations). */}}
+{{- define "dtq.podAnnotations" -}}
+{{- merge (dict) (index . 1) (dict "kubectl.kubernetes.io/default-container" (first .)) | toYaml }}
+{{- end }}
+
 {{/* Soft spread over zones and nodes. Call: (list $ "component" values). */}}
 {{- define "dtq.spread" -}}
 {{- $root := first . }}{{ $own := index . 2 }}
@@ -123,10 +129,12 @@ topologySpreadConstraints:
 
 {{/* Probes of a process. Call: (list "port name" "liveness seconds"). */}}
 {{- define "dtq.probes" -}}
+# The first probe finds a process that has loaded its modules: a refused connection is a Warning event.
 startupProbe:
   httpGet: {path: /livez, port: {{ . }}}
-  periodSeconds: 1
-  failureThreshold: 120
+  initialDelaySeconds: 5
+  periodSeconds: 2
+  failureThreshold: 60
 livenessProbe:
   httpGet: {path: /livez, port: {{ . }}}
   periodSeconds: 10

@@ -1,5 +1,5 @@
 -- Write one queue of a set. Caller: reconcile.
-INSERT INTO queue (queue_set, name, position, type, prefetch, max_length, scaling)
-VALUES ($1, $2, $3, $4, $5, $6, $7::text::jsonb)
+INSERT INTO queue (queue_set, name, position, type, max_length, scaling)
+VALUES ($1, $2, $3, $4, $5, $6::text::jsonb)
 ON CONFLICT (queue_set, name) DO UPDATE
-SET position = excluded.position, prefetch = excluded.prefetch, scaling = excluded.scaling
+SET position = excluded.position, scaling = excluded.scaling

@@ -41,7 +41,6 @@ CREATE TABLE queue (
     name text NOT NULL,
     position integer NOT NULL,
     type text NOT NULL CHECK (type IN ('Quorum', 'Classic')),
-    prefetch integer NOT NULL,
     max_length integer,
     scaling jsonb NOT NULL DEFAULT '{}',
     PRIMARY KEY (queue_set, name)

@@ -21,12 +21,17 @@ CREATE FUNCTION dtq_slot(p_type text, p_concurrency jsonb, p_payload jsonb) RETU
         CASE WHEN p_concurrency ? 'key' THEN ':' ELSE '' END);
 $$;
 
+CREATE FUNCTION dtq_number(p_limit jsonb, p_key text) RETURNS double precision LANGUAGE sql IMMUTABLE AS $$
+-- A number of a declared limit; null for anything else, which only the functions of a newer release can read.
+    SELECT CASE WHEN jsonb_typeof(p_limit -> p_key) = 'number' THEN (p_limit ->> p_key)::double precision END;
+$$;
+
 CREATE FUNCTION dtq_tokens(p_limit type_limit, p_rate jsonb) RETURNS double precision LANGUAGE sql STABLE AS $$
 -- Starts that a rate limit allows now; infinity without one.
-    SELECT CASE WHEN p_rate IS NULL THEN 'infinity' ELSE least(
-        coalesce((p_rate ->> 'burst')::double precision, (p_rate ->> 'tasks')::double precision),
+    SELECT coalesce(least(
+        coalesce(dtq_number(p_rate, 'burst'), dtq_number(p_rate, 'tasks')),
         p_limit.tokens + greatest(0, extract(epoch FROM clock_timestamp() - p_limit.refilled_at))
-            * (p_rate ->> 'tasks')::double precision / (p_rate ->> 'perSeconds')::double precision) END;
+            * dtq_number(p_rate, 'tasks') / dtq_number(p_rate, 'perSeconds')), 'infinity');
 $$;
 
 CREATE FUNCTION dtq_admit(p_ids uuid[], p_types text[], p_early_seconds double precision)
@@ -44,7 +49,7 @@ BEGIN
     RETURN QUERY
     WITH candidate AS (
         SELECT t.id, t.type, t.run_at, dtq_slot(t.type, y.concurrency, t.payload) AS slot,
-            (y.concurrency ->> 'limit')::integer AS places, l.tokens, y.rate_limit
+            dtq_number(y.concurrency, 'limit') AS places, l.tokens, y.rate_limit
         FROM tasks t
         CROSS JOIN LATERAL (SELECT * FROM task_type y WHERE y.type = t.type LIMIT 1) AS y
         CROSS JOIN LATERAL (
@@ -87,7 +92,7 @@ DECLARE
     fitting uuid[];
 BEGIN
     WITH roomy AS (
-        SELECT s.slot, coalesce((y.concurrency ->> 'limit')::integer - (
+        SELECT s.slot, coalesce(dtq_number(y.concurrency, 'limit') - (
                 SELECT count(*) FROM tasks r WHERE r.slot = s.slot), p_limit) AS places,
             -- A type whose limits were taken away holds nothing back.
             coalesce((SELECT dtq_tokens(l, y.rate_limit) FROM type_limit l WHERE l.type = y.type), 'infinity') AS tokens

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dtq.domain.manifests import QueueSetSpec
+from dtq.domain.stored import Newer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,8 +31,10 @@ class Catalog:
     Attributes:
         types: by type name.
         queue_sets: by name of the set.
+        newer: what of it only a newer release understands.
     """
 
     revision: int = 0
     types: Mapping[str, TypePolicy] = field(default_factory=dict)
     queue_sets: Mapping[str, QueueSetSpec] = field(default_factory=dict)
+    newer: Newer = field(default_factory=Newer)

@@ -23,6 +23,14 @@ def parse_duration(text: str) -> float:
     return float(sum(float(number) * _UNITS[unit] for number, unit in parts))
 
 
+def show_duration(seconds: int) -> str:
+    """Return seconds as people say them: `7 days`, `90 minutes`; the largest unit that is exact."""
+    sizes = (("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1))
+    unit, size = next((unit, size) for unit, size in sizes if seconds % size == 0 and (seconds or size == 1))
+    count = seconds // size
+    return f"{count} {unit}" + ("" if count == 1 else "s")
+
+
 def parse_durations(text: str) -> tuple[float, ...]:
     """Return the seconds of a comma-separated list of durations.
 

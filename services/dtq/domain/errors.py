@@ -49,5 +49,9 @@ class Unavailable(DtqError):
         self.in_doubt = in_doubt
 
 
+class Unmigrated(Unavailable):
+    """The database answers, and does not have the schema that this release needs: `dtq migrate` has not run."""
+
+
 class Stale(DtqError):
     """Someone else won: the lease is gone, and what was about to be written is void."""

@@ -26,6 +26,12 @@ TIMEOUT_SECONDS_MAX: Final = 86_400
 DELAY_SECONDS_MAX: Final = 604_800
 """Longest back-off delay, in seconds: a week; the broker's TTL is far larger (2**32 - 1 ms)."""
 
+BACKOFF_FACTOR_MAX: Final = 10
+"""Largest factor of an exponential back-off: from 1 s it reaches DELAY_SECONDS_MAX in six attempts."""
+
+VHOST_CHARS_MAX: Final = 255
+"""Longest name of a virtual host, in bytes: AMQP's short string."""
+
 DELAYS_MAX: Final = 20
 """Most delays of a list back-off: one for each attempt that ATTEMPTS_MAX allows."""
 

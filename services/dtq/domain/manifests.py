@@ -7,7 +7,7 @@ parse with them. Must never coerce: `"TRUE"` is not a boolean and `"5"` is not a
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from pydantic.alias_generators import to_camel
 
 from dtq.domain import limits
@@ -22,6 +22,24 @@ KEY_PATH_PATTERN = r"^[A-Za-z_][A-Za-z0-9_-]*(\.[A-Za-z_][A-Za-z0-9_-]*)*$"
 RESERVED_QUEUES = frozenset({"retry", "dlq", "dlx", "direct"})
 
 QueueName = Annotated[str, StringConstraints(pattern=QUEUE_PATTERN, max_length=32)]
+
+
+def _work_queue(name: str) -> str:
+    if name in RESERVED_QUEUES:
+        raise ValueError(f"queue name {name!r} is reserved: choose another")
+    return name
+
+
+def _prefix(name: str) -> str:
+    if name == "amq":
+        raise ValueError("namespace 'amq' is reserved by RabbitMQ: choose another")
+    return name
+
+
+WorkQueueName = Annotated[QueueName, AfterValidator(_work_queue)]
+"""A queue that workers consume, in a manifest and in QUEUES."""
+Prefix = Annotated[QueueName, AfterValidator(_prefix)]
+"""What every name of a queue set in the broker begins with, in a manifest and in RMQ_NAMESPACE."""
 TypeName = Annotated[str, StringConstraints(pattern=TYPE_PATTERN, max_length=limits.TYPE_CHARS_MAX)]
 ObjectName = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=63)]
 KeyPath = Annotated[str, StringConstraints(pattern=KEY_PATH_PATTERN, max_length=limits.KEY_PATH_CHARS_MAX)]
@@ -54,7 +72,7 @@ class BackoffSpec(_Model):
     )
     delay_seconds: DelaySeconds | None = Field(default=None, description="Fixed: the delay after every attempt.")
     base_seconds: DelaySeconds | None = Field(default=None, description="Exponential: the delay after attempt 1.")
-    factor: Annotated[int, Field(ge=1, le=10)] | None = Field(
+    factor: Annotated[int, Field(ge=1, le=limits.BACKOFF_FACTOR_MAX)] | None = Field(
         default=None, description="Exponential: what each further delay is multiplied by."
     )
     max_seconds: DelaySeconds | None = Field(default=None, description="Exponential: the longest delay.")
@@ -138,7 +156,9 @@ class Schedule(_Model):
     """One cron entry: enqueue the type with this payload whenever the expression matches."""
 
     name: QueueName = Field(description="Unique within the task type.")
-    cron: str = Field(min_length=9, max_length=100, description="Five fields: minute hour day month weekday.")
+    cron: str = Field(
+        min_length=6, max_length=100, description="Five fields: minute hour day month weekday; or @daily and its like."
+    )
     timezone: str = Field(default="UTC", max_length=64, description="An IANA name such as Europe/Berlin.")
     payload: dict[str, Any] = Field(default_factory=dict, description="The payload of each task it enqueues.")
 
@@ -257,24 +277,15 @@ class Scaling(_Model):
 class QueueSpec(_Model):
     """One queue: a routing key of its set."""
 
-    name: QueueName = Field(description="The routing key.")
+    name: WorkQueueName = Field(description="The routing key.")
     type: Annotated[QueueType, Field(strict=False)] = Field(
         default=QueueType.QUORUM, description="Quorum survives the loss of a node; immutable."
-    )
-    prefetch: int = Field(
-        default=32, ge=1, le=limits.PREFETCH_MAX, description="Unacknowledged messages per worker, a hint."
     )
     max_length: Annotated[int, Field(ge=1, le=limits.MAX_LENGTH_MAX)] | None = Field(
         default=None,
         description="Most messages; a full queue refuses publishes, its retries wait in Postgres. Immutable.",
     )
     scaling: Scaling = Field(default=Scaling(), description="How many workers this queue wants.")
-
-    @model_validator(mode="after")
-    def _name_is_free(self) -> Self:
-        if self.name in RESERVED_QUEUES:
-            raise ValueError(f"queue name {self.name!r} is reserved: choose another")
-        return self
 
 
 class Retry(_Model):
@@ -335,7 +346,7 @@ class QueueSetDeletionPolicy(StrEnum):
 class QueueSetSpec(_Model):
     """A group of queues with one prefix, its retry ladder and its dead letter queue."""
 
-    namespace: QueueName = Field(default="tasks", description="Prefix of every name in the broker; immutable.")
+    namespace: Prefix = Field(default="tasks", description="Prefix of every name in the broker; immutable.")
     queues: list[QueueSpec] = Field(
         min_length=1, max_length=limits.QUEUES_MAX, description="The queues, most urgent first."
     )
@@ -352,8 +363,6 @@ class QueueSetSpec(_Model):
 
     @model_validator(mode="after")
     def _names_fit(self) -> Self:
-        if self.namespace == "amq":
-            raise ValueError("namespace 'amq' is reserved by RabbitMQ: choose another")
         _distinct("queues", [queue.name for queue in self.queues])
         if (target := self.on_removal.queue) and target not in {queue.name for queue in self.queues}:
             raise ValueError(f"onRemoval.queue {target!r} is not one of queues: name one that stays")

@@ -9,10 +9,12 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any, Final
 
+from dtq.domain.durations import show_duration
 from dtq.domain.limits import WAITING_MAX
-from dtq.domain.manifests import QueueSetDeletionPolicy, TaskTypeDeletionPolicy
+from dtq.domain.manifests import QueueSetDeletionPolicy, QueueType, TaskTypeDeletionPolicy
 from dtq.domain.rows import QueueRow, QueueSetRow, TaskTypeRow
 
+_TYPES: Final = frozenset(QueueType)
 ADOPT_ANNOTATION: Final = "dtq.dev/adopt"
 """`"true"` lets an object take over a row that nobody claims and that differs."""
 FORCE_DELETE_ANNOTATION: Final = "dtq.dev/force-delete"
@@ -45,6 +47,7 @@ class Reason(StrEnum):
     STALE_GENERATION = "StaleGeneration"
     IN_USE = "InUse"
     NOT_EMPTY = "NotEmpty"
+    NEWER_RELEASE = "NewerRelease"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +69,14 @@ class Owner:
         if LOCAL_UID in (self.uid, other.uid) and self.uid != other.uid:
             return False
         return self.uid == other.uid or (self.namespace, self.name) == (other.namespace, other.name)
+
+    @property
+    def shown(self) -> str:
+        """Who it is, for people."""
+        if self.uid == EMBEDDED_UID:
+            return "the environment of a process (DTQ_QUEUE_SET)"
+        place = f"{self.namespace}/{self.name}"
+        return f"{place} of `dtq apply`" if self.uid == LOCAL_UID else f"{place} in the cluster"
 
 
 LOCAL_UID: Final = "local"
@@ -137,6 +148,7 @@ class ObservedQueueSet:
 
     Attributes:
         prefix_holder: the name of another set with the same prefix.
+        prefix_owner: who declared that set.
         used_queues: queues that task types refer to.
         waiting: tasks that wait, by queue: of the queues that are taken out, or of all when the set is deleted.
         missing: names of broker queues that should exist and do not; None when the broker was not asked.
@@ -146,6 +158,7 @@ class ObservedQueueSet:
     claim: Owner | None = None
     row: QueueSetRow | None = None
     prefix_holder: str | None = None
+    prefix_owner: Owner | None = None
     used_queues: frozenset[str] = frozenset()
     waiting: Mapping[str, int] = field(default_factory=dict)
     missing: frozenset[str] | None = None
@@ -156,9 +169,9 @@ def plan_task_type(desired: TaskTypeRow, owner: Owner, observed: ObservedTaskTyp
     """Return how to make Postgres hold `desired`; schema and schedules were checked before."""
     if refusal := _claim_refusal(desired.type, owner, observed.claim):
         return Plan(refusal=refusal)
-    if observed.queues is None or _is_foreign(owner, observed.queue_set_owner):
-        message = f"QueueSet {desired.queue_set!r} is not declared: create it, or change queueSetRef"
-        return Plan(refusal=Refusal(reason=Reason.QUEUE_SET_NOT_FOUND, message=message))
+    if refusal := _queue_set_refusal(desired, owner, observed):
+        return Plan(refusal=refusal)
+    assert observed.queues is not None
     if desired.default_queue not in observed.queues:
         known = ", ".join(sorted(observed.queues))
         message = f"queue {desired.default_queue!r} is not one of QueueSet {desired.queue_set!r}: {known}"
@@ -168,6 +181,20 @@ def plan_task_type(desired: TaskTypeRow, owner: Owner, observed: ObservedTaskTyp
     return Plan(
         steps=_claim_steps(desired.type, owner, observed.claim) + _write_steps(desired.type, observed.row, desired)
     )
+
+
+def _queue_set_refusal(desired: TaskTypeRow, owner: Owner, observed: ObservedTaskType) -> Refusal | None:
+    other = observed.queue_set_owner
+    if observed.queues is not None and not _is_foreign(owner, other):
+        return None
+    message = f"QueueSet {desired.queue_set!r} is not declared: create it, or change queueSetRef"
+    if observed.queues is not None and other is not None:
+        message = (
+            f"QueueSet {desired.queue_set!r} is {other.shown}, and a TaskType uses QueueSets of its own namespace only."
+            f" Names of QueueSets are unique over all namespaces: create one of another name, with a prefix of its own,"
+            f" in {owner.namespace} and name it in queueSetRef, or move this TaskType to {other.namespace}"
+        )
+    return Refusal(reason=Reason.QUEUE_SET_NOT_FOUND, message=message)
 
 
 def plan_queue_set(desired: QueueSetRow, owner: Owner, observed: ObservedQueueSet, *, adopt: bool = False) -> Plan:
@@ -193,28 +220,31 @@ def plan_task_type_deletion(row: TaskTypeRow | None, owner: Owner, observed: Obs
     if observed.claim is None or not owner.is_same_object(observed.claim):
         return Plan()
     release = Step(action=Action.RELEASE, target=name)
-    if row is None:
+    if row is None or row.deletion_policy == TaskTypeDeletionPolicy.RETAIN:
         return Plan(steps=(release,))
+    if refusal := _newer_refusal(row):
+        return Plan(refusal=refusal)
     deactivate = Step(action=Action.DEACTIVATE, target=name, detail="new tasks are refused, accepted ones still run")
-    match TaskTypeDeletionPolicy(row.deletion_policy):
-        case TaskTypeDeletionPolicy.RETAIN:
-            return Plan(steps=(release,))
-        case TaskTypeDeletionPolicy.DEACTIVATE:
-            return Plan(steps=((deactivate, release) if row.active else (release,)))
-        case TaskTypeDeletionPolicy.DELETE if message := _in_use(observed.references, name):
-            return Plan(
-                steps=(deactivate,) if row.active else (), refusal=Refusal(reason=Reason.IN_USE, message=message)
-            )
-        case TaskTypeDeletionPolicy.DELETE:
-            return Plan(steps=(Step(action=Action.DELETE, target=name), release))
+    if row.deletion_policy == TaskTypeDeletionPolicy.DEACTIVATE:
+        return Plan(steps=((deactivate, release) if row.active else (release,)))
+    if message := _in_use(observed.references, row):
+        refusal = Refusal(reason=Reason.IN_USE, message=message)
+        return Plan(steps=(deactivate,) if row.active else (), refusal=refusal)
+    return Plan(steps=(Step(action=Action.DELETE, target=name), release))
 
 
-def _in_use(references: References | None, name: str) -> str:
-    """Return why a type may not be deleted yet, or nothing."""
+def _in_use(references: References | None, row: TaskTypeRow) -> str:
+    """Return why a type may not be deleted yet, and the way out; or nothing."""
+    name = row.type
     if references is None:
         return f"whether tasks of type {name} are stored is not known yet"
     if references.found:
-        return f"tasks of type {name} are still stored: it is deleted once retention has dropped them"
+        succeeded, failed = map(show_duration, (row.retention_succeeded_seconds, row.retention_failed_seconds))
+        return (
+            f"tasks of type {name} are still stored. The type is deleted once the last one has ended and its retention"
+            f" is over: {succeeded} for a succeeded task, {failed} for a failed one. To end the wait now, set"
+            " deletionPolicy to Deactivate: the type keeps refusing new tasks, and its row stays"
+        )
     if not references.is_complete:
         return f"looking for tasks of type {name}: {references.share:.0%} of all tasks looked through"
     return ""
@@ -229,34 +259,61 @@ def plan_queue_set_deletion(
     release = Step(action=Action.RELEASE, target=name)
     if row is None or row.deletion_policy == QueueSetDeletionPolicy.RETAIN:
         return Plan(steps=(release,))
+    if (
+        refusal := _newer_refusal(row)
+        or _used_refusal(row, observed, name, force=force)
+        or _full_refusal(row, observed, name, force=force)
+    ):
+        return Plan(refusal=refusal)
+    return Plan(steps=(Step(action=Action.DELETE, target=name), release))
+
+
+def _used_refusal(row: QueueSetRow, observed: ObservedQueueSet, name: str, *, force: bool) -> Refusal | None:
     if observed.used_queues:
-        message = f"task types still refer to QueueSet {name}: delete them first"
-        return Plan(refusal=Refusal(reason=Reason.IN_USE, message=message))
+        return Refusal(reason=Reason.IN_USE, message=f"task types still refer to QueueSet {name}: delete them first")
     forced = row.deletion_policy == QueueSetDeletionPolicy.DELETE and force
     if (held := _told(observed.waiting)) and not forced:
         message = f"tasks still wait in queues of QueueSet {name}: {held}; let them run, or cancel them"
-        return Plan(refusal=Refusal(reason=Reason.IN_USE, message=message))
+        return Refusal(reason=Reason.IN_USE, message=message)
+    return None
+
+
+def _full_refusal(row: QueueSetRow, observed: ObservedQueueSet, name: str, *, force: bool) -> Refusal | None:
     full = sorted(queue for queue, ready in (observed.ready or {}).items() if ready)
-    if full and not forced:
-        message = (
-            f"queues still hold messages: {', '.join(full)}; let them drain, or set deletionPolicy Delete and the "
-            f'annotation {FORCE_DELETE_ANNOTATION}: "{name}"'
-        )
-        return Plan(refusal=Refusal(reason=Reason.NOT_EMPTY, message=message))
-    return Plan(steps=(Step(action=Action.DELETE, target=name), release))
+    if not full or (row.deletion_policy == QueueSetDeletionPolicy.DELETE and force):
+        return None
+    message = (
+        f"queues still hold messages: {', '.join(full)}; let them drain, or set deletionPolicy Delete and the "
+        f'annotation {FORCE_DELETE_ANNOTATION}: "{name}"'
+    )
+    return Refusal(reason=Reason.NOT_EMPTY, message=message)
+
+
+def _newer_refusal(row: TaskTypeRow | QueueSetRow) -> Refusal | None:
+    """Refuse to delete what only a newer release understands."""
+    unknown = []
+    policies = TaskTypeDeletionPolicy if isinstance(row, TaskTypeRow) else QueueSetDeletionPolicy
+    if row.deletion_policy not in set(policies):
+        unknown.append(f"deletionPolicy {row.deletion_policy}")
+    if isinstance(row, QueueSetRow):
+        unknown += [f"type {queue.type} of queue {queue.name}" for queue in row.queues if queue.type not in _TYPES]
+    if not unknown:
+        return None
+    message = (
+        f"{', '.join(unknown)}: known to a newer release only; the deletion waits for an operator of that release, or"
+        " for a deletionPolicy that this one knows"
+    )
+    return Refusal(reason=Reason.NEWER_RELEASE, message=message)
 
 
 def _claim_refusal(name: str, owner: Owner, claim: Owner | None) -> Refusal | None:
     if claim is None or claim.uid == EMBEDDED_UID or (claim.uid == LOCAL_UID and owner.uid != LOCAL_UID):
         return None
     if not owner.is_same_object(claim):
-        # The holder is named only to its neighbours: other namespaces' objects are not ours to tell of.
-        holder = (
-            f"{claim.namespace}/{claim.name}" if claim.namespace == owner.namespace else "another namespace's object"
+        message = (
+            f"the name {name} belongs to {claim.shown} already. Names are unique in the whole installation, over all"
+            " namespaces: choose another name, or delete that object"
         )
-        if owner.uid == LOCAL_UID:
-            holder = "an object in a cluster (use kubectl)"
-        message = f"the name {name} is claimed by {holder}: choose another name"
         return Refusal(reason=Reason.NAME_CONFLICT, message=message)
     if owner.uid == claim.uid and owner.generation < claim.generation:
         message = f"generation {claim.generation} was applied already; this is the older {owner.generation}"
@@ -275,7 +332,13 @@ def _is_foreign(owner: Owner, other: Owner | None) -> bool:
 def _prefix_refusal(desired: QueueSetRow, observed: ObservedQueueSet) -> Refusal | None:
     if observed.prefix_holder is None:
         return None
-    message = f"namespace {desired.namespace!r} belongs to another queue set: choose another"
+    holder = f"QueueSet {observed.prefix_holder}"
+    if observed.prefix_owner is not None:
+        holder += f", which is {observed.prefix_owner.shown}"
+    message = (
+        f"spec.namespace {desired.namespace!r} is the prefix of {holder}. A prefix belongs to one QueueSet:"
+        " choose another, or delete that one"
+    )
     return Refusal(reason=Reason.PREFIX_CONFLICT, message=message)
 
 

@@ -48,7 +48,6 @@ class QueueRow:
 
     name: str
     type: str
-    prefetch: int
     max_length: int | None
     scaling: dict[str, Any]
 
@@ -116,7 +115,6 @@ def _queue_row(queue: QueueSpec) -> QueueRow:
     return QueueRow(
         name=queue.name,
         type=str(queue.type),
-        prefetch=queue.prefetch,
         max_length=queue.max_length,
         scaling=queue.scaling.model_dump(mode="json", by_alias=True, exclude_none=True),
     )

@@ -7,6 +7,7 @@ linear time, and size, depth, `$ref` and branches are bounded. Must never put a 
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
+from urllib.parse import unquote
 
 import jsonschema_rs
 
@@ -18,6 +19,7 @@ PROBLEMS_MAX: Final = 10
 DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
 """The one dialect that is read."""
 _BRANCHING: Final = frozenset({"anyOf", "oneOf", "allOf"})
+_REFERENCES: Final = frozenset({"$ref", "$dynamicRef"})
 _MASK: Final = "the value"
 
 
@@ -29,13 +31,7 @@ class PayloadValidator:
     """
 
     def __init__(self, schema: Mapping[str, Any]) -> None:
-        self._validator = jsonschema_rs.Draft202012Validator(
-            dict(schema),
-            offline=True,
-            mask=_MASK,
-            validate_formats=True,
-            pattern_options=jsonschema_rs.RegexOptions(size_limit=limits.SCHEMA_REGEX_BYTES_MAX),
-        )
+        self._validator = _compiled(schema, mask=_MASK)
 
     def problems(self, payload: Any) -> tuple[Problem, ...]:
         """Return what is wrong with a payload, at most PROBLEMS_MAX, without showing its values."""
@@ -47,6 +43,16 @@ class PayloadValidator:
             if len(found) == PROBLEMS_MAX:
                 break
         return tuple(found)
+
+
+def _compiled(schema: Mapping[str, Any], *, mask: str | None) -> jsonschema_rs.Draft202012Validator:
+    return jsonschema_rs.Draft202012Validator(
+        dict(schema),
+        offline=True,
+        mask=mask,
+        validate_formats=True,
+        pattern_options=jsonschema_rs.RegexOptions(size_limit=limits.SCHEMA_REGEX_BYTES_MAX),
+    )
 
 
 def check_schema(schema: Mapping[str, Any]) -> tuple[Problem, ...]:
@@ -61,10 +67,45 @@ def check_schema(schema: Mapping[str, Any]) -> tuple[Problem, ...]:
     if problems:
         return problems
     try:
-        PayloadValidator(schema)
+        _compiled(schema, mask=None)
+    except jsonschema_rs.ValidationError as error:
+        path = "".join(f"/{part}" for part in error.instance_path)
+        return (_problem(path or _unresolved(schema), f"not a JSON Schema 2020-12: {error.message[:300]}"),)
     except ValueError as error:
         return (_problem("", f"not a JSON Schema 2020-12: {str(error).splitlines()[0][:300]}"),)
     return ()
+
+
+def _unresolved(schema: Mapping[str, Any]) -> str:
+    """Return the path of the first reference that leads nowhere, since the library names only its target; or ""."""
+    todo: list[tuple[Any, str]] = [(schema, "")]
+    while todo:
+        node, path = todo.pop()
+        if isinstance(node, list):
+            todo += [(value, f"{path}/{at}") for at, value in enumerate(node)]
+        if not isinstance(node, dict):
+            continue
+        for key, value in node.items():
+            if key in _REFERENCES and isinstance(value, str) and not _leads_somewhere(schema, value):
+                return f"{path}/{key}"
+            todo.append((value, f"{path}/{key}"))
+    return ""
+
+
+def _leads_somewhere(schema: Mapping[str, Any], reference: str) -> bool:
+    """Return whether a JSON Pointer inside the schema has a target; other kinds of reference are taken to have one."""
+    if not reference.startswith("#/"):
+        return True
+    node: Any = schema
+    for part in unquote(reference[2:]).split("/"):
+        key = part.replace("~1", "/").replace("~0", "~")
+        if isinstance(node, list) and key.isdigit() and int(key) < len(node):
+            node = node[int(key)]
+        elif isinstance(node, dict) and key in node:
+            node = node[key]
+        else:
+            return False
+    return True
 
 
 def _structural_problems(schema: Mapping[str, Any]) -> Iterator[Problem]:
@@ -80,7 +121,7 @@ def _structural_problems(schema: Mapping[str, Any]) -> Iterator[Problem]:
         if not isinstance(node, dict):
             continue
         for key, value in node.items():
-            if key in ("$ref", "$dynamicRef") and isinstance(value, str):
+            if key in _REFERENCES and isinstance(value, str):
                 refs += 1
                 if not value.startswith("#"):
                     yield _problem(f"{path}/{key}", "only references inside the schema are allowed: begin it with #")

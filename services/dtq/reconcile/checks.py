@@ -1,15 +1,13 @@
 """Checks of a TaskType that its shape cannot express: is the schema allowed, does the cron expression fire?
 
-Owns the libraries that judge them. Must never change a manifest.
+Must never change a manifest.
 """
 
 from datetime import UTC, datetime
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
-
-from cronsim import CronSim, CronSimError
 
 from dtq.domain.manifests import Schedule, TaskTypeSpec
 from dtq.domain.plan import Reason, Refusal
+from dtq.domain.schedules import BadSchedule, next_fire
 from dtq.domain.schemas import PayloadValidator, check_schema
 
 
@@ -26,11 +24,9 @@ def refusal_of(spec: TaskTypeSpec) -> Refusal | None:
 
 def _schedule_trouble(schedule: Schedule, spec: TaskTypeSpec) -> str | None:
     try:
-        next(CronSim(schedule.cron, datetime.now(UTC).astimezone(ZoneInfo(schedule.timezone))))
-    except (CronSimError, StopIteration):
-        return f"cron {schedule.cron!r} never fires: write five fields, such as 0 6 * * 1"
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        return f"timezone {schedule.timezone!r} is unknown: write an IANA name such as Europe/Berlin"
+        next_fire(schedule.cron, schedule.timezone, datetime.now(UTC))
+    except BadSchedule as error:
+        return str(error)
     if spec.payload_schema is None:
         return None
     problems = PayloadValidator(spec.payload_schema).problems(schedule.payload)

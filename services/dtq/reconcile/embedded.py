@@ -24,7 +24,7 @@ def default_queue_set(settings: Settings) -> QueueSet:
             "metadata": {"name": settings.queue_set},
             "spec": {
                 "namespace": settings.rmq_namespace,
-                "queues": [{"name": name, "prefetch": settings.worker_prefetch} for name in settings.queues],
+                "queues": [{"name": name} for name in settings.queues],
             }
             | ({"retry": {"delaysSeconds": delays[:12]}} if delays else {}),
         }

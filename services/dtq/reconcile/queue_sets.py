@@ -5,7 +5,7 @@ after it; the next reconcile finishes what a crash leaves. No rule is here: `dtq
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
 from dtq.broker.admin import Admin, connected
 from dtq.domain.manifests import QueueSet, QueueSetSpec
@@ -22,6 +22,7 @@ from dtq.domain.plan import (
     removed_queues,
 )
 from dtq.domain.rows import QueueSetRow, queue_set_row
+from dtq.domain.stored import queue_set_of
 from dtq.domain.topology import Topology, topology_of
 from dtq.runtime import failpoints
 from dtq_db.connections import Database
@@ -112,7 +113,7 @@ async def release_queue_set(
             observed = replace(observed, row=replace(observed.row, deletion_policy=policy))
         plan = plan_queue_set_deletion(observed.row, owner, observed, name, force=force)
         if observed.row is not None and (_deletes(plan) or _is_not_empty(plan)):
-            topology = topology_of(spec_of(observed.row))
+            topology = topology_of(_spec_of(observed.row))
             async with connected(rmq_url) as admin:
                 observed = replace(observed, ready=await admin.holding(topology))
                 plan = plan_queue_set_deletion(observed.row, owner, observed, name, force=force)
@@ -124,23 +125,9 @@ async def release_queue_set(
     return Reconciled(plan=plan)
 
 
-def spec_of(row: QueueSetRow) -> QueueSetSpec:
-    """Return the spec whose rows these are."""
-    return QueueSetSpec.model_validate(
-        {
-            "namespace": row.namespace,
-            "queues": [
-                {"name": queue.name, "type": queue.type, "prefetch": queue.prefetch, "scaling": queue.scaling}
-                | ({} if queue.max_length is None else {"maxLength": queue.max_length})
-                for queue in row.queues
-            ],
-            "retry": {"delaysSeconds": list(row.retry_delays_seconds)},
-            "deadLetter": {"enabled": row.dead_letter},
-            "paused": row.paused,
-            "deletionPolicy": row.deletion_policy,
-        }
-        | ({} if row.removal_queue is None else {"onRemoval": {"policy": "MoveTo", "queue": row.removal_queue}})
-    )
+def _spec_of(row: QueueSetRow) -> QueueSetSpec:
+    """Return the spec whose rows these are, as far as this release understands them."""
+    return queue_set_of(asdict(row), [asdict(queue) for queue in row.queues]).spec
 
 
 def _deletes(plan: Plan) -> bool:
@@ -169,10 +156,12 @@ async def _observe(resources: Resources, name: str, desired: QueueSetRow | None)
     claim = await resources.claim("QueueSet", name)
     row = await resources.queue_set(name)
     gone = removed_queues(row, desired) if desired else [queue.name for queue in row.queues] if row else []
+    holder = await resources.prefix_holder(desired) if desired else None
     return ObservedQueueSet(
         claim=claim,
         row=row,
-        prefix_holder=await resources.prefix_holder(desired) if desired else None,
+        prefix_holder=holder,
+        prefix_owner=await resources.owner("QueueSet", holder) if holder else None,
         used_queues=await resources.used_queues(name),
         waiting={queue: await resources.waiting(name, queue) for queue in gone},
     )
@@ -212,7 +201,7 @@ async def _take_back_if_gone(
 async def _retire(admin: Admin, before: QueueSetRow, spec: QueueSetSpec) -> None:
     """Unbind the queues that are no longer declared; they drain, and are left to be deleted by hand."""
     kept = {queue.name for queue in topology_of(spec).queues}
-    former = topology_of(spec_of(before))
+    former = topology_of(_spec_of(before))
     gone = Topology(
         exchanges=(),
         queues=(),

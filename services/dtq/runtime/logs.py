@@ -45,10 +45,12 @@ def configure(*, level: str, json: bool) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
-    _quieten(("aiormq", "uvicorn.access", "asyncio"))
+    _quieten(("aiormq", "uvicorn.access", "asyncio"), logging.ERROR)
+    if level != "debug":
+        _quieten(("httpx2", "httpcore2"), logging.WARNING)
 
 
-def _quieten(names: Sequence[str]) -> None:
+def _quieten(names: Sequence[str], level: int) -> None:
     """Drivers repeat what our own lines say better: each reconnect, each request."""
     for name in names:
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(level)

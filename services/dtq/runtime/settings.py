@@ -27,8 +27,16 @@ from pydantic import (
 from dtq.domain.backoff import Backoff, Strategy
 from dtq.domain.durations import parse_duration, parse_durations
 from dtq.domain.errors import Problem, Rejected
-from dtq.domain.limits import DELAYS_MAX, PREFETCH_MAX, QUEUES_MAX, RELAY_GRACE_SECONDS
-from dtq.domain.manifests import QUEUE_PATTERN, ObjectName
+from dtq.domain.limits import (
+    BACKOFF_FACTOR_MAX,
+    DELAY_SECONDS_MAX,
+    DELAYS_MAX,
+    PREFETCH_MAX,
+    QUEUES_MAX,
+    RELAY_GRACE_SECONDS,
+    VHOST_CHARS_MAX,
+)
+from dtq.domain.manifests import ObjectName, Prefix, WorkQueueName
 from dtq.runtime import failpoints
 
 MASK: Final = "********"
@@ -120,14 +128,15 @@ Seconds = Annotated[
     Field(gt=0),
 ]
 Delays = Annotated[
-    tuple[float, ...],
+    tuple[Annotated[float, Field(gt=0, le=DELAY_SECONDS_MAX)], ...],
     BeforeValidator(lambda value: parse_durations(value) if isinstance(value, str) else value),
     Field(min_length=1, max_length=DELAYS_MAX),
 ]
+Delay = Annotated[Seconds, Field(le=DELAY_SECONDS_MAX)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Address = Annotated[tuple[str, Port], BeforeValidator(_address)]
 QueueNames = Annotated[
-    tuple[Annotated[str, Field(pattern=QUEUE_PATTERN)], ...],
+    tuple[WorkQueueName, ...],
     BeforeValidator(_csv),
     Field(min_length=1, max_length=QUEUES_MAX),
     AfterValidator(_distinct),
@@ -152,9 +161,9 @@ class Settings(BaseModel):
     rmq_pass: SecretStr = Field(alias="RMQ_PASS")
     rmq_host: Annotated[str, Field(min_length=1), AfterValidator(_host)] = Field(alias="RMQ_HOST")
     rmq_port: Port = Field(default=5672, alias="RMQ_PORT")
-    rmq_vhost: str = Field(default="/", alias="RMQ_VHOST", min_length=1)
+    rmq_vhost: str = Field(default="/", alias="RMQ_VHOST", min_length=1, max_length=VHOST_CHARS_MAX)
     rmq_tls: Annotated[str, Field(pattern="^(off|on)$")] = Field(default="off", alias="RMQ_TLS")
-    rmq_namespace: str = Field(default="tasks", alias="RMQ_NAMESPACE", pattern=QUEUE_PATTERN)
+    rmq_namespace: Prefix = Field(default="tasks", alias="RMQ_NAMESPACE")
     queue_set: ObjectName = Field(default="default", alias="DTQ_QUEUE_SET")
     queues: QueueNames = Field(default=("default",), alias="QUEUES")
     http_port: Address = Field(default=("0.0.0.0", 8080), alias="HTTP_PORT")  # noqa: S104
@@ -174,10 +183,10 @@ class Settings(BaseModel):
         default="list", alias="BACKOFF_STRATEGY"
     )
     backoffs: Delays = Field(default=Backoff().delays_seconds, alias="BACKOFFS")
-    backoff_fixed: Seconds = Field(default=Backoff().delay_seconds, alias="BACKOFF_FIXED")
-    backoff_base: Seconds = Field(default=Backoff().base_seconds, alias="BACKOFF_BASE")
-    backoff_factor: float = Field(default=Backoff().factor, alias="BACKOFF_FACTOR", ge=1, le=100)
-    backoff_max: Seconds = Field(default=Backoff().max_seconds, alias="BACKOFF_MAX", validate_default=True)
+    backoff_fixed: Delay = Field(default=Backoff().delay_seconds, alias="BACKOFF_FIXED")
+    backoff_base: Delay = Field(default=Backoff().base_seconds, alias="BACKOFF_BASE")
+    backoff_factor: float = Field(default=Backoff().factor, alias="BACKOFF_FACTOR", ge=1, le=BACKOFF_FACTOR_MAX)
+    backoff_max: Delay = Field(default=Backoff().max_seconds, alias="BACKOFF_MAX", validate_default=True)
     backoff_jitter: float = Field(default=0.0, alias="BACKOFF_JITTER", ge=0, le=1)
     worker_prefetch: int = Field(default=32, alias="WORKER_PREFETCH", ge=1, le=PREFETCH_MAX)
     worker_concurrency: int | None = Field(default=None, alias="WORKER_CONCURRENCY", ge=1, le=PREFETCH_MAX)

@@ -225,6 +225,7 @@ SET = QueueSetRow(
     dead_letter=True,
     paused=False,
     deletion_policy="Delete",
+    removal_queue=None,
     queues=(QueueRow(name="high", type="Quorum", max_length=None, scaling={}),),
 )
 TYPE_ROW = TaskTypeRow(

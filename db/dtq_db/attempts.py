@@ -18,7 +18,8 @@ from dtq.domain.decisions import Decision
 from dtq.domain.errors import Stale
 from dtq.domain.limits import CLAIM_EARLY_SECONDS, LEASE_SECONDS
 from dtq.domain.manifests import BackoffSpec
-from dtq_db.connections import Dsn, Lane, connect, translated
+from dtq_db.connections import Dsn, Lane, connect
+from dtq_db.driver_errors import translated
 from dtq_db.queries import query
 
 LEASE_GONE: Final = "DTQ01"
@@ -34,6 +35,7 @@ class Claim:
         attempt: from 1; with the worker it is the fence.
         backoff: the type's own policy; None means the worker's default.
         slot: what it is counted under while it runs; None if its type has no concurrency limit.
+        uncounted: how many of its attempts the budget does not count.
     """
 
     id: UUID
@@ -47,6 +49,7 @@ class Claim:
     timeout_seconds: int
     backoff: Backoff | None
     slot: str | None = None
+    uncounted: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +106,7 @@ async def claim(lane: Lane, worker_id: UUID, ids: Sequence[UUID], types: Sequenc
             timeout_seconds=row["timeout_seconds"],
             backoff=parse_backoff(row["backoff"]),
             slot=row["slot"],
+            uncounted=row["uncounted_attempts"],
         )
         for row in rows
     ]
@@ -132,6 +136,8 @@ def finish_columns(ended: Sequence[Finish]) -> tuple[list[Any], ...]:
         [one.grace_seconds for one in ended],
         [one.decision.crashed for one in ended],
         [one.decision.drained for one in ended],
+        [one.decision.traceback for one in ended],
+        [one.decision.snoozed for one in ended],
     )
 
 

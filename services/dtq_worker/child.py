@@ -11,10 +11,11 @@ from typing import BinaryIO, Final
 
 import msgspec
 
-from dtq.domain.decisions import cut, describe
-from dtq.handlers import Handler, PermanentError, RetryLater
+from dtq.domain.decisions import cut, cut_traceback, describe, message_of
+from dtq.handlers import Handler, PermanentError, RetryLater, Snooze
 from dtq_worker.processes import Answer, Order
 from dtq_worker.registry import load
+from dtq_worker.tracebacks import traceback_of
 
 PR_SET_PDEATHSIG: Final = 1
 """prctl(2): the signal to get when the parent dies."""
@@ -43,11 +44,12 @@ def run(order: Order, handlers: dict[str, Handler]) -> Answer:
         args = (payload, order.context) if handler.wants_context else (payload,)
         return Answer(value=handler.run(*args))
     except PermanentError as error:
-        return Answer(error=cut(describe(error)), permanent=True)
-    except RetryLater as error:
-        return Answer(error=cut(str(error)), delay_seconds=error.delay_seconds)
+        return Answer(error=cut(describe(error)), permanent=True, traceback=cut_traceback(traceback_of(error)))
+    except (RetryLater, Snooze) as error:
+        snoozed = isinstance(error, Snooze)
+        return Answer(error=cut(message_of(error)), delay_seconds=error.delay_seconds, snoozed=snoozed)
     except BaseException as error:  # noqa: BLE001 - SystemExit of a handler is its failure, not our end
-        return Answer(error=cut(describe(error)))
+        return Answer(error=cut(describe(error)), traceback=cut_traceback(traceback_of(error)))
 
 
 def main() -> None:

@@ -114,11 +114,9 @@ async def test_everything_is_sent_again_only_if_it_is_asked_for(fresh_api: Runni
 
 async def test_a_task_is_sent_again_with_the_budget_that_it_was_enqueued_with(fresh_api: Running) -> None:
     id_ = await fresh_api.failed(max_attempts=2)
-    for attempts in (1, 2):
-        await redrive(fresh_api, ids=[str(id_)])
-        row = await fresh_api.row(id_)
-        assert (row["attempts"], row["max_attempts"]) == (attempts, attempts + 2)
-        await fresh_api.end(id_, "FAILED", error="boom")
+    await redrive(fresh_api, ids=[str(id_)])
+    row = await fresh_api.row(id_)
+    assert (row["attempts"], row["max_attempts"]) == (1, 3)
 
 
 async def test_the_dead_letter_of_what_was_sent_again_is_dropped(fresh_api: Running) -> None:

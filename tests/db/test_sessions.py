@@ -131,7 +131,7 @@ async def test_behind_a_pooler_in_session_mode_all_is_as_it_is_without(
                     assert await shown(database, name) == value
                     assert (await lane.fetch(f"SHOW {name}"))[0][0] == value
         worker, store = uuid4(), LeaseStore(pooled)
-        await store.register(worker, name="w", queues=["default"], types=[], concurrency=1)
+        await store.register(worker, name="w", namespace="tasks", queues=["default"], types=[], concurrency=1)
         assert await store.renew(worker, {}) == []
         await store.close()
 

@@ -19,7 +19,8 @@ from dtq.domain.decisions import Decision
 from dtq.domain.errors import Stale
 from dtq.domain.limits import CLAIM_EARLY_SECONDS, LEASE_SECONDS
 from dtq.domain.stored import NewerRelease, backoff_of
-from dtq_db.connections import Dsn, Lane, connect, translated
+from dtq_db.connections import Dsn, Lane, connect
+from dtq_db.driver_errors import translated
 from dtq_db.queries import query
 
 LEASE_GONE: Final = "DTQ01"
@@ -36,6 +37,7 @@ class Claim:
         backoff: the type's own policy; None means the worker's default.
         slot: what it is counted under while it runs; None if its type has no concurrency limit.
         newer: why only a newer release can run it; None if this one can. It is released, not run.
+        uncounted: how many of its attempts the budget does not count.
     """
 
     id: UUID
@@ -50,6 +52,7 @@ class Claim:
     backoff: Backoff | None
     slot: str | None = None
     newer: str | None = None
+    uncounted: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +123,7 @@ def _claim(row: asyncpg.Record) -> Claim:
         backoff=backoff,
         slot=row["slot"],
         newer=newer,
+        uncounted=row["uncounted_attempts"],
     )
 
 
@@ -147,6 +151,8 @@ def finish_columns(ended: Sequence[Finish]) -> tuple[list[Any], ...]:
         [one.grace_seconds for one in ended],
         [one.decision.crashed for one in ended],
         [one.decision.drained for one in ended],
+        [one.decision.traceback for one in ended],
+        [one.decision.snoozed for one in ended],
     )
 
 

@@ -1,22 +1,22 @@
 """Connections: a small pool for occasional statements, and lanes that hold one connection each.
 
-Owns connecting, time bounds and the translation of driver errors. Must never retry a statement whose outcome
-is unknown: only the caller knows whether that is safe.
+Owns who holds a connection, and for how long. Must never retry a statement whose outcome is unknown: only the caller
+knows whether that is safe.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final, Self
 
 import asyncpg
 import structlog
 
-from dtq.domain.errors import Rejected, Unavailable, Unmigrated
+from dtq.domain.errors import Unavailable
+from dtq_db import sessions
+from dtq_db.driver_errors import UNAVAILABLE, translated
 from dtq_db.queries import query
 
-CONNECT_SECONDS: Final = 3.0
-"""Longest wait for a new connection, in seconds."""
 ACQUIRE_SECONDS: Final = 2.0
 """Longest wait for a connection of the pool, in seconds: a request must not hang on an exhausted pool."""
 STATEMENT_SECONDS: Final = 5.0
@@ -36,65 +36,7 @@ SERVER_SETTINGS: Final = {
     "timezone": "UTC",
 }
 
-_UNAVAILABLE: Final = (
-    asyncpg.PostgresConnectionError,
-    asyncpg.OperatorInterventionError,  # shutdown, crash, cannot connect now, statement timeout
-    asyncpg.InsufficientResourcesError,
-    asyncpg.ReadOnlySQLTransactionError,
-    asyncpg.LockNotAvailableError,
-    asyncpg.TransactionRollbackError,  # serialization failure and deadlock
-    asyncpg.InvalidAuthorizationSpecificationError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    OSError,
-    TimeoutError,
-)
-
-_UNMIGRATED: Final = (
-    asyncpg.UndefinedTableError,
-    asyncpg.UndefinedColumnError,
-    asyncpg.UndefinedFunctionError,
-    asyncpg.InvalidCatalogNameError,
-)
-"""What a database answers that lacks our schema, a part of it, or itself."""
-
-_UNDONE: Final = (
-    asyncpg.QueryCanceledError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.ReadOnlySQLTransactionError,
-    asyncpg.LockNotAvailableError,
-    asyncpg.TransactionRollbackError,
-)
-"""Of these, the ones by which the server itself says that the statement had no effect."""
-
 _log = structlog.get_logger(__name__)
-
-
-@contextmanager
-def translated(*, sent: bool = True) -> Iterator[None]:
-    """Turn "the database does not answer" into `Unavailable`; anything else is a bug and passes.
-
-    Args:
-        sent: a statement may have been sent, so that without an answer its outcome is in doubt.
-
-    Raises:
-        Unavailable: see the message for the driver's own words.
-        Rejected: `NotStorable`: a value is legal JSON that Postgres cannot hold.
-    """
-    try:
-        yield
-    except (asyncpg.DataError, asyncpg.ProgramLimitExceededError) as error:
-        raise Rejected("NotStorable", f"Postgres cannot hold a value: {type(error).__name__}") from error
-    except _UNAVAILABLE as error:
-        in_doubt = sent and not isinstance(error, _UNDONE)
-        raise Unavailable(f"Postgres does not answer: {type(error).__name__}: {error}", in_doubt=in_doubt) from error
-    except _UNMIGRATED as error:
-        raise Unmigrated(f"the database does not have this release's schema ({error}): run `dtq migrate`") from error
-    except asyncpg.PostgresError as error:
-        error.detail = None  # it may show a whole row, and with it a payload
-        raise
-
 
 Dsn = str | Callable[[], str]
 """A DSN, or what returns the one in force now: a password may be rotated while the process runs."""
@@ -106,13 +48,9 @@ async def connect(dsn: Dsn, *, name: str) -> "asyncpg.Connection[asyncpg.Record]
     Raises:
         Unavailable: the server cannot be reached or refuses.
     """
-    with translated(sent=False):
-        return await asyncpg.connect(
-            _in_force(dsn),
-            timeout=CONNECT_SECONDS,
-            command_timeout=STATEMENT_SECONDS + 1,
-            server_settings=SERVER_SETTINGS | {"application_name": name},
-        )
+    return await sessions.connect(
+        _in_force(dsn), name=name, settings=SERVER_SETTINGS, statement_seconds=STATEMENT_SECONDS + 1
+    )
 
 
 class Lane:
@@ -179,14 +117,7 @@ class Database:
 
     async def __aenter__(self) -> Self:
         """Prepare the pool without connecting: a process may start before its database."""
-        self._pool = asyncpg.create_pool(
-            connect=self._connect,
-            min_size=0,
-            max_size=POOL_MAX,
-            timeout=CONNECT_SECONDS,
-            command_timeout=STATEMENT_SECONDS + 1,
-            server_settings=SERVER_SETTINGS | {"application_name": self.name},
-        )
+        self._pool = asyncpg.create_pool(connect=self._connect, reset=_keep, min_size=0, max_size=POOL_MAX)
         with translated():
             await self._pool
         return self
@@ -198,8 +129,8 @@ class Database:
         if self._pool is not None:
             self._pool.terminate()
 
-    async def _connect(self, *_: Any, **options: Any) -> "asyncpg.Connection[asyncpg.Record]":
-        return await asyncpg.connect(_in_force(self.dsn), **options)
+    async def _connect(self, *_: Any, **__: Any) -> "asyncpg.Connection[asyncpg.Record]":
+        return await connect(self.dsn, name=self.name)
 
     def lane(self, purpose: str) -> Lane:
         """Return a new lane; it is closed with the database."""
@@ -245,6 +176,10 @@ async def is_read_only(database: Database) -> bool:
     return bool(row["read_only"])
 
 
+async def _keep(_: object) -> None:
+    """Keep a session's settings: a RESET ALL would take away those that a pooler made us set later."""
+
+
 def _in_force(dsn: Dsn) -> str:
     return dsn if isinstance(dsn, str) else dsn()
 
@@ -252,6 +187,6 @@ def _in_force(dsn: Dsn) -> str:
 async def _close(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
     try:
         await connection.close(timeout=1.0)
-    except (*_UNAVAILABLE, asyncpg.PostgresError) as error:
+    except (*UNAVAILABLE, asyncpg.PostgresError) as error:
         _log.debug("closing a connection failed", error=str(error))
         connection.terminate()

@@ -17,7 +17,8 @@ import structlog
 
 from dtq.domain.errors import Rejected, Unavailable
 from dtq.runtime.loops import backoff_seconds
-from dtq_db.connections import CONNECT_SECONDS, translated
+from dtq_db import sessions
+from dtq_db.driver_errors import translated
 
 LOCK_KEY: Final = 0x647471  # "dtq"
 """Key of the advisory lock that lets one migrator through at a time."""
@@ -200,10 +201,7 @@ async def _ledger(connection: "asyncpg.Connection[asyncpg.Record]") -> dict[str,
 @asynccontextmanager
 async def _session(dsn: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
     """A plain session without a statement timeout: a migration takes what it takes."""
-    with translated():
-        connection = await asyncpg.connect(
-            dsn, timeout=CONNECT_SECONDS, server_settings={"application_name": "dtq-migrate"}
-        )
+    connection = await sessions.connect(dsn, name="dtq-migrate", settings={}, statement_seconds=None)
     try:
         with translated():
             yield connection

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import asyncpg
 
+from dtq.domain.json_text import keep_number_kinds
 from dtq.domain.limits import WAITING_MAX
 from dtq.domain.plan import Owner
 from dtq.domain.rows import QueueRow, QueueSetRow, ScheduleRow, TaskTypeRow
@@ -80,7 +81,7 @@ class Resources:
         await self._connection.execute(query("schedule_keep"), row.type, [one.name for one in row.schedules])
         for one in row.schedules:
             await self._connection.execute(
-                query("schedule_put"), row.type, one.name, one.cron, one.timezone, json.dumps(one.payload)
+                query("schedule_put"), row.type, one.name, one.cron, one.timezone, _json(one.payload)
             )
 
     async def deactivate_task_type(self, name: str) -> None:
@@ -200,4 +201,4 @@ def _task_type(row: asyncpg.Record) -> TaskTypeRow:
 
 
 def _json(value: dict[str, Any] | None) -> str | None:
-    return None if value is None else json.dumps(value)
+    return None if value is None else keep_number_kinds(json.dumps(value).encode()).decode()

@@ -6,7 +6,7 @@ Owns the mapping between values and the statements `task_*`. Must never decide: 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import UUID
 
 import asyncpg
@@ -16,6 +16,9 @@ from dtq_db import pages
 from dtq_db.connections import Database, Lane
 from dtq_db.pages import FailedFilter, Page, TaskFilter
 from dtq_db.queries import query
+
+TaskRow: TypeAlias = asyncpg.Record
+"""Columns of one task, by name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,10 +42,10 @@ class NewTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hit:
-    """The task that already holds an idempotency key.
+    """The task that already holds an idempotency key of its type.
 
     Attributes:
-        same: type and payload are those of the stored task; otherwise it is a conflict.
+        same: the payload is that of the stored task; otherwise it is a conflict.
     """
 
     id: UUID
@@ -54,7 +57,7 @@ class Hit:
 async def enqueue(lane: Lane, tasks: Sequence[NewTask]) -> dict[UUID, datetime]:
     """Store tasks in one statement and commit; return `updated_at` by id.
 
-    A task that is missing hit an idempotency key or a type that is not active: ask `replay`.
+    A task that is missing hit an idempotency key of its type or a type that is not active: ask `replay`.
 
     Raises:
         Unavailable: the outcome is unknown.
@@ -110,6 +113,11 @@ class TaskStore:
     async def get(self, id_: UUID) -> asyncpg.Record | None:
         """Return a task's row, or None."""
         rows = await self._database.fetch(query("task_get"), id_)
+        return rows[0] if rows else None
+
+    async def payload(self, id_: UUID) -> asyncpg.Record | None:
+        """Return a task's type and its payload as JSON text, or None."""
+        rows = await self._database.fetch(query("task_payload"), id_)
         return rows[0] if rows else None
 
     async def events(self, id_: UUID, limit: int) -> list[asyncpg.Record]:

@@ -25,6 +25,7 @@ BATCH: Final = 500
 """Rows of one statement of a loop: large enough to be cheap, small enough to be short."""
 FIRST_ID: Final = UUID(int=0)
 EPOCH: Final = datetime.fromtimestamp(0, UTC)
+FIRST_SCHEDULE: Final = ("", "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +50,7 @@ class Held:
     max_attempts: int
     crashes: int
     backoff: Backoff | None
+    uncounted: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,6 +197,7 @@ async def reap(lane: Lane, decide: Callable[[Held], Finish]) -> tuple[Counter[st
                     max_attempts=row["max_attempts"],
                     crashes=row["crashes"],
                     backoff=_backoff(row["backoff"]),
+                    uncounted=row["uncounted"],
                 )
             )
             for row in rows
@@ -231,6 +234,25 @@ async def rotate_events(database: Database, *, days_ahead: int, keep_days: int) 
     await database.fetch(query("event_partitions_create"), days_ahead)
     ((dropped,),) = await database.fetch(query("event_partitions_drop"), keep_days)
     return list(dropped)
+
+
+async def replan(
+    lane: Lane, after: tuple[str, str], limit: int, plan: Callable[[DueSchedule], datetime]
+) -> tuple[tuple[str, str], list[tuple[str, str]]]:
+    """Plan cron entries behind `after` for the earlier of what is stored and what `plan` returns.
+
+    Returns:
+        Where to go on (the beginning, at the end), and the type and name of each that is due earlier now.
+    """
+    rows = await lane.fetch(query("schedule_ahead"), *after, limit)
+    earlier = []
+    for row in rows:
+        due = DueSchedule(**dict(row))
+        following = plan(due)
+        if due.next_fire_at is not None and following < due.next_fire_at:
+            moved = await lane.fetch(query("schedule_earlier"), due.type, due.name, following)
+            earlier += [(row["type"], row["name"]) for row in moved]
+    return (rows[-1]["type"], rows[-1]["name"]) if len(rows) == limit else FIRST_SCHEDULE, earlier
 
 
 async def fire(

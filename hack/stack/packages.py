@@ -22,9 +22,10 @@ UNITS = {
     "postgresql": ("postgresql",),
     "rabbitmq-server": ("rabbitmq-server", "epmd.socket", "epmd.service"),
     "prometheus": ("prometheus",),
+    "pgbouncer": ("pgbouncer",),
 }
-# Package and the program of it that is used: clocks that are wrong, and alert rules that are tried out.
-FOR_TESTS = {"faketime": "faketime", "prometheus": "promtool"}
+# Package and the program of it that is used: clocks that are wrong, alert rules that are tried out, and a pooler.
+FOR_TESTS = {"faketime": "faketime", "prometheus": "promtool", "pgbouncer": "pgbouncer"}
 PROGRESS = re.compile(r"^(?:Get:\d+ \S+ |(?=Unpacking |Setting up ))(\S.*?)(?: \.\.\.)?$")
 
 

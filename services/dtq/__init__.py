@@ -3,6 +3,6 @@
 What a handler's author imports stands here; everything else is internal.
 """
 
-from dtq.handlers import Context, PermanentError, RetryLater, handler
+from dtq.handlers import Context, PermanentError, RetryLater, Snooze, handler
 
-__all__ = ["Context", "PermanentError", "RetryLater", "handler"]
+__all__ = ["Context", "PermanentError", "RetryLater", "Snooze", "handler"]

@@ -64,10 +64,24 @@ class PermanentError(Exception):
 
 
 class RetryLater(Exception):
-    """Raised by a handler: try again after `delay_seconds` instead of the back-off's delay."""
+    """Raised by a handler: this attempt failed, try again after `delay_seconds` instead of the back-off's delay.
+
+    It counts as an attempt: after the last one the task fails.
+    """
 
     def __init__(self, message: str = "", *, delay_seconds: float) -> None:
         super().__init__(message or f"the handler asked to be retried in {delay_seconds:g} s")
+        self.delay_seconds = max(0.0, float(delay_seconds))
+
+
+class Snooze(Exception):
+    """Raised by a handler: nothing failed, it is too early; run the task again after `delay_seconds`.
+
+    It does not count as an attempt. A task may be snoozed 1,000 times within 30 days; then it fails.
+    """
+
+    def __init__(self, message: str = "", *, delay_seconds: float) -> None:
+        super().__init__(message or f"the handler snoozed the task for {delay_seconds:g} s")
         self.delay_seconds = max(0.0, float(delay_seconds))
 
 

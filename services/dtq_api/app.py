@@ -38,7 +38,7 @@ from dtq_api.enqueue import enqueue
 from dtq_api.lanes import Lanes
 from dtq_api.scaling import ScalingHints
 from dtq_db.pages import FailedFilter, TaskFilter
-from dtq_db.tasks import TaskStore
+from dtq_db.tasks import TaskRow, TaskStore
 
 BODY_SECONDS: Final = 10.0
 """Longest time to send a body, in seconds; a slower client is told 408."""
@@ -91,6 +91,7 @@ def build(parts: Parts) -> Starlette:
             Route("/enqueue", routes.enqueue, methods=["POST"]),
             Route("/tasks", routes.list_tasks, methods=["GET"]),
             Route("/tasks/{id}", routes.get_task, methods=["GET"]),
+            Route("/tasks/{id}/payload", routes.get_payload, methods=["GET"]),
             Route("/tasks/{id}/events", routes.get_events, methods=["GET"]),
             Route("/tasks/{id}/cancel", routes.cancel, methods=["POST"]),
             Route("/queues/{queue}/scaling", routes.scaling, methods=["GET"]),
@@ -179,8 +180,16 @@ class _Routes:
         shown = dict(row)
         shown["result"] = None if row["result"] is None else msgspec.Raw(row["result"].encode())
         if not rights.may(Verb.READ_PAYLOAD, row["type"]):
-            del shown["result"]
+            del shown["result"], shown["last_traceback"]
         return _json(shown)
+
+    async def get_payload(self, request: Request) -> Response:
+        id_, rights = _id(request), rights_of(request)
+        row = await self._parts.tasks.payload(id_)
+        self._check(id_, row, rights, Verb.READ)
+        assert row is not None
+        rights.need(Verb.READ_PAYLOAD, row["type"])
+        return _json({"payload": msgspec.Raw(row["payload"].encode())})
 
     async def get_events(self, request: Request) -> Response:
         id_, rights = _id(request), rights_of(request)
@@ -244,7 +253,7 @@ class _Routes:
             "redrive",
             caller=rights.caller.name,
             tasks=len(redriven),
-            by="filter" if asked.ids is None else "ids",
+            by="all" if asked.all else "filter" if asked.ids is None else "ids",
             type=asked.type,
             queue=asked.queue,
             failed_before=asked.failed_before,
@@ -254,8 +263,12 @@ class _Routes:
         )
 
     async def _find(self, id_: UUID, rights: Rights, verb: Verb) -> None:
-        """Do nothing if the caller may do this to that task; who may not even read it is told that there is none."""
-        row = await self._parts.tasks.get(id_)
+        """Raise `Forbidden` unless the caller may perform `verb`, and `NotFound` if they may not even read the task."""
+        self._check(id_, await self._parts.tasks.get(id_), rights, verb)
+
+    @staticmethod
+    def _check(id_: UUID, row: TaskRow | None, rights: Rights, verb: Verb) -> None:
+        # Callers without `read` get 404, so that ids cannot be probed.
         if row is None or not (rights.may(verb, row["type"]) or rights.may(Verb.READ, row["type"])):
             raise _not_found(id_)
         rights.need(verb, row["type"])

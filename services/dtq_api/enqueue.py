@@ -12,6 +12,7 @@ from uuid_utils.compat import uuid7
 
 from dtq.domain.catalog import Catalog, TypePolicy
 from dtq.domain.errors import Problem, Rejected, Unavailable
+from dtq.domain.json_text import keep_number_kinds
 from dtq.domain.states import TaskStatus
 from dtq_api.catalog import CatalogCache
 from dtq_api.lanes import Lanes
@@ -62,7 +63,7 @@ async def enqueue(
         return Enqueued(id=task.id, status=TaskStatus.ENQUEUED, queue=task.queue, replayed=False)
     if not stored.same:
         raise Rejected(
-            "IdempotencyConflict", f"idempotency_key is taken by task {stored.id} with another type or payload"
+            "IdempotencyConflict", f"idempotency_key is taken by task {stored.id} of this type with another payload"
         )
     return Enqueued(id=stored.id, status=stored.status, queue=stored.queue, replayed=True)
 
@@ -83,7 +84,11 @@ def new_task(request: EnqueueRequest, policy: TypePolicy, catalog: Catalog) -> N
         allowed = ", ".join(queues) or f"none: queue set {policy.queue_set!r} is not declared"
         message = f"queue {queue[:QUEUE_SHOWN]!r} not allowed (one of: {allowed})"
         raise Rejected("UnknownQueue", message, (Problem(path="queue", message=message),))
-    size = len(request.payload_text.encode())
+    try:
+        payload = keep_number_kinds(request.payload_text.encode())
+    except ValueError as error:
+        raise Rejected("PayloadTooLarge", f"the payload is too large: {error}") from error
+    size = len(payload)
     if size > policy.max_payload_bytes:
         raise Rejected(
             "PayloadTooLarge", f"the payload has {size} bytes; {policy.type} allows {policy.max_payload_bytes}"
@@ -93,7 +98,7 @@ def new_task(request: EnqueueRequest, policy: TypePolicy, catalog: Catalog) -> N
         type=policy.type,
         queue_set=policy.queue_set,
         queue=queue,
-        payload=request.payload_text,
+        payload=payload.decode(),
         max_attempts=request.max_attempts or policy.max_attempts,
         idempotency_key=request.idempotency_key,
         run_at=request.run_at,

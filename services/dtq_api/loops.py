@@ -155,7 +155,11 @@ class Reaper:
 
     def _lost(self, held: Held) -> Finish:
         ended = Attempt(
-            outcome=Outcome.LOST, attempt=held.attempt, max_attempts=held.max_attempts, crashes=held.crashes
+            outcome=Outcome.LOST,
+            attempt=held.attempt,
+            max_attempts=held.max_attempts,
+            crashes=held.crashes,
+            uncounted=held.uncounted,
         )
         decision = decide(ended, held.backoff or self._backoff, random.random())  # noqa: S311
         return Finish(worker_id=held.worker_id, id=held.id, attempt=held.attempt, decision=decision)

@@ -35,7 +35,7 @@ from dtq_api.due import DueCache
 from dtq_api.health import ApiHealth
 from dtq_api.lanes import Lanes
 from dtq_api.scaling import ScalingHints
-from dtq_api.scheduler import SCHEDULE_SECONDS, Scheduler
+from dtq_api.scheduler import REPLAN_SECONDS, SCHEDULE_SECONDS, Scheduler
 from dtq_db.connections import Database
 from dtq_db.tasks import TaskStore
 from dtq_db.upkeep import Work
@@ -148,6 +148,7 @@ class Api:
                 ("pruner", loops.PRUNE_SECONDS, self.pruner.once),
                 ("topology", loops.WATCH_SECONDS, self.watch.once),
                 ("scheduler", SCHEDULE_SECONDS, self.due.gated(attrgetter("fire"), self.scheduler.once)),
+                ("schedules", REPLAN_SECONDS, self.scheduler.replan),
                 ("backlog", BACKLOG_SECONDS, self.backlog.once),
                 ("dead letters", loops.RELAY_SECONDS, self._drop_spent_dead_letters),
                 ("declarations", RETRY_SECONDS, self.keeper.retry),

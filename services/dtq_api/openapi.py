@@ -163,6 +163,16 @@ _PATHS: Final[dict[str, Schema]] = {
             tags=["Tasks"],
         )
     },
+    "/tasks/{id}/payload": {
+        "get": _operation(
+            "getPayload",
+            "The payload of one task.",
+            {"200": _answer("The payload, as it was stored.", "Payload")},
+            "NotFound",
+            parameters=[_ID],
+            tags=["Tasks"],
+        )
+    },
     "/tasks/{id}/events": {
         "get": _operation(
             "getEvents",
@@ -189,7 +199,7 @@ _PATHS: Final[dict[str, Schema]] = {
     "/dlq/redrive": {
         "post": _operation(
             "redrive",
-            "Send failed tasks again, by id or by filter, with a fresh attempt budget.",
+            "Send failed tasks again, by id, by filter or all of them, each with its own attempt budget afresh.",
             {"200": _answer("What was sent again, or would be.", "Redriven")},
             "OutcomeUnknown",
             body="RedriveRequest",

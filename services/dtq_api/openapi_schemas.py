@@ -64,6 +64,15 @@ _EVENT: Final = _object(
 )
 _NULL: Final[Schema] = {"type": "null"}
 _DRY_RUN: Final[Schema] = {"type": "boolean", "default": False, "description": "Only tell what would be sent again."}
+_FALSE: Final[Schema] = {"const": False}
+_REDRIVE_LIMIT: Final[Schema] = or_null(
+    {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": limits.REDRIVE_MAX,
+        "description": f"Most tasks to send again, oldest failure first; else {REDRIVE_DEFAULT}.",
+    }
+)
 
 SCHEMAS: Final[dict[str, Schema]] = {
     "Service": _object({"service": STRING}),
@@ -90,7 +99,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
                     **TEXT,
                     "minLength": 1,
                     "maxLength": limits.IDEMPOTENCY_KEY_CHARS_MAX,
-                    "description": "The same key, type and payload again are answered with the first task.",
+                    "description": "Of the type: the same key and payload again are answered with the first task.",
                 }
             ),
             "run_at": or_null(TIME | {"description": "Not before, with a zone; at most a year ahead."}),
@@ -107,11 +116,18 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "run_at": TIME,
             "crashes": COUNT | {"description": "Attempts that ended with the loss of their worker."},
             "redrives": COUNT | {"description": "How often a person sent it again."},
+            "snoozes": COUNT | {"description": "How often its handler put it off since, at no cost of attempts."},
             "cancel_requested_at": or_null(TIME),
             "dead_lettered_at": or_null(TIME),
         },
-        {"result": {"description": "What the handler returned; null until it did; needs the right read-payload."}},
+        {
+            "result": {"description": "What the handler returned; null until it did; needs the right read-payload."},
+            "last_traceback": or_null(
+                STRING | {"description": "Where the handler raised last_error; needs the right read-payload."}
+            ),
+        },
     ),
+    "Payload": _object({"payload": {"description": "Any JSON but null."}}),
     "Page": _object(
         {
             "tasks": _array(reference("TaskRow"), maxItems=limits.PAGE_MAX),
@@ -124,7 +140,8 @@ SCHEMAS: Final[dict[str, Schema]] = {
         "anyOf": [
             _object(
                 {"ids": _array(UUID, minItems=1, maxItems=REDRIVE_IDS_MAX)},
-                {"dry_run": _DRY_RUN} | dict.fromkeys(("type", "queue", "failed_before", "limit"), _NULL),
+                {"dry_run": _DRY_RUN, "all": _FALSE}
+                | dict.fromkeys(("type", "queue", "failed_before", "limit"), _NULL),
                 closed=True,
                 title="By id",
             ),
@@ -135,18 +152,23 @@ SCHEMAS: Final[dict[str, Schema]] = {
                     "type": or_null(TYPE),
                     "queue": or_null(TEXT),
                     "failed_before": or_null(TIME),
-                    "limit": or_null(
-                        {
-                            "type": "integer",
-                            "minimum": 1,
-                            "maximum": limits.REDRIVE_MAX,
-                            "description": f"Most tasks to send again, oldest failure first; else {REDRIVE_DEFAULT}.",
-                        }
-                    ),
+                    "limit": _REDRIVE_LIMIT,
                     "dry_run": _DRY_RUN,
+                    "all": _FALSE,
                 },
                 closed=True,
                 title="By filter",
+                anyOf=[
+                    {"properties": {name: schema}, "required": [name]}
+                    for name, schema in (("type", TYPE), ("queue", TEXT), ("failed_before", TIME))
+                ],
+            ),
+            _object(
+                {"all": {"const": True, "description": "Every failed task, oldest failure first."}},
+                {"limit": _REDRIVE_LIMIT, "dry_run": _DRY_RUN}
+                | dict.fromkeys(("ids", "type", "queue", "failed_before"), _NULL),
+                closed=True,
+                title="All",
             ),
         ],
         "example": {"type": "email.send.v1", "limit": 10, "dry_run": True},

@@ -40,7 +40,9 @@ KINDS: Final[Mapping[str, Kind]] = {
     "NotFound": Kind(HTTPStatus.NOT_FOUND, "There is no such route, task, queue set or queue, or not for this caller."),
     "MethodNotAllowed": Kind(HTTPStatus.METHOD_NOT_ALLOWED, "The route does not take this method; see Allow."),
     "RequestTimeout": Kind(HTTPStatus.REQUEST_TIMEOUT, "The body did not arrive in time."),
-    "IdempotencyConflict": Kind(HTTPStatus.CONFLICT, "The idempotency key belongs to another type or payload."),
+    "IdempotencyConflict": Kind(
+        HTTPStatus.CONFLICT, "The idempotency key belongs to a task of this type with another payload."
+    ),
     "AlreadyFinished": Kind(HTTPStatus.CONFLICT, "The task has ended and cannot be cancelled any more."),
     "PayloadTooLarge": Kind(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The body, or the payload for its type, is too large."

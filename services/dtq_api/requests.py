@@ -15,6 +15,7 @@ from starlette.datastructures import QueryParams
 
 from dtq.domain import limits
 from dtq.domain.errors import Problem, Rejected
+from dtq.domain.json_text import NUMBER_DIGITS_MAX, has_long_number, has_nul
 from dtq.domain.manifests import TYPE_PATTERN
 from dtq.domain.states import TaskStatus
 
@@ -25,14 +26,9 @@ REDRIVE_DEFAULT: Final = 100
 """How many tasks a redrive by filter takes at the most, unless it says otherwise."""
 _TYPE: Final = re.compile(TYPE_PATTERN)
 _TYPE_MEANT: Final = "must be a dotted lower-case name such as email.send.v1"
-# A NUL that JSON escapes: legal JSON, but Postgres cannot store it. An even run of backslashes escapes itself.
-_NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-_INTEGER_DIGITS_MAX: Final = 1_000
-"""Longest number, in digits: Postgres stores 131,072, Python refuses 4,300, nobody means it."""
 _FIRST_DAY: Final = datetime(1970, 1, 1, tzinfo=UTC)
 """Earliest time that is taken for one: drivers and databases turn the first of all days into an infinity."""
-_LONG_NUMBER: Final = re.compile(rb"[0-9]{%d,}" % _INTEGER_DIGITS_MAX)
 
 
 class EnqueueBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -47,13 +43,14 @@ class EnqueueBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RedriveBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The body of `POST /dlq/redrive`: ids, or a filter."""
+    """The body of `POST /dlq/redrive`: ids, or a filter, or all."""
 
     ids: list[UUID] | None = None
     type: str | None = None
     queue: str | None = None
     failed_before: str | None = None
     limit: int | None = None
+    all: bool = False
     dry_run: bool = False
 
 
@@ -125,6 +122,12 @@ def parse_redrive(body: bytes) -> RedriveBody:
         problems.append(Problem(path="ids", message=f"must name 1..{REDRIVE_IDS_MAX} tasks"))
     if decoded.ids is not None and (decoded.type, decoded.queue, decoded.failed_before, decoded.limit) != (None,) * 4:
         problems.append(Problem(path="ids", message="ids and a filter exclude each other: send one of them"))
+    filtered = (decoded.type, decoded.queue, decoded.failed_before) != (None,) * 3
+    if decoded.all and (filtered or decoded.ids is not None):
+        problems.append(Problem(path="all", message="all, ids and a filter exclude each other: send one of them"))
+    if decoded.ids is None and not filtered and not decoded.all:
+        message = 'name ids, or a filter (type, queue, failed_before), or send "all": true for every failed task'
+        problems.append(Problem(path="ids", message=message))
     if decoded.limit is not None and not 1 <= decoded.limit <= limits.REDRIVE_MAX:
         problems.append(Problem(path="limit", message=f"must be within 1..{limits.REDRIVE_MAX}"))
     if decoded.type is not None and not _is_type(decoded.type):
@@ -203,10 +206,10 @@ def _decode(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
 
 def _payload(raw: msgspec.Raw) -> Any:
     text = bytes(raw)
-    if _NUL.search(text):
+    if has_nul(text):
         raise _rejected([Problem(path="payload", message="has a NUL character (\\u0000), which cannot be stored")])
-    if _LONG_NUMBER.search(text):
-        raise _rejected([Problem(path="payload", message=f"has a number of over {_INTEGER_DIGITS_MAX} digits")])
+    if has_long_number(text):
+        raise _rejected([Problem(path="payload", message=f"has a number of {NUMBER_DIGITS_MAX} digits or more")])
     try:
         return _any_decoder.decode(text)
     except (msgspec.DecodeError, RecursionError, ValueError) as error:

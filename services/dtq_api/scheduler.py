@@ -22,6 +22,12 @@ SCHEDULE_SECONDS: Final = 1.0
 MISFIRE_SECONDS: Final = 3600.0
 """How late a fire is still made up for, in seconds; an older one is skipped, as nobody waits for it any more."""
 
+REPLAN_SECONDS: Final = 10.0
+"""Pause between two batches of entries that are planned anew, in seconds."""
+REPLAN_BATCH: Final = 100
+"""Entries of one batch: some milliseconds of reading cron expressions."""
+KEY_SPACE: Final = "\x1f"
+"""What the keys of fires begin with. No client's key may hold a control character: none is ever equal to one."""
 BROKEN_SECONDS: Final = 300.0
 """When an entry that cannot be read is looked at again, in seconds: the operator repairs it long before."""
 
@@ -34,6 +40,7 @@ class Scheduler:
     def __init__(self, database: Database, *, metrics: ApiMetrics) -> None:
         self._lane = database.lane("scheduler")
         self._metrics = metrics
+        self._after = upkeep.FIRST_SCHEDULE
 
     async def once(self) -> bool:
         """Fire one batch; return whether there may be more.
@@ -47,6 +54,26 @@ class Scheduler:
         for type_ in fired:
             self._metrics.fired.labels(type_).inc()
         return more
+
+    async def replan(self) -> bool:
+        """Look at one batch of the entries that are planned for later; return False: the next batch has time.
+
+        An entry that was planned while the database's clock was wrong may be planned for a time far ahead.
+
+        Raises:
+            Unavailable: the database does not answer.
+        """
+        self._after, earlier = await upkeep.replan(self._lane, self._after, REPLAN_BATCH, _following)
+        for type_, name in earlier:
+            _log.warning("schedule planned too late: next fire moved forward", type=type_, schedule=name)
+        return False
+
+
+def _following(due: DueSchedule) -> datetime:
+    try:
+        return next_fire(due.cron, due.timezone, due.now)
+    except BadSchedule:
+        return due.next_fire_at or due.now  # said when it is due
 
 
 def plan_fire(due: DueSchedule) -> tuple[NewTask | None, datetime]:
@@ -72,6 +99,6 @@ def plan_fire(due: DueSchedule) -> tuple[NewTask | None, datetime]:
         queue=due.default_queue,
         payload=due.payload,
         max_attempts=due.default_max_attempts,
-        idempotency_key=f"schedule:{due.type}:{due.name}:{due.next_fire_at.astimezone(UTC):%Y-%m-%dT%H:%MZ}",
+        idempotency_key=f"{KEY_SPACE}schedule:{due.type}:{due.name}:{due.next_fire_at.astimezone(UTC):%Y-%m-%dT%H:%MZ}",
     )
     return task, following

@@ -38,12 +38,12 @@ def read(path: Path) -> list[Manifest]:
         Rejected: a file cannot be read, or a manifest is wrong.
     """
     if str(path) == "-":
-        found = parse(sys.stdin.read())
+        found = parse(sys.stdin.read(), "stdin")
     else:
         files = sorted([*path.glob("*.yaml"), *path.glob("*.yml")]) if path.is_dir() else [path]
         if not files:
             raise Rejected("InvalidManifest", f"{path} holds no *.yaml file")
-        found = [manifest for file in files for manifest in parse(_text(file))]
+        found = [manifest for file in files for manifest in parse(_text(file), str(file))]
     return sorted(found, key=lambda manifest: manifest.kind != "QueueSet")
 
 

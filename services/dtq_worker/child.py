@@ -16,13 +16,14 @@ from typing import BinaryIO, Final
 
 import msgspec
 
-from dtq.domain.decisions import cut, describe, too_large
+from dtq.domain.decisions import cut, cut_traceback, describe, message_of, too_large
 from dtq.domain.limits import RESULT_BYTES_MAX
-from dtq.handlers import Handler, PermanentError, RetryLater
+from dtq.handlers import Handler, PermanentError, RetryLater, Snooze
 from dtq_worker.child_protocol import Answer, Order
 from dtq_worker.forks import EndsForks, give_up
 from dtq_worker.leftovers import ProcessState
 from dtq_worker.registry import load
+from dtq_worker.tracebacks import traceback_of
 
 PR_SET_PDEATHSIG: Final = 1
 """prctl(2): the signal to get when the parent dies."""
@@ -68,11 +69,12 @@ def run(order: Order, handlers: dict[str, Handler]) -> Answer:
         with EndsForks():
             return Answer(value=contextvars.copy_context().run(handler.run, *args))
     except PermanentError as error:
-        return Answer(error=cut(describe(error)), permanent=True)
-    except RetryLater as error:
-        return Answer(error=cut(str(error)), delay_seconds=error.delay_seconds)
+        return Answer(error=cut(describe(error)), permanent=True, traceback=cut_traceback(traceback_of(error)))
+    except (RetryLater, Snooze) as error:
+        snoozed = isinstance(error, Snooze)
+        return Answer(error=cut(message_of(error)), delay_seconds=error.delay_seconds, snoozed=snoozed)
     except BaseException as error:  # noqa: BLE001 - SystemExit of a handler is its failure, not our end
-        return Answer(error=cut(describe(error)))
+        return Answer(error=cut(describe(error)), traceback=cut_traceback(traceback_of(error)))
 
 
 def main() -> None:

@@ -25,4 +25,6 @@ class Answer(msgspec.Struct):
     error: str | None = None
     permanent: bool = False
     delay_seconds: float | None = None
+    snoozed: bool = False
+    traceback: str | None = None
     left: list[str] = []

@@ -27,6 +27,7 @@ from dtq.runtime.metrics import WorkerMetrics
 from dtq_db import attempts as store
 from dtq_db.attempts import Claim
 from dtq_db.connections import STATEMENT_SECONDS, Lane
+from dtq_worker.attempt_log import AttemptLog
 from dtq_worker.deadline import Deadline
 from dtq_worker.finisher import Ended, Finisher
 from dtq_worker.handing_on import HandingOn
@@ -99,6 +100,7 @@ class Intake:
         self._slot_free = asyncio.Event()
         self._doubts: list[Doubt] = []
         self._bug: BaseException | None = None
+        self._attempts = AttemptLog(time.monotonic)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Claim and start until `stop`.
@@ -157,7 +159,7 @@ class Intake:
             task.cancel(DRAIN)
         if self._running:
             await asyncio.wait(list(self._running.values()), timeout=STOP_SECONDS)
-        for doubt in self._doubts:
+        for doubt in list(self._doubts):
             # Sooner than is certain: what is claimed even later ends with the lease, and has cost an attempt.
             await self._release(doubt.worker_id, self._unstarted(doubt))
 
@@ -184,8 +186,8 @@ class Intake:
         self._metrics.deliveries.labels("claimed").inc(len(claims))
         self._metrics.deliveries.labels("handed_on").inc(len(handed_on))
         self._metrics.deliveries.labels("dropped").inc(len(deliveries) - undecodable - len(handed_on) - len(claims))
-        if stop.is_set():
-            # A task that never started burns no attempt.
+        if stop.is_set() or self._lease.worker_id != worker_id:
+            # A task that never started burns no attempt; and no fence would stop what starts after its lease is lost.
             await self._release(worker_id, {claim.id for claim in claims})
             return
         unreadable = frozenset(claim.id for claim in claims if claim.newer)
@@ -225,7 +227,8 @@ class Intake:
             self._metrics.released.inc(await store.release(self._lane, worker_id, ids))
             await failpoints.hit("claim.released")
         except Unavailable as error:
-            _log.warning("claims are left to the lease's end", tasks=len(ids), reason=str(error))
+            _log.warning("releasing claims failed", tasks=len(ids), reason=str(error))
+            self._doubts.append(Doubt(worker_id, frozenset(ids), time.monotonic()))
 
     def _start(self, worker_id: UUID, claim: Claim) -> None:
         loop = asyncio.get_running_loop()
@@ -265,11 +268,15 @@ class Intake:
             self._bug = error
 
     async def _attempt(self, worker_id: UUID, claim: Claim) -> None:
+        structlog.contextvars.bind_contextvars(task_id=str(claim.id), type=claim.type, attempt=claim.attempt)
         started = time.perf_counter()
+        self._attempts.started(claim)
         await failpoints.hit("run.started")
         ended = await self._runner.run(claim)
         await failpoints.hit("run.ended")
-        self._metrics.run_seconds.labels(claim.type).observe(time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        self._metrics.run_seconds.labels(claim.type).observe(seconds)
+        self._attempts.ended(claim, ended, seconds)
         if asyncio.current_task() not in self._stubborn:
             self._record(worker_id, claim, ended)
 

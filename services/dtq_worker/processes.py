@@ -32,10 +32,20 @@ _log = structlog.get_logger(__name__)
 class ChildError(Exception):
     """What the handler raised in its child, or how the child ended."""
 
-    def __init__(self, message: str, *, permanent: bool = False, delay_seconds: float | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        permanent: bool = False,
+        delay_seconds: float | None = None,
+        snoozed: bool = False,
+        traceback: str | None = None,
+    ) -> None:
         super().__init__(message)
         self.permanent = permanent
         self.delay_seconds = delay_seconds
+        self.snoozed = snoozed
+        self.traceback = traceback
 
 
 class Processes:
@@ -75,7 +85,13 @@ class Processes:
         if not answer.left:
             self._idle.append(child)
         if answer.error is not None:
-            raise ChildError(answer.error, permanent=answer.permanent, delay_seconds=answer.delay_seconds)
+            raise ChildError(
+                answer.error,
+                permanent=answer.permanent,
+                delay_seconds=answer.delay_seconds,
+                snoozed=answer.snoozed,
+                traceback=answer.traceback,
+            )
         return answer.value
 
     async def close(self) -> None:

@@ -14,14 +14,16 @@ from typing import Any
 
 import msgspec
 
-from dtq.domain.decisions import Attempt, describe, too_large
+from dtq.domain.decisions import Attempt, describe, message_of, too_large
+from dtq.domain.json_text import has_nul, keep_number_kinds
 from dtq.domain.limits import RESULT_BYTES_MAX
 from dtq.domain.states import Outcome
-from dtq.handlers import Context, Handler, Mode, PermanentError, RetryLater
+from dtq.handlers import Context, Handler, Mode, PermanentError, RetryLater, Snooze
 from dtq_db.attempts import Claim
 from dtq_worker.deadline import Deadline
 from dtq_worker.forks import EndsForks
 from dtq_worker.processes import ChildError, Processes
+from dtq_worker.tracebacks import traceback_of
 
 CANCEL = "cancel"
 FENCE = "fence"
@@ -81,7 +83,13 @@ def timed_out(claim: Claim) -> Attempt:
 
 
 def _ending(claim: Claim) -> Callable[..., Attempt]:
-    return functools.partial(Attempt, attempt=claim.attempt, max_attempts=claim.max_attempts, crashes=claim.crashes)
+    return functools.partial(
+        Attempt,
+        attempt=claim.attempt,
+        max_attempts=claim.max_attempts,
+        crashes=claim.crashes,
+        uncounted=claim.uncounted,
+    )
 
 
 def context_of(claim: Claim) -> Context:
@@ -113,11 +121,8 @@ async def in_thread(function: Callable[[], Any], *, name: str) -> Any:
             answer.set_result(value)
         else:
             # A future refuses StopIteration, and must not pass on SystemExit.
-            answer.set_exception(
-                error
-                if isinstance(error, Exception) and not isinstance(error, StopIteration)
-                else RuntimeError(describe(error))
-            )
+            passes = isinstance(error, Exception) and not isinstance(error, StopIteration)
+            answer.set_exception(error if passes else RuntimeError(describe(error)).with_traceback(error.__traceback__))
 
     def work() -> None:
         value, error = None, None
@@ -147,13 +152,20 @@ def _cancelled(error: asyncio.CancelledError, ended: Callable[..., Attempt]) -> 
 def _failed(error: BaseException, ended: Callable[..., Attempt]) -> Attempt:
     match error:
         case PermanentError():
-            return ended(outcome=Outcome.FAILED, error=describe(error), permanent=True)
+            return ended(outcome=Outcome.FAILED, error=describe(error), permanent=True, traceback=traceback_of(error))
         case RetryLater():
-            return ended(outcome=Outcome.FAILED, error=str(error), delay_seconds=error.delay_seconds)
+            return ended(outcome=Outcome.FAILED, error=message_of(error), delay_seconds=error.delay_seconds)
+        case Snooze():
+            return ended(outcome=Outcome.SNOOZED, error=message_of(error), delay_seconds=error.delay_seconds)
         case ChildError():
-            wish = {"permanent": error.permanent, "delay_seconds": error.delay_seconds}
-            return ended(outcome=Outcome.FAILED, error=str(error), **wish)
-    return ended(outcome=Outcome.FAILED, error=describe(error))
+            return ended(
+                outcome=Outcome.SNOOZED if error.snoozed else Outcome.FAILED,
+                error=str(error),
+                permanent=error.permanent,
+                delay_seconds=error.delay_seconds,
+                traceback=error.traceback,
+            )
+    return ended(outcome=Outcome.FAILED, error=describe(error), traceback=traceback_of(error))
 
 
 def _succeeded(value: Any, ended: Callable[..., Attempt]) -> Attempt:
@@ -162,13 +174,13 @@ def _succeeded(value: Any, ended: Callable[..., Attempt]) -> Attempt:
             value.close()  # else Python complains that nobody awaited it
         return ended(outcome=Outcome.FAILED, permanent=True, error=f"the handler returned a {type(value).__name__}")
     try:
-        text = msgspec.json.encode(value)
+        text = keep_number_kinds(msgspec.json.encode(value))
     except Exception as error:  # noqa: BLE001 - an object's own hooks may raise anything
         message = f"the result cannot be written as JSON: {describe(error)}"
         return ended(outcome=Outcome.FAILED, permanent=True, error=message)
     if len(text) > RESULT_BYTES_MAX:
         return ended(outcome=Outcome.FAILED, permanent=True, error=too_large(len(text)))
-    if rb"\u0000" in text:
+    if has_nul(text):
         message = "the result has a NUL character, which cannot be stored"
         return ended(outcome=Outcome.FAILED, permanent=True, error=message)
     return ended(outcome=Outcome.SUCCEEDED, result=text.decode())

@@ -42,7 +42,7 @@ async def everything_is_unavailable(api: Running) -> None:
         answer = await api.client.get(path)
         problem(answer, 503, "Unavailable")
         assert int(answer.headers["retry-after"]) > 0
-    for path, body in ((f"/tasks/{ID}/cancel", None), ("/dlq/redrive", {"ids": [ID]}), ("/dlq/redrive", {})):
+    for path, body in ((f"/tasks/{ID}/cancel", None), ("/dlq/redrive", {"ids": [ID]}), ("/dlq/redrive", {"all": True})):
         in_doubt_or_refused(await api.client.post(path, json=body))
     answers = await asyncio.gather(api.enqueue(ANY), api.enqueue("unknown.v1"), *(api.enqueue(ANY) for _ in range(20)))
     for answer in answers:

@@ -34,16 +34,45 @@ async def test_a_replay_tells_where_the_task_is_by_now(fresh_api: Running) -> No
     assert await fresh_api.metric("dq_publish_total", result="ok") == 1
 
 
-async def test_another_payload_or_type_under_the_same_key_is_a_conflict(fresh_api: Running) -> None:
+async def test_another_payload_under_the_same_key_is_a_conflict(fresh_api: Running) -> None:
     id_ = await fresh_api.enqueued(ANY, {"a": 1}, idempotency_key="k")
     for answer in (
         await fresh_api.enqueue(ANY, {"a": 2}, idempotency_key="k"),
         await fresh_api.enqueue(ANY, {}, idempotency_key="k"),
-        await fresh_api.enqueue(SMALL, {"a": 1}, idempotency_key="k"),
     ):
         assert str(id_) in problem(answer, 409, "IdempotencyConflict")["detail"]
     assert await fresh_api.written() == (1, 1)
     assert await fresh_api.metric("dq_publish_total", result="ok") == 1
+
+
+async def test_each_type_has_keys_of_its_own(fresh_api: Running) -> None:
+    first = await fresh_api.enqueued(ANY, {"a": 1}, idempotency_key="k")
+    second = await fresh_api.enqueued(SMALL, {"a": 1}, idempotency_key="k")
+    assert first != second
+    for type_, id_ in ((ANY, first), (SMALL, second)):
+        again = await fresh_api.enqueue(type_, {"a": 1}, idempotency_key="k")
+        assert (again.json()["id"], again.headers["idempotency-replayed"]) == (str(id_), "true")
+
+
+async def test_a_key_of_a_cancelled_task_is_answered_with_that_task(fresh_api: Running) -> None:
+    id_ = await fresh_api.enqueued(ANY, {}, idempotency_key="k")
+    await fresh_api.client.post(f"/tasks/{id_}/cancel")
+    again = await fresh_api.enqueue(ANY, {}, idempotency_key="k")
+    assert (again.status_code, again.json()["id"], again.json()["status"]) == (201, str(id_), "CANCELLED")
+
+
+async def test_no_key_of_a_client_suppresses_a_fire(fresh_api: Running) -> None:
+    await fresh_api.sql.execute(
+        "INSERT INTO schedule (type, name, cron, timezone, payload, next_fire_at)"
+        " VALUES ($1, 'nightly', '0 0 1 1 *', 'UTC', '{}', now() - interval '1 minute')",
+        ANY,
+    )
+    fires_at = await fresh_api.sql.fetchval("SELECT next_fire_at FROM schedule")
+    guess = f"schedule:{ANY}:nightly:{fires_at:%Y-%m-%dT%H:%MZ}"
+    await fresh_api.enqueued(ANY, {}, idempotency_key=guess)
+    await fresh_api.api.scheduler.once()
+    assert await fresh_api.metric("dq_schedule_fired_total", type=ANY) == 1
+    assert (await fresh_api.written())[0] == 2
 
 
 async def test_keys_are_compared_letter_by_letter(fresh_api: Running) -> None:

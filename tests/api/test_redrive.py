@@ -4,10 +4,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+import pytest
+
 from dtq.broker.publisher import Message
 from dtq.broker.wakeups import dead_letter
 from dtq.domain.limits import REDRIVE_MAX
-from tests.api.world import ANY, NAMESPACE, SMALL, Running
+from tests.api.world import ANY, NAMESPACE, SMALL, Running, problem
 
 
 async def redrive(api: Running, **body: Any) -> dict[str, Any]:
@@ -48,7 +50,7 @@ async def test_a_dry_run_tells_and_changes_nothing(fresh_api: Running) -> None:
     ids = [await fresh_api.failed() for _ in range(2)]
     before = await fresh_api.written()
     expected = {"dry_run": True, "matched": 2, "redriven": 0, "ids": sorted(map(str, ids))}
-    assert await redrive(fresh_api, dry_run=True) == expected
+    assert await redrive(fresh_api, all=True, dry_run=True) == expected
     assert await redrive(fresh_api, ids=[*map(str, ids), str(uuid4())], dry_run=True) == expected
     assert await statuses(fresh_api, *ids) == ["FAILED", "FAILED"]
     assert await fresh_api.written() == before
@@ -70,13 +72,13 @@ async def test_a_filter_takes_what_fits_it(fresh_api: Running) -> None:
         done = await redrive(fresh_api, failed_before=moment.isoformat(), dry_run=True)
         assert done["matched"] == count
     assert (await redrive(fresh_api, type=SMALL))["ids"] == [str(small)]
-    assert (await redrive(fresh_api))["ids"] == sorted([str(plain), str(high)])
+    assert (await redrive(fresh_api, all=True))["ids"] == sorted([str(plain), str(high)])
 
 
 async def test_a_filter_stops_at_its_limit_and_takes_the_oldest_failures_first(fresh_api: Running) -> None:
     ids = [await fresh_api.failed() for _ in range(3)]
-    assert (await redrive(fresh_api, limit=2))["ids"] == sorted(map(str, ids[:2]))
-    assert (await redrive(fresh_api, limit=REDRIVE_MAX))["ids"] == [str(ids[2])]
+    assert (await redrive(fresh_api, all=True, limit=2))["ids"] == sorted(map(str, ids[:2]))
+    assert (await redrive(fresh_api, type=ANY, limit=REDRIVE_MAX))["ids"] == [str(ids[2])]
 
 
 async def test_a_filter_without_a_limit_stops_at_a_hundred(fresh_api: Running) -> None:
@@ -85,8 +87,36 @@ async def test_a_filter_without_a_limit_stops_at_a_hundred(fresh_api: Running) -
         " SELECT gen_random_uuid(), $1, 'default', 'FAILED', 5, '{}', now() FROM generate_series(1, 101)",
         ANY,
     )
-    assert (await redrive(fresh_api))["redriven"] == 100
-    assert (await redrive(fresh_api))["redriven"] == 1
+    assert (await redrive(fresh_api, all=True))["redriven"] == 100
+    assert (await redrive(fresh_api, all=True))["redriven"] == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"limit": 10},
+        {"dry_run": True},
+        {"all": False},
+        {"type": None, "queue": None, "failed_before": None, "ids": None},
+        {"all": True, "type": ANY},
+        {"all": True, "ids": [str(uuid4())]},
+    ],
+)
+async def test_everything_is_sent_again_only_if_it_is_asked_for(fresh_api: Running, body: dict[str, Any]) -> None:
+    failed = await fresh_api.failed()
+    answer = await fresh_api.client.post("/dlq/redrive", json=body)
+    detail = problem(answer, 400, "InvalidBody")["detail"]
+    assert ("all, ids and a filter exclude each other" if body.get("all") else '"all": true') in detail
+    assert await statuses(fresh_api, failed) == ["FAILED"]
+    assert (await redrive(fresh_api, all=True))["ids"] == [str(failed)]
+
+
+async def test_a_task_is_sent_again_with_the_budget_that_it_was_enqueued_with(fresh_api: Running) -> None:
+    id_ = await fresh_api.failed(max_attempts=2)
+    await redrive(fresh_api, ids=[str(id_)])
+    row = await fresh_api.row(id_)
+    assert (row["attempts"], row["max_attempts"]) == (1, 3)
 
 
 async def test_the_dead_letter_of_what_was_sent_again_is_dropped(fresh_api: Running) -> None:

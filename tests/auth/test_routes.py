@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass, field
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from starlette.routing import Route
@@ -47,6 +47,7 @@ ROWS = [
     ),
     Row(method="GET", path="/tasks", asks={"type": ANY}, good=200, other=403, idle=403, needs="read"),
     Row(method="GET", path="/tasks/{id}", good=200, other=404, idle=404),
+    Row(method="GET", path="/tasks/{id}/payload", good=200, other=404, idle=404),
     Row(method="GET", path="/tasks/{id}/events", good=200, other=404, idle=404),
     Row(method="POST", path="/tasks/{id}/cancel", good=200, other=404, idle=404),
     Row(method="GET", path="/queues/{queue}/scaling", good=200, other=200, idle=403, needs="scale-read"),
@@ -127,7 +128,7 @@ async def test_a_known_caller_without_rights_gets_nothing(guarded: Guarded, row:
         assert f"`{row.needs}`" in problem(answer, 403, "Forbidden")["detail"]
 
 
-@pytest.mark.parametrize("path", ["/tasks/{id}", "/tasks/{id}/events", "/tasks/{id}/cancel"])
+@pytest.mark.parametrize("path", ["/tasks/{id}", "/tasks/{id}/payload", "/tasks/{id}/events", "/tasks/{id}/cancel"])
 async def test_a_forbidden_task_looks_like_one_that_does_not_exist(guarded: Guarded, path: str) -> None:
     there, nowhere = await guarded.enqueued(ANY), str(uuid4())
     method = "POST" if path.endswith("cancel") else "GET"
@@ -160,6 +161,17 @@ async def test_a_result_is_shown_to_those_who_may_read_payloads(guarded: Guarded
     assert "result" not in answer.json()
 
 
+async def test_payload_and_traceback_are_shown_to_those_who_may_read_payloads(guarded: Guarded) -> None:
+    id_ = await guarded.failed(ANY)
+    await guarded.api.sql.execute("UPDATE tasks SET last_traceback = 'at line 1' WHERE id = $1", UUID(id_))
+    assert (await guarded.ask("all", "GET", f"/tasks/{id_}")).json()["last_traceback"] == "at line 1"
+    assert (await guarded.ask("all", "GET", f"/tasks/{id_}/payload")).json() == {"payload": {}}
+    assert "last_traceback" not in (await guarded.ask("reader", "GET", f"/tasks/{id_}")).json()
+    answer = await guarded.ask("reader", "GET", f"/tasks/{id_}/payload")
+    assert f"`read-payload` on type {ANY}" in problem(answer, 403, "Forbidden")["detail"]
+    assert "at line 1" not in (await guarded.ask("all", "GET", "/tasks")).text
+
+
 async def test_who_may_read_a_task_is_told_that_cancelling_needs_another_right(guarded: Guarded) -> None:
     id_ = await guarded.enqueued(ANY)
     answer = await guarded.ask("reader", "POST", f"/tasks/{id_}/cancel")
@@ -171,7 +183,7 @@ async def test_who_may_read_a_task_is_told_that_cancelling_needs_another_right(g
 @pytest.mark.parametrize("dry_run", [True, False])
 async def test_a_redrive_leaves_the_types_of_others_alone(guarded: Guarded, chosen: str, *, dry_run: bool) -> None:
     mine, other = await guarded.failed(SMALL), await guarded.failed(ANY)
-    body = {"dry_run": dry_run} | ({"ids": [mine, other]} if chosen == "ids" else {"limit": 10})
+    body = {"dry_run": dry_run} | ({"ids": [mine, other]} if chosen == "ids" else {"all": True})
     answer = await guarded.ask("small", "POST", "/dlq/redrive", json=body)
     assert mine in answer.json()["ids"]
     assert other not in answer.json()["ids"]

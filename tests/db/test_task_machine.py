@@ -53,6 +53,7 @@ class Model:
     status: TaskStatus = TaskStatus.ENQUEUED
     attempts: int = 0
     max_attempts: int = 3
+    budget: int = 3
     worker: UUID | None = None
     cancelling: bool = False
     successes: int = 0
@@ -117,7 +118,7 @@ class Life(RuleBasedStateMachine):
         key = f"key-{self.keys}" if keyed else None
         run_at = self.do(self.world.sql.fetchval("SELECT now() + interval '1 hour'")) if later else None
         id_ = self.do(self.world.one(keys=[key], max_attempts=budget, run_at=run_at, grace_seconds=5))
-        self.tasks[id_] = Model(key=key, max_attempts=budget)
+        self.tasks[id_] = Model(key=key, max_attempts=budget, budget=budget)
         if not later:
             self.publish(id_)
 
@@ -169,7 +170,7 @@ class Life(RuleBasedStateMachine):
         assert redriven == ({id_} if task.status is TaskStatus.FAILED else set())
         if redriven:
             task.status = TaskStatus.ENQUEUED
-            task.max_attempts = task.attempts + 5
+            task.max_attempts = task.attempts + task.budget
 
     @rule()
     def pause_or_resume(self) -> None:
@@ -260,6 +261,8 @@ class Life(RuleBasedStateMachine):
         assert written[run.id] == expected
         if expected is TaskStatus.ENQUEUED and decision.drained:
             task.max_attempts = max(task.max_attempts, task.attempts + 1)
+        if expected is TaskStatus.ENQUEUED and decision.snoozed:
+            task.max_attempts += 1
         task.successes += expected is TaskStatus.SUCCEEDED
         task.status, task.cancelling = expected, False
 
@@ -323,6 +326,7 @@ class Life(RuleBasedStateMachine):
                 task.attempts,
                 task.max_attempts,
             )
+            assert row["max_attempts"] - (row["uncounted_attempts"] or 0) == task.budget
             assert (row["cancel_requested_at"] is not None and row["status"] == "RUNNING") == task.cancelling
 
     @invariant()

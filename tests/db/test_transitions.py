@@ -1,12 +1,14 @@
 """Each transition: what it moves, what it leaves alone, and what the history says of it."""
 
+from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
 
+from dtq.domain.limits import SNOOZE_SECONDS_MAX, SNOOZES_MAX
 from dtq.domain.states import TERMINAL, TRANSITIONS, TaskStatus
-from dtq_db.attempts import LEASE_GONE
+from dtq_db.attempts import LEASE_GONE, finish_columns
 from dtq_db.queries import query
 from tests.db.world import QUEUE, TYPE, World, ending, in_seconds
 
@@ -77,11 +79,11 @@ async def test_of_one_batch_only_the_first_of_a_key_is_stored(world: World) -> N
     assert await world.sql.fetchval("SELECT count(*) FROM tasks WHERE idempotency_key = 'k'") == 1
 
 
-async def test_a_replay_says_whether_type_and_payload_are_the_same(world: World) -> None:
+async def test_a_replay_says_whether_the_payload_is_the_same_and_knows_its_type_alone(world: World) -> None:
     id_ = await world.one(keys=["k"], payload='{"b": 1, "a": [2]}')
     assert [tuple(row) for row in await world.replay("k", '{"a":[2],"b":1}')] == [(id_, "ENQUEUED", QUEUE, True)]
     assert [tuple(row) for row in await world.replay("k", "{}")] == [(id_, "ENQUEUED", QUEUE, False)]
-    assert [row["same"] for row in await world.replay("k", '{"a":[2],"b":1}', "other.v1")] == [False]
+    assert await world.replay("k", '{"a":[2],"b":1}', "other.v1") == []
     assert await world.replay("unknown") == []
     assert (await world.row(id_))["replays"] == 1
 
@@ -323,15 +325,131 @@ async def test_a_lost_retry_keeps_its_due_time(world: World) -> None:
     assert row["publish_at"] == row["run_at"]
 
 
-async def test_a_redrive_grants_a_fresh_budget_and_goes_on_counting(world: World) -> None:
+async def test_a_redrive_grants_the_tasks_own_budget_afresh_and_goes_on_counting(world: World) -> None:
     id_ = await world.failed(max_attempts=1)
     waiting = await world.one()
     assert await world.redrive(id_, waiting, uuid4()) == {id_}
     row = await world.row(id_)
-    assert (row["status"], row["attempts"], row["max_attempts"], row["redrives"]) == (ENQUEUED, 1, 6, 1)
+    assert (row["status"], row["attempts"], row["max_attempts"], row["redrives"]) == (ENQUEUED, 1, 2, 1)
     assert (row["failed_at"], row["dead_lettered_at"]) == (None, None)
     assert await world.redrive(id_) == set()
     assert await world.claim(await world.worker(), id_) == {id_: 2}
+
+
+async def test_a_budget_outlives_every_redrive_drain_and_snooze(world: World) -> None:
+    id_, worker = await world.one(max_attempts=2), await world.worker()
+    attempt = 0
+
+    async def ends(status: TaskStatus, **how: Any) -> tuple[int, int]:
+        nonlocal attempt
+        attempt += 1
+        assert await world.claim(worker, id_) == {id_: attempt}
+        await world.finish(ending(worker, id_, attempt, status, error="boom", **how))
+        row = await world.row(id_)
+        return row["max_attempts"] - row["attempts"], row["uncounted_attempts"] or 0
+
+    for redrives in range(3):
+        before = attempt
+        assert await ends(ENQUEUED, snoozed=True) == (2, before + 1)
+        assert await ends(ENQUEUED) == (1, before + 1)
+        assert await ends(ENQUEUED, snoozed=True) == (1, before + 2)
+        assert await ends(ENQUEUED, drained=True) == (1, before + 3)
+        assert await ends(ENQUEUED) == (0, before + 3)
+        row = await world.row(id_)
+        assert (row["status"], row["redrives"], row["snoozes"]) == (FAILED, redrives, 2)
+        assert await world.redrive(id_) == {id_}
+        row = await world.row(id_)
+        assert (row["max_attempts"] - row["attempts"], row["uncounted_attempts"]) == (2, attempt)
+        assert (row["snoozes"], row["snoozed_since"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "told"),
+    [
+        ("snoozes", str(SNOOZES_MAX), f"snoozed {SNOOZES_MAX} times"),
+        ("snoozed_since", f"now() - interval '{SNOOZE_SECONDS_MAX + 1} seconds'", "snoozed for 30 days"),
+    ],
+)
+async def test_a_task_that_is_snoozed_too_often_or_too_long_fails(
+    world: World, column: str, value: str, told: str
+) -> None:
+    worker, id_ = await world.running()
+    await world.finish(ending(worker, id_, 1, ENQUEUED, error="not yet", delay_seconds=0.1, snoozed=True))
+    row = await world.row(id_)
+    assert (row["status"], row["snoozes"], row["max_attempts"]) == (ENQUEUED, 1, 6)
+    await world.sql.execute(f"UPDATE tasks SET {column} = {value}, run_at = now()")
+    await world.claim(worker, id_)
+    await world.finish(ending(worker, id_, 2, ENQUEUED, error="not yet", snoozed=True))
+    row = await world.row(id_)
+    assert row["status"] == FAILED
+    assert row["last_error"].startswith(told)
+    assert row["last_error"].endswith(": not yet")
+
+
+async def test_one_short_of_the_bounds_a_task_may_be_snoozed(world: World) -> None:
+    worker, id_ = await world.running()
+    await world.sql.execute(
+        "UPDATE tasks SET snoozes = $1, snoozed_since = now() - make_interval(secs => $2)",
+        SNOOZES_MAX - 1,
+        float(SNOOZE_SECONDS_MAX - 3600),
+    )
+    assert await world.finish(ending(worker, id_, 1, ENQUEUED, snoozed=True)) == {id_: ENQUEUED}
+
+
+async def test_a_cancel_that_was_asked_for_wins_over_a_snooze(world: World) -> None:
+    worker, id_ = await world.running()
+    await world.cancel(id_)
+    assert await world.finish(ending(worker, id_, 1, ENQUEUED, snoozed=True)) == {id_: CANCELLED}
+
+
+async def test_a_worker_that_knows_neither_snoozes_nor_tracebacks_finishes_as_before(world: World) -> None:
+    worker, id_ = await world.running()
+    columns = finish_columns([ending(worker, id_, 1, ENQUEUED, error="boom")])[:10]
+    rows = await world.sql.fetch("SELECT status FROM dtq_finish($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)", *columns)
+    assert [row["status"] for row in rows] == [ENQUEUED]
+    row = await world.row(id_)
+    assert (row["attempts"], row["max_attempts"], row["uncounted_attempts"]) == (1, 5, None)
+
+
+async def test_a_traceback_belongs_to_the_last_error_and_goes_with_it(world: World) -> None:
+    worker, id_ = await world.running()
+
+    async def ends(attempt: int, status: TaskStatus, **how: Any) -> str | None:
+        await world.claim(worker, id_)
+        await world.finish(ending(worker, id_, attempt, status, **how))
+        found: str | None = (await world.row(id_))["last_traceback"]
+        return found
+
+    assert await ends(1, ENQUEUED, error="boom", traceback="at line 1") == "at line 1"
+    assert await ends(2, ENQUEUED, error="took longer than 5 s") is None
+    assert await ends(3, ENQUEUED, error="boom", traceback="at line 3") == "at line 3"
+    assert await ends(4, SUCCEEDED, result="1") is None
+
+
+async def test_a_traceback_does_not_outlive_a_cancel(world: World) -> None:
+    worker, id_ = await world.running()
+    await world.finish(ending(worker, id_, 1, ENQUEUED, error="boom", traceback="at line 1"))
+    await world.cancel(id_)
+    row = await world.row(id_)
+    assert (row["last_error"], row["last_traceback"]) == ("cancelled before it ran", None)
+
+
+async def test_an_ordinary_life_leaves_the_columns_of_failures_null(world: World) -> None:
+    worker, id_ = await world.running()
+    await world.finish(ending(worker, id_, 1, SUCCEEDED, result="1"))
+    row = await world.row(id_)
+    columns = ("last_traceback", "uncounted_attempts", "snoozes", "snoozed_since")
+    assert [row[column] for column in columns] == [None] * 4
+
+
+async def test_a_key_is_unique_within_its_type(world: World) -> None:
+    await world.declare("other.send.v1")
+    ids = [await world.one(keys=["k"]), await world.one(keys=["k"], type_="other.send.v1")]
+    assert await world.enqueue(keys=["k"]) == []
+    hits = [(await world.replay("k", type_=type_))[0] for type_ in (TYPE, "other.send.v1")]
+    assert [(hit["id"], hit["same"]) for hit in hits] == [(id_, True) for id_ in ids]
+    (conflict,) = await world.replay("k", '{"other": 1}', "other.send.v1")
+    assert (conflict["id"], conflict["same"]) == (ids[1], False)
 
 
 async def test_a_dead_letter_is_noted_once_and_only_for_its_failure(world: World) -> None:

@@ -6,10 +6,13 @@ from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest_asyncio
+from prometheus_client import CollectorRegistry
 
 from dtq.domain.backoff import Backoff
 from dtq.domain.decisions import CRASHES_MAX, Attempt, decide
 from dtq.domain.states import Outcome, TaskStatus
+from dtq.runtime.metrics import ApiMetrics
+from dtq_api.scheduler import Scheduler
 from dtq_db import upkeep
 from dtq_db.attempts import Finish
 from dtq_db.connections import Database, Lane
@@ -226,6 +229,43 @@ async def test_a_scheduled_task_is_published_by_the_next_relay(world: World, lan
     await schedule(world, "hourly", due=True)
     await upkeep.fire(lane, fire)
     assert len(await world.relay()) == 1
+
+
+async def planned(world: World) -> dict[str, float]:
+    rows = await world.sql.fetch(
+        "SELECT name, extract(epoch FROM next_fire_at - now())::float8 AS seconds FROM schedule WHERE type = $1", TYPE
+    )
+    return {row["name"]: row["seconds"] for row in rows}
+
+
+async def test_an_entry_planned_by_a_wrong_clock_is_planned_for_the_earlier_time(
+    world: World, database: Database
+) -> None:
+    scheduler = Scheduler(database, metrics=ApiMetrics(CollectorRegistry()))
+    for name in ("far", "soon", "due", "broken"):
+        await schedule(world, name, due=True)
+    await world.sql.execute(
+        "UPDATE schedule SET next_fire_at = now() + CASE name WHEN 'far' THEN interval '10 years'"
+        " WHEN 'soon' THEN interval '1 second' WHEN 'broken' THEN interval '9 years' ELSE interval '-1 second' END,"
+        " cron = CASE name WHEN 'broken' THEN 'never' ELSE cron END"
+    )
+    assert await scheduler.replan() is False
+    seconds = await planned(world)
+    assert 0 <= seconds["far"] <= 60
+    assert seconds["soon"] <= 1
+    assert seconds["due"] < 0, "what is due is fired, not planned away"
+    assert seconds["broken"] > 1e8
+
+
+async def test_replanning_goes_on_where_it_stopped(world: World, lane: Lane) -> None:
+    for number in range(5):
+        await schedule(world, f"s{number}", due=True)
+    await world.sql.execute("UPDATE schedule SET next_fire_at = now() + interval '1 year'")
+    after, seen = upkeep.FIRST_SCHEDULE, []
+    for _ in range(3):
+        after, earlier = await upkeep.replan(lane, after, 2, lambda due: due.now + timedelta(seconds=5))
+        seen += [name for _, name in earlier]
+    assert (seen, after) == ([f"s{number}" for number in range(5)], upkeep.FIRST_SCHEDULE)
 
 
 async def test_a_claim_waits_for_a_reaper_and_then_finds_its_lease_gone(

@@ -184,6 +184,8 @@ def ending(
     grace_seconds: float = 0.0,
     crashed: bool = False,
     drained: bool = False,
+    snoozed: bool = False,
+    traceback: str | None = None,
 ) -> Finish:
     """Return the end of an attempt."""
     outcome = Outcome.SUCCEEDED if status is TaskStatus.SUCCEEDED else Outcome.FAILED
@@ -195,6 +197,8 @@ def ending(
         delay_seconds=delay_seconds,
         crashed=crashed,
         drained=drained,
+        snoozed=snoozed,
+        traceback=traceback,
     )
     return Finish(worker_id=worker, id=id_, attempt=attempt, decision=decision, grace_seconds=grace_seconds)
 

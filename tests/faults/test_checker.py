@@ -86,7 +86,7 @@ ACCEPTED = {
         [call(99, 20, status=503, retry_after="1", doubt=True)],
     ),
     "a task of a cron entry": with_task(
-        row("z", 99, idempotency_key="schedule:fault.ok.v1:x:2026-11-24T08:30Z"),
+        row("z", 99, idempotency_key="\x1fschedule:fault.ok.v1:x:2026-11-24T08:30Z"),
         life(900, "z", ("ENQUEUED", 20, 0), ("RUNNING", 20.1, 1), ("SUCCEEDED", 20.4, 1)),
         ran("z", 1, 20.2),
         [],

@@ -109,7 +109,7 @@ async def test_counters_equal_the_history(declared: System, dsn: str) -> None:
 async def test_every_loop_says_when_it_last_ended_well(declared: System) -> None:
     api = declared.api()
     await api.ready()
-    wanted = {"catalog", "relay", "reaper", "pruner", "topology", "scheduler", "backlog", "dead letters"}
+    wanted = {"catalog", "relay", "reaper", "pruner", "topology", "scheduler", "schedules", "backlog", "dead letters"}
 
     async def all_told() -> bool:
         found = await samples(api)

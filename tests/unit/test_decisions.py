@@ -1,13 +1,14 @@
 """What becomes of a task when an attempt has ended."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dtq.domain.backoff import Backoff
-from dtq.domain.decisions import CRASHES_MAX, Attempt, cut, decide
+from dtq.domain.decisions import CRASHES_MAX, Attempt, cut, decide, describe
 from dtq.domain.limits import ATTEMPTS_MAX, DELAY_SECONDS_MAX, ERROR_CHARS_MAX
 from dtq.domain.states import TERMINAL, TRANSITIONS, Outcome, TaskStatus
 
@@ -47,7 +48,7 @@ def test_every_decision_is_a_legal_move_that_can_be_stored(attempt: Attempt, cha
 @given(attempts, chances)
 def test_a_retry_never_goes_beyond_the_budget(attempt: Attempt, chance: float) -> None:
     decision = decide(attempt, Backoff(), chance)
-    if decision.status is TaskStatus.ENQUEUED and not decision.drained:
+    if decision.status is TaskStatus.ENQUEUED and not (decision.drained or decision.snoozed):
         assert attempt.attempt < attempt.max_attempts
         assert attempt.crashes + decision.crashed < CRASHES_MAX or not decision.crashed
 
@@ -116,3 +117,34 @@ def test_every_status_has_its_moves_and_the_terminal_ones_none_but_redrive() -> 
     assert set(TRANSITIONS) == set(TaskStatus)
     assert {status for status in TaskStatus if not TRANSITIONS[status] - {TaskStatus.ENQUEUED}} == TERMINAL
     assert [status for status in TERMINAL if TRANSITIONS[status]] == [TaskStatus.FAILED]
+
+
+def test_a_snooze_spends_no_attempt_and_its_delay_is_bounded() -> None:
+    snoozed = Attempt(outcome=Outcome.SNOOZED, attempt=3, max_attempts=3, error="too early", delay_seconds=math.inf)
+    decision = decide(snoozed, Backoff(), 0.5)
+    assert (decision.status, decision.snoozed, decision.error) == (TaskStatus.ENQUEUED, True, "too early")
+    assert (decision.delay_seconds, decision.rung_seconds) == (DELAY_SECONDS_MAX, None)
+
+
+def test_a_retry_that_is_asked_for_counts_and_the_last_one_says_so() -> None:
+    asked = Attempt(outcome=Outcome.FAILED, attempt=2, max_attempts=3, error="later", delay_seconds=7)
+    assert decide(asked, Backoff(), 0.5).delay_seconds == 7
+    last = decide(replace(asked, attempt=3), Backoff(), 0.5)
+    assert last.status is TaskStatus.FAILED
+    assert last.error == "later: attempt 3 of 3 was the last one (Snooze spends none)"
+
+
+@given(st.integers(0, 50), st.integers(1, 10))
+def test_attempts_that_do_not_count_do_not_lengthen_the_back_off(uncounted: int, attempt: int) -> None:
+    plain = Attempt(outcome=Outcome.FAILED, attempt=attempt, max_attempts=99, error="boom")
+    later = replace(plain, attempt=attempt + uncounted, uncounted=uncounted)
+    assert decide(later, Backoff(), 0.5).delay_seconds == decide(plain, Backoff(), 0.5).delay_seconds
+
+
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise SystemExit(3)
+
+
+def test_an_error_that_cannot_be_read_is_described_all_the_same() -> None:
+    assert describe(Unspeakable()) == "Unspeakable: its message cannot be read: SystemExit"

@@ -1,10 +1,13 @@
 """Cron entries: when they fire, what is made up for, and that a broken one stays alone."""
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from dtq.domain.errors import Rejected
+from dtq_api.requests import parse_enqueue
 from dtq_api.scheduler import BROKEN_SECONDS, MISFIRE_SECONDS, plan_fire
 from dtq_db.upkeep import DueSchedule
 
@@ -27,7 +30,7 @@ DUE = DueSchedule(
 def test_a_due_entry_fires_under_a_key_that_names_its_time() -> None:
     task, following = plan_fire(DUE)
     assert task is not None
-    assert task.idempotency_key == "schedule:report.build.v1:half-hourly:2026-11-24T12:30Z"
+    assert task.idempotency_key == "\x1fschedule:report.build.v1:half-hourly:2026-11-24T12:30Z"
     assert following == datetime(2026, 11, 24, 13, 0, tzinfo=UTC)
 
 
@@ -51,3 +54,11 @@ def test_a_time_that_the_clock_skips_is_not_fired_twice() -> None:
 )
 def test_a_broken_entry_fires_nothing_and_is_looked_at_again(change: dict[str, str]) -> None:
     assert plan_fire(replace(DUE, **change)) == (None, NOW + timedelta(seconds=BROKEN_SECONDS))  # type: ignore[arg-type]
+
+
+def test_no_client_can_send_the_key_of_a_fire() -> None:
+    task, _ = plan_fire(DUE)
+    assert task is not None
+    body: dict[str, object] = {"type": DUE.type, "payload": {}, "idempotency_key": task.idempotency_key}
+    with pytest.raises(Rejected, match="idempotency_key: has control characters"):
+        parse_enqueue(json.dumps(body).encode(), NOW)

@@ -8,10 +8,11 @@ from uuid import UUID
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from dtq.domain.limits import RESULT_BYTES_MAX
-from dtq.handlers import Context, Handler, Mode, PermanentError, RetryLater
+from dtq.domain.limits import RESULT_BYTES_MAX, SNOOZE_SECONDS_MAX, SNOOZES_MAX, TRACEBACK_CHARS_MAX
+from dtq.handlers import Context, Handler, Mode, PermanentError, RetryLater, Snooze
 from dtq.runtime.metrics import BrokerMetrics, WorkerMetrics
 from dtq.runtime.settings import Settings, variable_names
+from dtq_worker.attempt_log import FAILURES_PER_SECOND_MAX
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/worker.md").read_text()
 CONTEXT = Context(
@@ -47,6 +48,15 @@ def test_the_samples_do_what_the_page_says() -> None:
     with pytest.raises(RetryLater, match="closed") as told:
         asyncio.run(pay({"amount": 1, "bank_is_closed": True}))
     assert told.value.delay_seconds == 3600
+    with pytest.raises(Snooze, match="pending") as snoozed:
+        asyncio.run(pay({"amount": 1, "transfer_is_pending": True}))
+    assert snoozed.value.delay_seconds == 30
+
+
+def test_the_bounds_on_the_page_are_those_in_force() -> None:
+    assert f"snoozed {SNOOZES_MAX:,} times and for {SNOOZE_SECONDS_MAX // 86_400} days" in PAGE
+    assert f"at most {TRACEBACK_CHARS_MAX:,} characters" in PAGE
+    assert f"At most {FAILURES_PER_SECOND_MAX} of them" in PAGE
 
 
 def test_every_variable_and_default_of_the_page_is_real() -> None:

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from dtq.broker.consumer import Delivery
 from dtq.runtime import failpoints
 from dtq.runtime.loops import wait
 from dtq_worker import finisher
@@ -65,3 +66,31 @@ async def test_a_retry_whose_confirm_never_ends_holds_up_no_shutdown(
         await running.end()
         assert time.monotonic() - asked_at < 10
     assert (await world.rows.row(id_))["needs_publish"], "the relay will publish it once more"
+
+
+@pytest.mark.usefixtures("disarmed")
+async def test_a_claim_whose_lease_is_lost_before_its_handler_starts_is_given_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.declare("w.act.async")
+    async with world.worker() as running:
+        lease, acked = running.worker.lease, running.worker.consumer.ack
+
+        async def ack_while_the_lease_is_lost(deliveries: list[Delivery]) -> None:
+            await acked(deliveries)
+            monkeypatch.setattr(running.worker.consumer, "ack", acked)
+            worker_id = lease.worker_id
+            assert worker_id is not None
+            monkeypatch.setattr(lease, "_valid_until", 0.0)
+            running.worker.intake.fence(worker_id)
+
+        monkeypatch.setattr(running.worker.consumer, "ack", ack_while_the_lease_is_lost)
+        (id_,) = await world.enqueue("w.act.async", gives="number")
+
+        async def is_released() -> bool:
+            return "RELEASED" in await world.rows.events(id_)
+
+        await eventually(is_released, "the claim is given back")
+        row = await world.rows.row(id_)
+        assert (row["attempts"], row["crashes"]) == (0, 0)
+    assert "SUCCEEDED" not in await world.rows.events(id_)

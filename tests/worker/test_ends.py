@@ -110,7 +110,7 @@ async def test_the_last_attempt_fails_and_its_dead_letter_is_confirmed_and_told(
         await eventually(lambda: _relayed(world, id_, attempts=3), "the redrive runs")
         assert await drop_spent(world.publisher.link, "tasks.dlq", _enqueued(world)) == 1
         (row,) = await world.ended(id_)
-        assert (row["status"], row["attempts"], row["max_attempts"]) == ("SUCCEEDED", 3, 7), "with a fresh budget"
+        assert (row["status"], row["attempts"], row["max_attempts"]) == ("SUCCEEDED", 3, 4), "with a fresh budget"
 
 
 async def test_dead_letters_name_their_task(world: World) -> None:
@@ -222,3 +222,42 @@ def _enqueued(world: World) -> Callable[[list[UUID]], Awaitable[set[UUID]]]:
         return {id_ for id_ in ids if (await world.rows.row(id_))["redrives"] > 0}
 
     return which
+
+
+@pytest.mark.parametrize("mode", ["async", "process"])
+async def test_a_snooze_spends_no_attempt(world: World, mode: str) -> None:
+    type_ = f"w.snooze.{mode}"
+    await world.declare(type_)
+    async with world.worker() as running:
+        (id_,) = await world.enqueue(type_, max_attempts=1, times=3)
+
+        async def has_succeeded() -> bool:
+            await world.relay.once()
+            return bool((await world.rows.row(id_))["status"] == "SUCCEEDED")
+
+        await eventually(has_succeeded, "it was put off three times and then ran")
+        row = await world.rows.row(id_)
+        assert (row["attempts"], row["max_attempts"], row["snoozes"], row["last_error"]) == (4, 4, 3, None)
+        await running.counted(3, "dq_tasks_finished_total", type=type_, outcome="snoozed")
+
+
+async def test_snoozes_do_not_lengthen_the_back_off_of_a_later_failure(world: World) -> None:
+    await world.declare("w.snooze.async", backoff={"strategy": "List", "delaysSeconds": [3600, 7200]})
+    async with world.worker():
+        (id_,) = await world.enqueue("w.snooze.async", max_attempts=3, times=2, failures=1)
+
+        async def has_failed() -> bool:
+            await world.relay.once()
+            return bool((await world.rows.row(id_))["last_error"] == "RuntimeError: attempt 3")
+
+        await eventually(has_failed, "the third run fails")
+        row = await world.rows.row(id_)
+    assert 3000 < (row["run_at"] - await world.rows.now()).total_seconds() <= 3600
+
+
+async def test_a_retry_asked_for_by_the_last_attempt_fails_the_task_and_says_so(world: World) -> None:
+    await world.declare("w.fail")
+    async with world.worker():
+        (id_,) = await world.enqueue("w.fail", max_attempts=1, later=5)
+        row = await world.has(id_, "FAILED")
+    assert row["last_error"].endswith("attempt 1 of 1 was the last one (Snooze spends none)")

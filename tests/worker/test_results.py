@@ -23,6 +23,8 @@ RESULTS = [
     ("infinity", "SUCCEEDED", None),
     ("thread", "SUCCEEDED", "left"),
     ("big integer", "SUCCEEDED", 2**70),
+    ("backslash", "SUCCEEDED", "\\u0000"),
+    ("large number", "SUCCEEDED", [1e300, 5.0, 1e22]),
     ("opaque", "FAILED", NO_JSON),
     ("hostile", "FAILED", NO_JSON),
     ("circle", "FAILED", NO_JSON),
@@ -51,6 +53,7 @@ ERRORS = [
     ("memory", r"^MemoryError: its own$"),
     ("group", r"many \(2 sub-exceptions\)"),
     ("permanent", r"never again"),
+    ("unspeakable", r"^UnspeakableError: its message cannot be read: SystemExit$"),
 ]
 
 
@@ -64,7 +67,7 @@ async def test_a_result_is_kept_or_the_task_fails_for_good_and_says_why(
     (row,) = await world.ended(id_)
     assert (row["status"], row["attempts"]) == (status, 1), row["last_error"]
     if status == "SUCCEEDED":
-        assert json.loads(row["result"] or "null") == told
+        assert repr(json.loads(row["result"] or "null")) == repr(told)
     else:
         assert re.search(str(told), row["last_error"]), row["last_error"]
         assert len(row["last_error"]) <= 2000

@@ -158,6 +158,10 @@ CREATE TABLE tasks (
     dead_lettered_at timestamptz,
     slot text,
     blocked_on text,
+    last_traceback text,
+    uncounted_attempts integer,
+    snoozes integer,
+    snoozed_since timestamptz,
     CONSTRAINT attempts_within_budget CHECK (attempts <= max_attempts),
     CONSTRAINT enqueued_has_budget CHECK (status <> 'ENQUEUED' OR attempts < max_attempts),
     CONSTRAINT waiting_is_enqueued CHECK ((status = 'ENQUEUED') = (needs_publish IS NOT NULL)),
@@ -181,8 +185,15 @@ COMMENT ON COLUMN tasks.dead_lettered_at IS 'When the broker confirmed the copy 
 -- Null for every task of a type without limits, so that its updates stay in their page.
 COMMENT ON COLUMN tasks.slot IS 'What it is counted under while it runs: its type, and a hash of its concurrency key.';
 COMMENT ON COLUMN tasks.blocked_on IS 'The slot in which it waits for room; null for a task that no limit holds back.';
+COMMENT ON COLUMN tasks.idempotency_key IS
+    'Unique within its type. The scheduler''s keys begin with U+001F, which no client''s key may hold.';
+-- Null unless an attempt failed, or did not count.
+COMMENT ON COLUMN tasks.last_traceback IS 'Where the handler raised last_error.';
+COMMENT ON COLUMN tasks.uncounted_attempts IS
+    'Attempts that the budget does not count; the task''s own budget is max_attempts less these.';
+COMMENT ON COLUMN tasks.snoozes IS 'Snoozes since the task was enqueued or redriven, and the first of them.';
 
-CREATE UNIQUE INDEX tasks_idempotency_key ON tasks (idempotency_key) WHERE idempotency_key IS NOT NULL;
+CREATE UNIQUE INDEX tasks_idempotency_key ON tasks (type, idempotency_key) WHERE idempotency_key IS NOT NULL;
 -- Relay: what is due, by queue, so that a paused set or another queue's backlog costs it nothing.
 CREATE INDEX tasks_outbox ON tasks (queue_set, queue, publish_at) WHERE needs_publish;
 -- Topology watch: what a broker that lost its data no longer holds.

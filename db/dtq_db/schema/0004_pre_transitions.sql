@@ -26,8 +26,8 @@ BEGIN
     FROM unnest(p_ids, p_types, p_queue_sets, p_queues, p_payloads, p_max_attempts, p_keys, p_run_ats)
         AS a (id, type, queue_set, queue, payload, max_attempts, key, run_at)
     JOIN known y ON y.type = a.type
-    ORDER BY a.key, a.id
-    ON CONFLICT (idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
+    ORDER BY a.type, a.key, a.id
+    ON CONFLICT (type, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
     RETURNING t.id, t.updated_at;
 END;
 $$;
@@ -38,11 +38,11 @@ RETURNS TABLE (id uuid, status text, queue text, same boolean) LANGUAGE sql AS $
 -- a row that is being taken back at this moment is no answer, whatever the snapshot still shows.
     WITH pinned AS (
         UPDATE tasks t SET replays = t.replays + 1
-        WHERE t.idempotency_key = p_key AND t.type = p_type AND t.payload = p_payload::jsonb
+        WHERE t.type = p_type AND t.idempotency_key = p_key AND t.payload = p_payload::jsonb
         RETURNING t.id, t.status, t.queue
     ), other AS (
         SELECT t.id, t.status, t.queue FROM tasks t
-        WHERE t.idempotency_key = p_key AND NOT (t.type = p_type AND t.payload = p_payload::jsonb)
+        WHERE t.type = p_type AND t.idempotency_key = p_key AND t.payload <> p_payload::jsonb
         FOR KEY SHARE
     )
     SELECT p.id, p.status, p.queue, true FROM pinned p
@@ -131,7 +131,7 @@ $$;
 CREATE FUNCTION dtq_claim(p_worker_id uuid, p_ids uuid[], p_types text[], p_early_seconds double precision)
 RETURNS TABLE (
     id uuid, type text, queue_set text, queue text, payload text, attempts integer, max_attempts integer,
-    crashes integer, timeout_seconds integer, backoff text, slot text
+    crashes integer, timeout_seconds integer, backoff text, slot text, uncounted_attempts integer
 ) LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_nestloop = off SET enable_sort = on AS $$
 -- Win the right to run. What is due but not for this worker now (too early, paused, no handler, over a limit) goes
@@ -188,7 +188,8 @@ BEGIN
         WHERE t.id = f.id AND t.id = ANY (p_ids) AND f.paused IS NOT TRUE AND f.served AND NOT f.blocked
             AND f.run_at <= now() + make_interval(secs => p_early_seconds)
         RETURNING t.id, t.type, t.queue_set, t.queue, t.payload::text AS payload, t.attempts, t.max_attempts, t.crashes,
-            f.timeout_seconds, f.backoff::text AS backoff, t.slot
+            f.timeout_seconds, f.backoff::text AS backoff, t.slot,
+            coalesce(t.uncounted_attempts, 0) AS uncounted_attempts
     ), noted AS (
         INSERT INTO worker_claims (worker_id, task_ids)
         SELECT p_worker_id, array_agg(c.id) FROM (
@@ -196,19 +197,29 @@ BEGIN
         ) AS c GROUP BY c.chunk
     )
     SELECT w.id, w.type, w.queue_set, w.queue, w.payload, w.attempts, w.max_attempts, w.crashes, w.timeout_seconds,
-        w.backoff, w.slot
+        w.backoff, w.slot, w.uncounted_attempts
     FROM won w;
 END;
 $$;
 
+CREATE FUNCTION dtq_snooze_bound(p_snoozes integer, p_since timestamptz) RETURNS text LANGUAGE sql STABLE AS $$
+-- Why a task may not be snoozed once more; null if it may.
+    SELECT CASE
+        WHEN p_snoozes >= 1000 THEN 'snoozed 1000 times, the most that are allowed'
+        WHEN p_since < now() - interval '30 days' THEN 'snoozed for 30 days, the longest that is allowed'
+    END;
+$$;
+
 CREATE FUNCTION dtq_finish(
     p_worker_ids uuid[], p_ids uuid[], p_attempts integer[], p_statuses text[], p_results text[], p_errors text[],
-    p_delays_seconds double precision[], p_graces_seconds double precision[], p_crashed boolean[], p_drained boolean[]
+    p_delays_seconds double precision[], p_graces_seconds double precision[], p_crashed boolean[], p_drained boolean[],
+    p_tracebacks text[] DEFAULT NULL, p_snoozed boolean[] DEFAULT NULL
 ) RETURNS TABLE (id uuid, status text, updated_at timestamptz) LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_nestloop = off SET enable_sort = on AS $$
 -- Record the end of attempts. (worker_id, attempts) is the fence: a row that is missing from the answer was lost
 -- to another worker, and its result is void. A retry beyond the budget becomes FAILED whatever was asked, and
--- CANCELLED if that was asked meanwhile; an attempt cut short by a shutdown gives the task one more instead.
+-- CANCELLED if that was asked meanwhile. An attempt that was snoozed, or cut short by a shutdown when it was the last
+-- one, is not counted: the task gets one more for it.
 #variable_conflict use_column
 BEGIN
     RETURN QUERY
@@ -216,21 +227,35 @@ BEGIN
         SELECT a.*,
             CASE
                 WHEN a.status = 'ENQUEUED' AND t.cancel_requested_at IS NOT NULL THEN 'CANCELLED'
+                WHEN a.status = 'ENQUEUED' AND a.snoozed
+                    THEN CASE WHEN bound.reason IS NULL THEN 'ENQUEUED' ELSE 'FAILED' END
                 WHEN a.status = 'ENQUEUED' AND NOT a.drained AND t.attempts >= t.max_attempts THEN 'FAILED'
                 ELSE a.status
-            END AS final
+            END AS final,
+            bound.reason || coalesce(': ' || a.error, '') AS bound_error,
+            CASE
+                WHEN a.status <> 'ENQUEUED' THEN 0
+                WHEN a.snoozed THEN 1
+                WHEN a.drained THEN greatest(0, t.attempts + 1 - t.max_attempts)
+                ELSE 0
+            END AS granted
         FROM tasks t
         JOIN unnest(p_worker_ids, p_ids, p_attempts, p_statuses, p_results, p_errors, p_delays_seconds,
-            p_graces_seconds, p_crashed, p_drained)
-            AS a (worker_id, id, attempts, status, result, error, delay_seconds, grace_seconds, crashed, drained)
+            p_graces_seconds, p_crashed, p_drained, p_tracebacks, p_snoozed)
+            AS a (worker_id, id, attempts, status, result, error, delay_seconds, grace_seconds, crashed, drained,
+                traceback, snoozed)
             ON a.id = t.id
+        CROSS JOIN LATERAL (
+            SELECT CASE WHEN a.snoozed THEN dtq_snooze_bound(t.snoozes, t.snoozed_since) END AS reason) AS bound
         WHERE t.id = ANY (p_ids) AND t.worker_id = a.worker_id AND t.attempts = a.attempts AND t.status = 'RUNNING'
         ORDER BY t.id FOR UPDATE OF t
     )
     UPDATE tasks t SET
         status = a.final,
         result = a.result::jsonb,
-        last_error = coalesce(a.error, CASE WHEN a.final = 'SUCCEEDED' THEN NULL ELSE t.last_error END),
+        last_error = coalesce(a.bound_error, a.error, CASE WHEN a.final = 'SUCCEEDED' THEN NULL ELSE t.last_error END),
+        last_traceback = CASE WHEN a.error IS NULL AND a.final <> 'SUCCEEDED' THEN t.last_traceback
+            ELSE a.traceback END,
         run_at = CASE WHEN a.final = 'ENQUEUED' THEN now() + make_interval(secs => a.delay_seconds) ELSE t.run_at END,
         needs_publish = CASE WHEN a.final = 'ENQUEUED' THEN true END,
         publish_at = CASE WHEN a.final = 'ENQUEUED'
@@ -238,8 +263,12 @@ BEGIN
         cancelled_at = CASE WHEN a.final = 'CANCELLED' THEN now() END,
         failed_at = CASE WHEN a.final = 'FAILED' THEN now() END,
         dead_letter_at = CASE WHEN a.final = 'FAILED' THEN now() END,
-        max_attempts = CASE WHEN a.final = 'ENQUEUED' AND a.drained
-            THEN greatest(t.max_attempts, t.attempts + 1) ELSE t.max_attempts END,
+        max_attempts = t.max_attempts + CASE WHEN a.final = 'ENQUEUED' THEN a.granted ELSE 0 END,
+        uncounted_attempts = CASE WHEN a.final = 'ENQUEUED' AND a.granted > 0
+            THEN coalesce(t.uncounted_attempts, 0) + a.granted ELSE t.uncounted_attempts END,
+        snoozes = CASE WHEN a.final = 'ENQUEUED' AND a.snoozed THEN coalesce(t.snoozes, 0) + 1 ELSE t.snoozes END,
+        snoozed_since = CASE WHEN a.final = 'ENQUEUED' AND a.snoozed
+            THEN coalesce(t.snoozed_since, now()) ELSE t.snoozed_since END,
         crashes = t.crashes + a.crashed::integer,
         cancel_requested_at = NULL,
         slot = NULL,
@@ -361,6 +390,7 @@ BEGIN
         publish_at = NULL,
         blocked_on = NULL,
         last_error = CASE t.status WHEN 'ENQUEUED' THEN 'cancelled before it ran' ELSE t.last_error END,
+        last_traceback = CASE t.status WHEN 'ENQUEUED' THEN NULL ELSE t.last_traceback END,
         updated_at = CASE t.status WHEN 'ENQUEUED' THEN now() ELSE t.updated_at END,
         cancel_requested_at = CASE t.status WHEN 'RUNNING' THEN coalesce(t.cancel_requested_at, now()) END
     WHERE t.id = p_id AND t.status IN ('ENQUEUED', 'RUNNING')
@@ -373,16 +403,19 @@ $$;
 
 CREATE FUNCTION dtq_redrive(p_ids uuid[]) RETURNS TABLE (id uuid, queue_set text) LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_nestloop = off SET enable_sort = on AS $$
--- A person sends failed tasks again with a fresh budget. Attempt numbers go on, so that the fence stays unique.
+-- A person sends failed tasks again, each with its own budget afresh. Attempt numbers go on, so that the fence stays
+-- unique: what was spent before is not counted.
 #variable_conflict use_column
 BEGIN
     RETURN QUERY
     WITH picked AS (
-        SELECT t.id, (SELECT y.default_max_attempts FROM task_type y WHERE y.type = t.type) AS budget FROM tasks t
+        SELECT t.id FROM tasks t
         WHERE t.id = ANY (p_ids) AND t.status = 'FAILED'
-        ORDER BY t.id FOR UPDATE OF t
+        ORDER BY t.id FOR UPDATE
     )
-    UPDATE tasks t SET status = 'ENQUEUED', max_attempts = t.attempts + p.budget, crashes = 0,
+    UPDATE tasks t SET status = 'ENQUEUED', crashes = 0, snoozes = NULL, snoozed_since = NULL,
+        max_attempts = t.attempts + t.max_attempts - coalesce(t.uncounted_attempts, 0),
+        uncounted_attempts = nullif(t.attempts, 0),
         redrives = t.redrives + 1, run_at = now(), needs_publish = true, publish_at = now(),
         failed_at = NULL, dead_letter_at = NULL, dead_lettered_at = NULL, updated_at = now()
     FROM picked p WHERE t.id = p.id AND t.id = ANY (p_ids)

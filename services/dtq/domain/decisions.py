@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final, assert_never
 
 from dtq.domain.backoff import Backoff
-from dtq.domain.limits import DELAY_SECONDS_MAX, ERROR_CHARS_MAX, RESULT_BYTES_MAX
+from dtq.domain.limits import DELAY_SECONDS_MAX, ERROR_CHARS_MAX, RESULT_BYTES_MAX, TRACEBACK_CHARS_MAX
 from dtq.domain.states import Outcome, TaskStatus
 
 CRASHES_MAX: Final = 3
@@ -23,6 +23,8 @@ class Attempt:
         crashes: how many earlier attempts ended with the loss of their worker.
         permanent: the handler said that another attempt is useless.
         delay_seconds: the delay that the handler asked for instead of the back-off's, in seconds; capped like it.
+        uncounted: how many of the attempts so far the budget and the back-off do not count.
+        traceback: where the handler raised `error`.
     """
 
     outcome: Outcome
@@ -33,6 +35,8 @@ class Attempt:
     result: str | None = None
     permanent: bool = False
     delay_seconds: float | None = None
+    uncounted: int = 0
+    traceback: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +48,7 @@ class Decision:
         rung_seconds: the delay before jitter, which names the retry queue; None if no ladder applies.
         crashed: the worker was lost, which counts against CRASHES_MAX.
         drained: the attempt was cut short by a shutdown and must not cost the task its last chance.
+        snoozed: the attempt is not counted; `dtq_finish` bounds how often.
     """
 
     status: TaskStatus
@@ -54,6 +59,8 @@ class Decision:
     rung_seconds: float | None = None
     crashed: bool = False
     drained: bool = False
+    snoozed: bool = False
+    traceback: str | None = None
 
 
 def decide(ended: Attempt, backoff: Backoff, chance: float) -> Decision:
@@ -65,6 +72,14 @@ def decide(ended: Attempt, backoff: Backoff, chance: float) -> Decision:
             return Decision(status=TaskStatus.CANCELLED, outcome=ended.outcome, error=cut(ended.error))
         case Outcome.DRAINED:
             return Decision(status=TaskStatus.ENQUEUED, outcome=ended.outcome, error=cut(ended.error), drained=True)
+        case Outcome.SNOOZED:
+            return Decision(
+                status=TaskStatus.ENQUEUED,
+                outcome=ended.outcome,
+                error=cut(ended.error),
+                delay_seconds=_capped(ended.delay_seconds or 0.0),
+                snoozed=True,
+            )
         case Outcome.LOST:
             return _lost(ended, backoff, chance)
         case Outcome.FAILED | Outcome.TIMED_OUT | Outcome.REJECTED:
@@ -90,25 +105,43 @@ def _retry_or_fail(
     crashed: bool = False,
 ) -> Decision:
     text = cut(error if error is not None else ended.error)
-    if fail or ended.attempt >= ended.max_attempts:
-        return Decision(status=TaskStatus.FAILED, outcome=ended.outcome, error=text, crashed=crashed)
+    traceback = cut_traceback(ended.traceback)
     asked = ended.delay_seconds
+    if fail or ended.attempt >= ended.max_attempts:
+        if asked is not None and not fail:
+            last = f"attempt {ended.attempt} of {ended.max_attempts} was the last one (Snooze spends none)"
+            text = cut(f"{text}: {last}")
+        return Decision(
+            status=TaskStatus.FAILED, outcome=ended.outcome, error=text, crashed=crashed, traceback=traceback
+        )
+    counted = max(1, ended.attempt - ended.uncounted)
     return Decision(
         status=TaskStatus.ENQUEUED,
         outcome=ended.outcome,
         error=text,
-        delay_seconds=backoff.jittered_seconds(ended.attempt, chance)
-        if asked is None
-        else min(asked, float(DELAY_SECONDS_MAX)),
-        rung_seconds=backoff.rung_seconds(ended.attempt) if asked is None else None,
+        delay_seconds=backoff.jittered_seconds(counted, chance) if asked is None else _capped(asked),
+        rung_seconds=backoff.rung_seconds(counted) if asked is None else None,
         crashed=crashed,
+        traceback=traceback,
     )
+
+
+def _capped(seconds: float) -> float:
+    return min(seconds, float(DELAY_SECONDS_MAX))
 
 
 def describe(error: BaseException) -> str:
     """Return an error as a person reads it in `last_error`."""
-    text = str(error)
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    name, text = type(error).__name__, message_of(error)
+    return f"{name}: {text}" if text else name
+
+
+def message_of(error: BaseException) -> str:
+    """Return an error's own words, whatever its `__str__` does."""
+    try:
+        return str(error)
+    except BaseException as broken:  # noqa: BLE001 - a stranger's class may raise anything
+        return f"its message cannot be read: {type(broken).__name__}"
 
 
 def too_large(result_bytes: int) -> str:
@@ -117,8 +150,21 @@ def too_large(result_bytes: int) -> str:
 
 
 def cut(text: str | None) -> str | None:
-    r"""Return `text` no longer than ERROR_CHARS_MAX and storable: Postgres refuses NUL and lone surrogates."""
+    """Return `text` storable and no longer than ERROR_CHARS_MAX."""
     if text is None:
         return None
-    safe = text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")
+    safe = storable(text)
     return safe if len(safe) <= ERROR_CHARS_MAX else safe[: ERROR_CHARS_MAX - 1] + "…"
+
+
+def cut_traceback(text: str | None) -> str | None:
+    """Return `text` storable and no longer than TRACEBACK_CHARS_MAX: its end tells the most."""
+    if text is None:
+        return None
+    safe = storable(text)
+    return safe if len(safe) <= TRACEBACK_CHARS_MAX else "…" + safe[1 - TRACEBACK_CHARS_MAX :]
+
+
+def storable(text: str) -> str:
+    """Return `text` without what Postgres refuses: NUL and lone surrogates."""
+    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")

@@ -17,6 +17,15 @@ RESULT_BYTES_MAX: Final = 262_144
 ERROR_CHARS_MAX: Final = 2_000
 """Longest error text kept, in characters: enough for a message, too little for a payload."""
 
+TRACEBACK_CHARS_MAX: Final = 8_000
+"""Longest traceback kept, in characters: its last frames, in which the error arose."""
+
+SNOOZES_MAX: Final = 1_000
+"""Most snoozes of a task: a handler that waits for ever must fail some day, and be seen."""
+
+SNOOZE_SECONDS_MAX: Final = 2_592_000
+"""How long after its first snooze a task may be snoozed again, in seconds: 30 days, as failed tasks are kept."""
+
 ATTEMPTS_MAX: Final = 20
 """Most attempts a task may ask for: the origin's bound."""
 

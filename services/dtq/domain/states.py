@@ -28,6 +28,7 @@ class Outcome(StrEnum):
     LOST = "lost"
     REJECTED = "rejected"
     DRAINED = "drained"
+    SNOOZED = "snoozed"
 
 
 class Event(StrEnum):

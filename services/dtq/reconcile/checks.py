@@ -5,6 +5,7 @@ Must never change a manifest.
 
 from datetime import UTC, datetime
 
+from dtq.domain.json_text import unstorable
 from dtq.domain.manifests import Schedule, TaskTypeSpec
 from dtq.domain.plan import Reason, Refusal
 from dtq.domain.schedules import BadSchedule, next_fire
@@ -13,6 +14,8 @@ from dtq.domain.schemas import PayloadValidator, check_schema
 
 def refusal_of(spec: TaskTypeSpec) -> Refusal | None:
     """Return why a TaskType's spec cannot be served, or None."""
+    for path, message in unstorable(spec.payload_schema, "spec.payloadSchema"):
+        return Refusal(reason=Reason.INVALID_SCHEMA, message=f"{path}: {message}")
     if spec.payload_schema is not None and (problems := check_schema(spec.payload_schema)):
         text = "; ".join(f"{problem.path}: {problem.message}" for problem in problems)
         return Refusal(reason=Reason.INVALID_SCHEMA, message=text)
@@ -27,6 +30,8 @@ def _schedule_trouble(schedule: Schedule, spec: TaskTypeSpec) -> str | None:
         next_fire(schedule.cron, schedule.timezone, datetime.now(UTC))
     except BadSchedule as error:
         return str(error)
+    for path, message in unstorable(schedule.payload, "payload"):
+        return f"{path}: {message}"
     if spec.payload_schema is None:
         return None
     problems = PayloadValidator(spec.payload_schema).problems(schedule.payload)

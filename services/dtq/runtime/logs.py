@@ -39,6 +39,8 @@ def configure(*, level: str, json: bool) -> None:
 
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        # What the level leaves out costs nothing: workers would write two lines for each task.
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=own_logger,
         cache_logger_on_first_use=True,
     )

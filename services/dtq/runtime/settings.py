@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from dtq.domain.backoff import Backoff, Strategy
+from dtq.domain.dsn import parse_dsn
 from dtq.domain.durations import parse_duration, parse_durations
 from dtq.domain.errors import Problem, Rejected
 from dtq.domain.limits import (
@@ -94,19 +95,7 @@ def _host(value: str) -> str:
 
 
 def _dsn(value: SecretStr) -> SecretStr:
-    encode = "percent-encode @ : / # ? % in the password"
-    try:
-        parts = urlsplit(value.get_secret_value())
-        _ = parts.port
-    except ValueError:
-        # The reason may show the password.
-        raise ValueError(f"has no valid host and port; {encode}") from None
-    if parts.scheme not in ("postgres", "postgresql"):
-        raise ValueError(f"must begin with postgres:// or postgresql://; {encode}")
-    if not parts.hostname and "host=" not in parts.query:
-        raise ValueError(f"names no host; {encode}")
-    if "@" in parts.path + parts.query + parts.fragment and "@" not in parts.netloc:
-        raise ValueError(f"has an @ behind its host; {encode}")
+    parse_dsn(value.get_secret_value())
     return value
 
 

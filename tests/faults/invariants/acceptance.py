@@ -54,16 +54,16 @@ def _rows(index: Index) -> Iterator[str | None]:
 
 
 def keys_are_idempotent(index: Index) -> Iterator[str | None]:
-    """I10: one key, one task; another body is refused."""
-    by_key: dict[str, list[Call]] = defaultdict(list)
+    """I10: one key of a type, one task; another payload is refused."""
+    by_key: dict[tuple[str, str], list[Call]] = defaultdict(list)
     for call in index.history.client:
         if call.key is not None:
-            by_key[call.key].append(call)
-    rows: dict[str, int] = defaultdict(int)
+            by_key[call.type, call.key].append(call)
+    rows: dict[tuple[str, str], int] = defaultdict(int)
     for row in index.rows.values():
         if row.idempotency_key is not None:
-            rows[row.idempotency_key] += 1
-    for key, calls in by_key.items():
+            rows[row.type, row.idempotency_key] += 1
+    for (type_, key), calls in by_key.items():
         ids = {call.task_id for call in calls if accepted(call)}
         bodies = {signature(call.type, call.payload, None) for call in calls if accepted(call)}
         first = sum(accepted(call) and not call.replayed for call in calls)
@@ -73,7 +73,7 @@ def keys_are_idempotent(index: Index) -> Iterator[str | None]:
             yield f"key {key}: {len(bodies)} different bodies were accepted"
         elif first > 1:
             yield f"key {key}: {first} answers claim to have stored the task"
-        elif rows[key] > 1:
-            yield f"key {key}: {rows[key]} rows"
+        elif rows[type_, key] > 1:
+            yield f"key {key}: {rows[type_, key]} rows"
         else:
             yield None

@@ -20,7 +20,7 @@ REAPED: Final = "worker lost"
 DRAINED: Final = "the worker was stopped"
 """How the note of an attempt begins that a shutdown cut short."""
 TIMED_OUT: Final = "took longer than"
-CRON: Final = "schedule:"
+CRON: Final = "\x1fschedule:"
 """How the idempotency key of a cron entry's task begins."""
 
 

@@ -14,13 +14,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from dtq import Context, PermanentError, RetryLater, handler
+from dtq import Context, PermanentError, RetryLater, Snooze, handler
 
 HUGE = 10 * 1_048_576
 
 
 class WeirdError(BaseException):
     """Neither an Exception nor one of Python's own."""
+
+
+class UnspeakableError(Exception):
+    """Cannot be shown."""
+
+    def __str__(self) -> str:
+        raise SystemExit(3)
 
 
 class Opaque:
@@ -74,6 +81,8 @@ RESULTS: dict[str, Any] = {
     "circle": circle,
     "huge": lambda: "x" * HUGE,
     "nul": lambda: "a\0b",
+    "backslash": lambda: "\\u0000",
+    "large number": lambda: [1e300, 5.0, 1e22],
     "surrogate": lambda: "\ud800",
     "generator": generator,
     "async generator": async_generator,
@@ -98,13 +107,14 @@ ERRORS: dict[str, BaseException] = {
     "memory": MemoryError("its own"),
     "group": BaseExceptionGroup("many", [ValueError("one"), WeirdError("two")]),
     "permanent": PermanentError("never again"),
+    "unspeakable": UnspeakableError(),
 }
 
 
 def act(payload: dict[str, Any]) -> Any:
     """Return or raise what the payload names."""
     if "raises" in payload:
-        raise ERRORS[payload["raises"]]
+        raise ERRORS[payload["raises"]].with_traceback(None)
     return RESULTS[payload["gives"]]()
 
 
@@ -172,6 +182,35 @@ async def fail(payload: Any, context: Context) -> int:
             raise RetryLater(delay_seconds=payload["later"])
         raise RuntimeError(f"attempt {context.attempt}")
     return context.attempt
+
+
+def snooze(payload: Any, context: Context) -> int:
+    """Put the task off as many times as it is told to, then fail as many times as it is told to."""
+    if context.attempt <= payload["times"]:
+        raise Snooze(delay_seconds=0.1)
+    if context.attempt <= payload["times"] + payload.get("failures", 0):
+        raise RuntimeError(f"attempt {context.attempt}")
+    return context.attempt
+
+
+@handler("w.snooze.async")
+async def snooze_async(payload: Any, context: Context) -> int:
+    return snooze(payload, context)
+
+
+@handler("w.snooze.process", process=True)
+def snooze_process(payload: Any, context: Context) -> int:
+    return snooze(payload, context)
+
+
+def recurse(depth: int) -> int:
+    """Never ends by itself."""
+    return recurse(depth + 1) + 1
+
+
+@handler("w.recurse.thread")
+def recurse_thread(_: Any) -> int:
+    return recurse(0)
 
 
 @handler("w.die", process=True)

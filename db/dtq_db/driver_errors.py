@@ -1,0 +1,75 @@
+"""The driver's errors, translated: who must act, and whether a statement may have taken effect."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import asyncpg
+
+from dtq.domain.errors import Rejected, Unavailable, Unmigrated
+
+TRANSACTION_MODE: Final = (
+    "Postgres is behind a pooler in transaction mode, in which sessions are not kept: set pool_mode=session for this"
+    " database in PgBouncer, or name Postgres itself in DB_DSN"
+)
+POOLER: Final = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
+"""What a prepared statement meets in the session of somebody else."""
+
+UNAVAILABLE: Final = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,  # shutdown, crash, cannot connect now, statement timeout
+    asyncpg.InsufficientResourcesError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.TransactionRollbackError,  # serialization failure and deadlock
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+)
+
+_UNMIGRATED: Final = (
+    asyncpg.UndefinedTableError,
+    asyncpg.UndefinedColumnError,
+    asyncpg.UndefinedFunctionError,
+    asyncpg.InvalidCatalogNameError,
+)
+"""What a database answers that lacks our schema, a part of it, or itself."""
+
+_UNDONE: Final = (
+    asyncpg.QueryCanceledError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.TransactionRollbackError,
+)
+"""Of these, the ones by which the server itself says that the statement had no effect."""
+
+
+@contextmanager
+def translated(*, sent: bool = True) -> Iterator[None]:
+    """Turn "the database does not answer" into `Unavailable`; anything else is a bug and passes.
+
+    Args:
+        sent: a statement may have been sent, so that without an answer its outcome is in doubt.
+
+    Raises:
+        Unavailable: see the message for the driver's own words.
+        Rejected: `NotStorable`: a value is legal JSON that Postgres cannot hold.
+    """
+    try:
+        yield
+    except (asyncpg.DataError, asyncpg.ProgramLimitExceededError) as error:
+        raise Rejected("NotStorable", f"Postgres cannot hold a value: {type(error).__name__}") from error
+    except POOLER as error:
+        raise Unavailable(TRANSACTION_MODE) from error
+    except UNAVAILABLE as error:
+        in_doubt = sent and not isinstance(error, _UNDONE)
+        raise Unavailable(f"Postgres does not answer: {type(error).__name__}: {error}", in_doubt=in_doubt) from error
+    except _UNMIGRATED as error:
+        raise Unmigrated(f"the database does not have this release's schema ({error}): run `dtq migrate`") from error
+    except asyncpg.PostgresError as error:
+        error.detail = None  # it may show a whole row, and with it a payload
+        raise

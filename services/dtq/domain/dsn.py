@@ -1,0 +1,197 @@
+"""Connection strings of Postgres: libpq's words, each accepted, translated or refused by name.
+
+A message never shows a value: any of them may hold a password that was not percent-encoded.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import SplitResult, unquote, urlsplit
+
+PORT: Final = 5432
+ENCODE: Final = "percent-encode @ : / # ? % in the password"
+FILES: Final = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
+"""Words that name a file."""
+_TLS: Final = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
+
+_PASSED: Final[Mapping[str, tuple[str, ...] | None]] = {
+    "sslmode": ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
+    "sslnegotiation": ("postgres", "direct"),
+    "ssl_min_protocol_version": _TLS,
+    "ssl_max_protocol_version": _TLS,
+    **dict.fromkeys((*FILES, "sslpassword", "passfile", "krbsrvname", "gsslib")),
+}
+"""Words that the driver knows, with the values that they may have; None means any."""
+_TRANSLATED: Final = frozenset(
+    {"host", "hostaddr", "port", "user", "password", "dbname", "database", "connect_timeout", "options"}
+)
+_TARGETS: Final = ("any", "read-write", "primary")
+_WITHOUT_EFFECT: Final[Mapping[str, tuple[str, ...] | None]] = {
+    "channel_binding": ("disable", "prefer"),
+    "gssencmode": ("disable", "prefer"),
+    "load_balance_hosts": ("disable",),
+    "client_encoding": ("auto", "utf8", "UTF8", "utf-8", "UTF-8"),
+    "sslcompression": ("0",),
+    "sslcertmode": ("disable", "allow"),
+    "gssdelegation": ("0",),
+    **dict.fromkeys(("keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout")),
+    **dict.fromkeys(("application_name", "fallback_application_name", "sslsni")),
+    **dict.fromkeys(("min_protocol_version", "max_protocol_version")),
+}
+"""Words that change nothing here, with the values for which that is true: dtq bounds each statement itself."""
+_REFUSED: Final[Mapping[str, str]] = {
+    "service": "write host, port, user and dbname instead",
+    "servicefile": "write host, port, user and dbname instead",
+    "requiressl": "write sslmode=require",
+    "sslcrldir": "write sslcrl with a file",
+    "sslkeylogfile": "remove it",
+    "requirepeer": "remove it; sslmode=verify-full proves who the server is",
+    "replication": "remove it",
+    "require_auth": "remove it; sslmode=verify-full keeps a false server out",
+    "scram_client_key": "write the password",
+    "scram_server_key": "write the password",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Where a connection goes.
+
+    Attributes:
+        hosts: name or address and port of each server, in the order in which they are tried.
+        connect_seconds: how long one server may take to answer; None leaves it to dtq.
+        target_session_attrs: which servers will do.
+        words: what is left to the driver.
+        options: command-line options of the session, such as `-c search_path=dtq`.
+    """
+
+    hosts: tuple[tuple[str, int], ...]
+    user: str | None
+    password: str | None
+    database: str | None
+    connect_seconds: float | None
+    target_session_attrs: str
+    words: Mapping[str, str]
+    options: str | None
+
+
+def parse_dsn(text: str) -> Target:
+    """Return what a connection string says.
+
+    Raises:
+        ValueError: it cannot be used; the message says which word and what to do, and shows no value.
+    """
+    parts = _split(text)
+    account, at, servers = parts.netloc.rpartition("@")
+    if any("@" in part for part in (parts.path, parts.query, parts.fragment)) and not at:
+        # First of all: what looks like a word may be a piece of the password.
+        raise ValueError(f"has an @ behind its host; {ENCODE}")
+    user, _, password = account.partition(":")
+    words = _words(parts.query)
+    if servers and ("host" in words or "hostaddr" in words):
+        raise ValueError("names its host twice: before the path and as host=; keep one")
+    hosts = _hosts(servers, words)
+    if parts.fragment:
+        raise ValueError(f"has a # in it; {ENCODE}")
+    return Target(
+        hosts=hosts,
+        user=unquote(user) or words.get("user"),
+        password=unquote(password) or words.get("password"),
+        database=unquote(parts.path.removeprefix("/")) or words.get("dbname") or words.get("database"),
+        connect_seconds=_connect_seconds(words.get("connect_timeout", "0")),
+        # Of several servers one is a standby as often as not, and dtq writes.
+        target_session_attrs=words.get("target_session_attrs", "any" if len(hosts) == 1 else "read-write"),
+        words={name: words[name] for name in _PASSED if name in words},
+        options=words.get("options"),
+    )
+
+
+def _split(text: str) -> SplitResult:
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        # The reason may show the password.
+        raise ValueError(f"has no valid host and port; {ENCODE}") from None
+    if parts.scheme not in ("postgres", "postgresql"):
+        raise ValueError(f"must begin with postgres:// or postgresql://; {ENCODE}")
+    return parts
+
+
+def _words(query: str) -> dict[str, str]:
+    words: dict[str, str] = {}
+    for pair in filter(None, query.split("&")):
+        name, is_pair, value = pair.partition("=")
+        if not is_pair or not name.replace("_", "").isalnum():
+            raise ValueError(f"has a ? that is not followed by name=value pairs; {ENCODE}")
+        words[name] = unquote(value)
+        _check(name, words[name])
+    return words
+
+
+def _check(name: str, value: str) -> None:
+    if name in _REFUSED:
+        raise ValueError(f"has the word {name}, which dtq does not support: {_REFUSED[name]}")
+    if name == "target_session_attrs":
+        allowed: tuple[str, ...] | None = _TARGETS
+    elif name in _PASSED:
+        allowed = _PASSED[name]
+    elif name in _WITHOUT_EFFECT:
+        allowed = _WITHOUT_EFFECT[name]
+    elif name in _TRANSLATED:
+        allowed = None
+    else:
+        raise ValueError(
+            f"has the word {name[:40]}, which libpq does not know: correct its spelling; a setting of the server is"
+            " given as options=-c%20name=value"
+        )
+    if allowed is not None and value not in allowed:
+        raise ValueError(f"has a {name} that dtq does not support: write one of {', '.join(filter(None, allowed))}")
+    if name == "sslrootcert" and value == "system":
+        raise ValueError(
+            "has sslrootcert=system, which dtq does not support: write the file, such as"
+            " /etc/ssl/certs/ca-certificates.crt"
+        )
+
+
+def _hosts(servers: str, words: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
+    if "host" in words and "hostaddr" in words:
+        raise ValueError("has both host and hostaddr: keep one")
+    named = unquote(servers) or words.get("host") or words.get("hostaddr") or ""
+    ports = words.get("port", "").split(",")
+    found = [_host(part) for part in named.split(",")]
+    if not all(host for host, _ in found):
+        raise ValueError(f"names no host; {ENCODE}")
+    if len(ports) not in (1, len(found)):
+        raise ValueError("has another number of ports than of hosts: write one port, or one for each host")
+    given = ports if len(ports) == len(found) else ports * len(found)
+    return tuple((host, _port(port or other)) for (host, port), other in zip(found, given, strict=True))
+
+
+def _host(text: str) -> tuple[str, str]:
+    """Split `name:port`, `[address]:port` and the path of a socket's folder."""
+    if text.startswith("/"):
+        return text, ""
+    if text.startswith("["):
+        host, closed, port = text[1:].partition("]")
+        if not closed or (port and not port.startswith(":")):
+            raise ValueError(f"has no valid host and port; {ENCODE}")
+        return host, port[1:]
+    if text.count(":") > 1:
+        return text, ""  # a bare IPv6 address, as in host=
+    host, _, port = text.partition(":")
+    return host, port
+
+
+def _port(text: str) -> int:
+    if not text:
+        return PORT
+    if not (text.isascii() and text.isdecimal() and 0 < int(text[:6]) <= 65535):  # noqa: PLR2004
+        raise ValueError(f"has no valid host and port; {ENCODE}")
+    return int(text)
+
+
+def _connect_seconds(text: str) -> float | None:
+    if not (text.isascii() and text.removeprefix("-").isdecimal()):
+        raise ValueError("has a connect_timeout that is no number of seconds: write one, such as 3")
+    seconds = int(text[:9])
+    return float(seconds) if seconds > 0 else None

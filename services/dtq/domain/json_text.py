@@ -1,0 +1,101 @@
+"""JSON as text, on its way into a jsonb column: what Postgres refuses, and what it would change.
+
+Nothing here decodes a document: texts are scanned, with the strings in them left out where numbers are meant.
+"""
+
+import math
+import re
+from collections.abc import Iterator
+from typing import Any, Final
+
+NUMBER_DIGITS_MAX: Final = 1_000
+"""Longest number, in digits: Postgres stores 131,072, Python refuses 4,300, nobody means it."""
+GROWTH_BYTES_MAX: Final = 1_048_576
+"""How much longer a text may get when its numbers are written out, in bytes: many 1e308 would grow fiftyfold."""
+_GROWTH_BYTES_MIN: Final = 16
+"""What each number counts for at least, in bytes: it bounds how many are written out."""
+
+# An even run of backslashes escapes itself.
+_NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+# Each pattern is possessive throughout: one pass over the text, whatever it holds.
+_OTHER: Final = rb'[^"0-9]++|"(?:[^"\\]++|\\.)*+"'
+_LONG_NUMBER: Final = re.compile(rb"(?:%b|[0-9]{1,%d}+(?![0-9]))*+[0-9]" % (_OTHER, NUMBER_DIGITS_MAX - 1), re.DOTALL)
+# A negative exponent leaves digits behind the point, which jsonb keeps.
+_NEXT_EXPONENT: Final = re.compile(
+    rb"(?P<before>(?:%b|[0-9]++(?:\.[0-9]++)?+(?:[eE]-0*+[1-9][0-9]*+|(?![eE])))*+)"
+    rb"(?P<whole>[0-9]++)(?:\.(?P<fraction>[0-9]++))?+[eE](?P<exponent>[+-]?[0-9]++)" % _OTHER,
+    re.DOTALL,
+)
+
+
+def has_nul(text: bytes) -> bool:
+    """Return whether a string of a JSON text has a NUL character, which Postgres cannot store."""
+    return rb"\u0000" in text and _NUL.search(text) is not None
+
+
+def has_long_number(text: bytes) -> bool:
+    """Return whether a number of a JSON text has NUMBER_DIGITS_MAX digits in a row."""
+    return len(text) >= NUMBER_DIGITS_MAX and _LONG_NUMBER.match(text) is not None
+
+
+def keep_number_kinds(text: bytes) -> bytes:
+    """Return a JSON text whose numbers are of the same kind when jsonb gives them back: 1e300 would be an integer.
+
+    Raises:
+        ValueError: written out, the numbers would need more than GROWTH_BYTES_MAX.
+    """
+    parts: list[bytes] = []
+    at = grown = 0
+    while found := _NEXT_EXPONENT.match(text, at):
+        at = found.end()
+        digits, zeros = _written_out(found)
+        grown += max(_GROWTH_BYTES_MIN, zeros)
+        if grown > GROWTH_BYTES_MAX:
+            raise ValueError(f"numbers such as 1e300 need over {GROWTH_BYTES_MAX} bytes when they are written out")
+        parts += (found["before"], digits, b"0" * zeros)
+        if not digits.count(b"e"):
+            parts.append(b".0")
+    return b"".join([*parts, text[at:]]) if parts else text
+
+
+def _written_out(number: re.Match[bytes]) -> tuple[bytes, int]:
+    """Return the digits of a number with an exponent and the zeros to append, or the number itself if it may stay."""
+    whole, fraction = number["whole"], number["fraction"] or b""
+    zeros = int(number["exponent"][:20]) - len(fraction)
+    digits = (whole + fraction).lstrip(b"0")
+    if zeros < 0:
+        # jsonb keeps the digits behind its point.
+        return number[0][len(number["before"]) :].replace(b"E", b"e"), 0
+    return (digits, zeros) if digits else (b"0", 0)
+
+
+def unstorable(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Yield where a decoded document holds what a jsonb column cannot, and what that is."""
+    todo: list[tuple[Any, str]] = [(value, path)]
+    while todo:
+        node, where = todo.pop()
+        match node:
+            case str():
+                if trouble := _text_trouble(node):
+                    yield where, trouble
+            case float() if math.isfinite(node):
+                pass
+            case None | bool() | int():
+                pass
+            case list():
+                todo += [(part, f"{where}[{at}]") for at, part in reversed(list(enumerate(node)))]
+            case dict():
+                for key in node:
+                    if isinstance(key, str) and (trouble := _text_trouble(key)):
+                        yield where, f"has a key that {trouble}"
+                todo += [(part, f"{where}.{key}" if where else str(key)) for key, part in reversed(node.items())]
+            case _:
+                yield where, f"is {node}, which JSON does not have: write a string, a number or null"
+
+
+def _text_trouble(text: str) -> str | None:
+    if "\x00" in text:
+        return "has a NUL character, which cannot be stored: remove it"
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        return "has half of a surrogate pair, which cannot be stored: remove it"
+    return None

@@ -1,0 +1,66 @@
+"""The log of attempts: how each began and ended, and why it failed.
+
+Starts and good ends are written at level debug: at a worker's full rate they would cost more than the work itself.
+Failures are written at level warning, bounded in number; the metrics count every one.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from dtq.domain.decisions import Attempt, cut, cut_traceback
+from dtq.domain.states import Outcome
+from dtq_db.attempts import Claim
+
+FAILURES_PER_SECOND_MAX: Final = 20
+"""Most failures written in one second: a person reads no more, and a broken dependency fails thousands."""
+_FAILURES: Final = frozenset({Outcome.FAILED, Outcome.TIMED_OUT, Outcome.REJECTED})
+
+_log = structlog.get_logger(__name__)
+
+
+class AttemptLog:
+    """Writes the lines of one worker's attempts.
+
+    Args:
+        clock: seconds that only go forward.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._second = 0
+        self._written = 0
+        self._left_out = 0
+
+    def started(self, claim: Claim) -> None:
+        """Write that a handler starts."""
+        _log.debug("attempt started", task_id=str(claim.id), type=claim.type, attempt=claim.attempt)
+
+    def ended(self, claim: Claim, ended: Attempt, seconds: float) -> None:
+        """Write how an attempt ended."""
+        fields = {
+            "task_id": str(claim.id),
+            "type": claim.type,
+            "attempt": claim.attempt,
+            "outcome": str(ended.outcome),
+            "seconds": round(seconds, 3),
+        }
+        if ended.outcome not in _FAILURES:
+            _log.debug("attempt ended", **fields)
+        elif self._may_write():
+            fields |= {"error": cut(ended.error) or "", "traceback": cut_traceback(ended.traceback) or ""}
+            _log.warning("attempt failed", max_attempts=claim.max_attempts, **fields)
+
+    def _may_write(self) -> bool:
+        second = int(self._clock())
+        if second != self._second:
+            self._second, self._written = second, 0
+            if self._left_out:
+                _log.warning("attempt failures left out of the log", count=self._left_out)
+                self._left_out = 0
+        self._written += 1
+        if self._written > FAILURES_PER_SECOND_MAX:
+            self._left_out += 1
+            return False
+        return True

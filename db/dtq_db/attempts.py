@@ -6,7 +6,7 @@ Must never write without the fence (worker, attempt).
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final
@@ -18,6 +18,7 @@ from dtq.domain.backoff import Backoff
 from dtq.domain.decisions import Decision
 from dtq.domain.errors import Stale
 from dtq.domain.limits import CLAIM_EARLY_SECONDS, LEASE_SECONDS
+from dtq.domain.memory import Memory
 from dtq.domain.stored import NewerRelease, backoff_of
 from dtq_db.connections import Dsn, Lane, connect
 from dtq_db.driver_errors import translated
@@ -38,6 +39,7 @@ class Claim:
         slot: what it is counted under while it runs; None if its type has no concurrency limit.
         newer: why only a newer release can run it; None if this one can. It is released, not run.
         uncounted: how many of its attempts the budget does not count.
+        suspected_seconds: for how long it has been a suspect, which must run alone; None if it is none.
     """
 
     id: UUID
@@ -53,6 +55,7 @@ class Claim:
     slot: str | None = None
     newer: str | None = None
     uncounted: int = 0
+    suspected_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +127,18 @@ def _claim(row: asyncpg.Record) -> Claim:
         slot=row["slot"],
         newer=newer,
         uncounted=row["uncounted_attempts"],
+        suspected_seconds=row["suspected_seconds"],
     )
+
+
+async def run_alone(lane: Lane, worker_id: UUID, claim: Claim) -> bool:
+    """Say that a suspect starts now and that its worker runs nothing else; return False if it was taken away.
+
+    Raises:
+        Unavailable: nothing is known; asking again is safe.
+    """
+    (row,) = await lane.fetch(query("task_run_alone"), worker_id, claim.id, claim.attempt)
+    return bool(row[0])
 
 
 async def finish(lane: Lane, ended: Sequence[Finish]) -> dict[UUID, Finished]:
@@ -153,6 +167,7 @@ def finish_columns(ended: Sequence[Finish]) -> tuple[list[Any], ...]:
         [one.decision.drained for one in ended],
         [one.decision.traceback for one in ended],
         [one.decision.snoozed for one in ended],
+        [one.decision.suspected for one in ended],
     )
 
 
@@ -188,12 +203,14 @@ class LeaseStore:
         queues: Sequence[str],
         types: Sequence[str],
         concurrency: int,
+        memory: Memory | None = None,
     ) -> None:
         """Begin a lease of a worker that consumes `queues` with the prefix `namespace`.
 
         Raises:
             Unavailable: the database does not answer.
         """
+        told = None if memory is None else json.dumps(asdict(memory))
         await self._fetch(
             query("worker_register"),
             worker_id,
@@ -203,16 +220,21 @@ class LeaseStore:
             concurrency,
             LEASE_SECONDS,
             namespace,
+            told,
         )
 
-    async def renew(self, worker_id: UUID, running: Mapping[str, int]) -> list[UUID]:
-        """Extend the lease and say what runs, by `queue set/queue`; return the tasks that are to be cancelled.
+    async def renew(self, worker_id: UUID, running: Mapping[str, int], memory: Memory | None = None) -> list[UUID]:
+        """Extend the lease and say what runs, by `queue set/queue`, and how much memory it takes.
+
+        Returns:
+            The tasks that are to be cancelled.
 
         Raises:
             Stale: the lease has expired and never comes back.
             Unavailable: the database does not answer.
         """
-        (row,) = await self._fetch(query("worker_renew"), worker_id, LEASE_SECONDS, json.dumps(running))
+        told = None if memory is None else json.dumps(asdict(memory))
+        (row,) = await self._fetch(query("worker_renew"), worker_id, LEASE_SECONDS, json.dumps(running), told)
         if not row["renewed"]:
             raise Stale(f"the lease of worker {worker_id} expired")
         return list(row["cancel_ids"])

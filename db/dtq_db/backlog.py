@@ -1,12 +1,13 @@
 """The backlog: what waits, for how long, and who could run it.
 
-Owns two bounded statements. Must never scan the table: a backlog of millions costs as much as one of thousands.
+Its statements are bounded. Must never scan the table: a backlog of millions costs as much as one of thousands.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from dtq_db.connections import Lane
+from dtq_db.connections import Database, Lane
 from dtq_db.queries import query
 
 COUNT_MAX: Final = 10_000
@@ -35,6 +36,16 @@ class Backlog:
     dead_letters_due: int
     workers_alive: int
     workers_expired: int
+
+
+async def waiting(database: Database, queue_set: str, queues: Sequence[str]) -> dict[str, int]:
+    """Return how many tasks are due and wait in each of these queues, wherever their messages are; COUNT_MAX at most.
+
+    Raises:
+        Unavailable: the database does not answer.
+    """
+    rows = await database.fetch(query("queue_backlog"), list(queues), queue_set, COUNT_MAX)
+    return {row["queue"]: row["waiting"] for row in rows}
 
 
 async def look(lane: Lane) -> Backlog:

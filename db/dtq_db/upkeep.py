@@ -12,6 +12,7 @@ from uuid import UUID
 
 from dtq.domain.backoff import Backoff
 from dtq.domain.limits import RELAY_GRACE_SECONDS
+from dtq.domain.memory import Memory, parse_memory
 from dtq.domain.stored import NewerRelease
 from dtq.runtime import failpoints
 from dtq_db.attempts import Finish, dead_lettered, finish_columns, parse_backoff
@@ -41,7 +42,15 @@ class Due:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """A task that an expired worker still holds."""
+    """A task that an expired worker still holds.
+
+    Attributes:
+        neighbours: how many other tasks the worker holds.
+        alone: it ran alone, as a suspect.
+        suspected_seconds: for how long it has been a suspect; None if it is none.
+        memory: what the worker told last of its memory.
+        oom_kills_since: `memory.oom_kills` as a worker of the same control group has told since.
+    """
 
     worker_id: UUID
     id: UUID
@@ -51,6 +60,11 @@ class Held:
     crashes: int
     backoff: Backoff | None
     uncounted: int = 0
+    neighbours: int = 0
+    alone: bool = False
+    suspected_seconds: float | None = None
+    memory: Memory | None = None
+    oom_kills_since: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,7 +199,7 @@ async def reap(lane: Lane, decide: Callable[[Held], Finish]) -> tuple[Counter[st
         expired = await connection.fetch(query("worker_expired_lock"))
         if not expired:
             return Counter(), False
-        worker_id = expired[0]["id"]
+        worker_id, memory = expired[0]["id"], parse_memory(expired[0]["memory"])
         rows = await connection.fetch(query("worker_running"), worker_id, BATCH)
         ended = [
             decide(
@@ -198,6 +212,11 @@ async def reap(lane: Lane, decide: Callable[[Held], Finish]) -> tuple[Counter[st
                     crashes=row["crashes"],
                     backoff=_backoff(row["backoff"]),
                     uncounted=row["uncounted"],
+                    neighbours=len(rows) - 1,
+                    alone=row["alone"],
+                    suspected_seconds=row["suspected_seconds"],
+                    memory=memory,
+                    oom_kills_since=expired[0]["oom_kills_since"],
                 )
             )
             for row in rows

@@ -58,6 +58,7 @@ type task struct {
 	id, queueSet, queue, kind, payload string
 	attempt, maxAttempts, timeout      int
 	backoff                            *string
+	suspected                          *float64 // for how long, in seconds; nil for what is no suspect
 }
 
 type worker struct {
@@ -67,6 +68,7 @@ type worker struct {
 	id      string // of the lease in force; empty while there is none
 	running map[string]context.CancelCauseFunc
 	done    sync.WaitGroup
+	alone   sync.RWMutex // read while a task runs beside others, written while a suspect runs alone
 }
 
 func main() {
@@ -183,10 +185,35 @@ func (w *worker) handle(ctx context.Context, id string, message amqp.Delivery) {
 		time.Sleep(time.Second)
 		return
 	}
-	var one task
+	// While a suspect runs, or waits until nothing else does, nothing is claimed.
+	w.alone.RLock()
+	one, claimed := w.claim(ctx, worker, id, message)
+	if !claimed || one.suspected == nil {
+		defer w.alone.RUnlock()
+		if claimed {
+			w.run(worker, one)
+		}
+		return
+	}
+	w.alone.RUnlock()
+	w.alone.Lock()
+	defer w.alone.Unlock()
+	var started bool
+	if ctx.Err() != nil || w.lease() != worker { // it never started: no attempt is counted
+		w.exec("SELECT dtq_release($1, ARRAY[$2]::uuid[])", worker, id)
+	} else if err := w.db.QueryRow(ctx, "SELECT dtq_run_alone($1, $2, $3)", worker, id, one.attempt).Scan(&started); err != nil {
+		w.exec("SELECT dtq_release($1, ARRAY[$2]::uuid[])", worker, id)
+	} else if started {
+		w.run(worker, one)
+	}
+}
+
+// claim wins the right to run a task, and acknowledges its message.
+func (w *worker) claim(ctx context.Context, worker, id string, message amqp.Delivery) (one task, claimed bool) {
 	err := w.db.QueryRow(context.Background(), `SELECT id::text, type, queue_set, queue, payload, attempts, max_attempts,
-		timeout_seconds, backoff FROM dtq_claim($1, ARRAY[$2]::uuid[], $3, $4)`, worker, id, w.types, earlySeconds).Scan(
-		&one.id, &one.kind, &one.queueSet, &one.queue, &one.payload, &one.attempt, &one.maxAttempts, &one.timeout, &one.backoff)
+		timeout_seconds, backoff, suspected_seconds FROM dtq_claim($1, ARRAY[$2]::uuid[], $3, $4)`, worker, id, w.types, earlySeconds).Scan(
+		&one.id, &one.kind, &one.queueSet, &one.queue, &one.payload, &one.attempt, &one.maxAttempts, &one.timeout, &one.backoff,
+		&one.suspected)
 	var refused *pgconn.PgError
 	switch {
 	case err == nil || err.Error() == "no rows in result set":
@@ -197,14 +224,11 @@ func (w *worker) handle(ctx context.Context, id string, message amqp.Delivery) {
 		message.Nack(false, true)
 		time.AfterFunc(7*time.Second, func() { w.exec("SELECT dtq_release($1, ARRAY[$2]::uuid[])", worker, id) })
 	}
-	if err != nil {
-		return
-	}
-	if ctx.Err() != nil { // it never started: no attempt is counted
+	if err == nil && ctx.Err() != nil { // it never started: no attempt is counted
 		w.exec("SELECT dtq_release($1, ARRAY[$2]::uuid[])", worker, id)
-		return
+		return one, false
 	}
-	w.run(worker, one)
+	return one, err == nil
 }
 
 func (w *worker) run(worker string, one task) {

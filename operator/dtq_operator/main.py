@@ -73,7 +73,6 @@ class Operator:
         self.queue: WorkQueue[Key] = WorkQueue(self._reconcile, concurrency=CONCURRENCY)
         events = Events(kube)
         self.scaler = Scaler(
-            settings,
             kube,
             self.store,
             database,

@@ -10,14 +10,11 @@ from contextlib import suppress
 import structlog
 from prometheus_client import Gauge
 
-from dtq.broker.admin import connected
-from dtq.domain.errors import Rejected, Unavailable
+from dtq.domain.errors import Unavailable
 from dtq.domain.manifests import QueueSet, QueueSpec, ScalingMode
 from dtq.domain.scaling import Load, desired_replicas
-from dtq.domain.topology import work_queue
 from dtq.runtime.metrics import OperatorMetrics
-from dtq.runtime.settings import Settings
-from dtq_db import catalog
+from dtq_db import backlog, catalog
 from dtq_db.connections import Database
 from dtq_operator.conditions import is_accepted, is_ready
 from dtq_operator.events import Events
@@ -40,7 +37,6 @@ class Scaler:
 
     def __init__(
         self,
-        settings: Settings,
         kube: Kube,
         store: Store,
         database: Database,
@@ -50,7 +46,6 @@ class Scaler:
         metrics: OperatorMetrics,
         pause_seconds: float,
     ) -> None:
-        self._settings = settings
         self._store = store
         self._database = database
         self._events = events
@@ -121,7 +116,7 @@ class Scaler:
         """Return desired replicas and load by queue, and publish them; what is unknown is absent."""
         try:
             loads = await self._loads(key.name, manifest)
-        except (Unavailable, Rejected) as error:
+        except Unavailable as error:
             _log.warning("a backlog is unknown", queue_set=key.name, reason=str(error))
             loads = {}
         desired = {
@@ -142,16 +137,12 @@ class Scaler:
         return cooldown.settle(desired_replicas(load, queue.scaling), queue.scaling, now)
 
     async def _loads(self, name: str, manifest: QueueSet) -> dict[str, Load]:
-        spec = manifest.spec
         running = await catalog.running_counts(self._database)
-        async with connected(self._settings.rmq_url) as admin:
-            ready = await admin.counts([work_queue(spec.namespace, queue.name) for queue in spec.queues])
+        waiting = await backlog.waiting(self._database, name, [queue.name for queue in manifest.spec.queues])
         loads = {}
-        for queue in spec.queues:
-            count = ready[work_queue(spec.namespace, queue.name)]
-            if count is not None:
-                busy, slots = running.get(f"{name}/{queue.name}", (0, 0))
-                loads[queue.name] = Load(ready=count, running=busy, concurrency=slots)
+        for queue, ready in waiting.items():
+            busy, slots = running.get(f"{name}/{queue}", (0, 0))
+            loads[queue] = Load(ready=ready, running=busy, concurrency=slots)
         return loads
 
     def _publish(

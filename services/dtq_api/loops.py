@@ -4,6 +4,7 @@ Owns one bounded step of each. Must never hold a leader's role: rows are locked 
 """
 
 import random
+import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Final
@@ -19,11 +20,12 @@ from dtq.domain.decisions import Attempt, decide
 from dtq.domain.errors import Unavailable
 from dtq.domain.limits import RELAY_GRACE_SECONDS, RELAY_LOST_SECONDS
 from dtq.domain.manifests import QueueSetSpec
+from dtq.domain.memory import cause_of_death
 from dtq.domain.states import Outcome
 from dtq.domain.topology import work_queue
 from dtq.runtime import failpoints
 from dtq.runtime.metrics import ApiMetrics
-from dtq_db import upkeep
+from dtq_db import catalog, upkeep
 from dtq_db.attempts import Finish
 from dtq_db.connections import Database
 from dtq_db.upkeep import BATCH, RELAY_BATCH, Due, Held
@@ -34,6 +36,8 @@ REAP_SECONDS: Final = 2.0
 """Pause of the reaper, in seconds."""
 MOVE_SECONDS: Final = 5.0
 """Pause of the mover, in seconds: how long a task stays in a queue that was removed."""
+HAND_BACK_SECONDS: Final = 3.0
+"""How long after an outage of Postgres workers have to hand back what they stopped, in seconds."""
 PRUNE_SECONDS: Final = 60.0
 """Pause of the pruner, in seconds, once nothing is due any more."""
 WATCH_SECONDS: Final = 15.0
@@ -132,12 +136,19 @@ class Mover:
 
 
 class Reaper:
-    """Takes back the tasks of workers whose lease expired."""
+    """Takes back the tasks of workers whose lease expired.
+
+    After an outage of Postgres every lease has expired and hardly any worker is lost. It waits then, until those that
+    are alive have handed back themselves what they stopped, so that none of it is suspected.
+    """
 
     def __init__(self, database: Database, *, backoff: Backoff, metrics: ApiMetrics) -> None:
         self._lane = database.lane("reaper")
         self._backoff = backoff
         self._metrics = metrics
+        self._database = database
+        self._was_away = False
+        self._not_before = 0.0
 
     async def once(self) -> bool:
         """Take back one batch of one worker; return whether there may be more.
@@ -145,7 +156,16 @@ class Reaper:
         Raises:
             Unavailable: the database does not answer.
         """
-        taken, more = await upkeep.reap(self._lane, self._lost)
+        if self._was_away:
+            await catalog.revision(self._database)
+            self._was_away, self._not_before = False, time.monotonic() + HAND_BACK_SECONDS
+        if time.monotonic() < self._not_before:
+            return False
+        try:
+            taken, more = await upkeep.reap(self._lane, self._lost)
+        except Unavailable:
+            self._was_away = True
+            raise
         if taken:
             await failpoints.hit("reap.committed")
             for status, count in taken.items():
@@ -160,6 +180,10 @@ class Reaper:
             max_attempts=held.max_attempts,
             crashes=held.crashes,
             uncounted=held.uncounted,
+            alone=held.alone,
+            neighbours=held.neighbours,
+            suspected_seconds=held.suspected_seconds,
+            cause=cause_of_death(held.memory, held.oom_kills_since),
         )
         decision = decide(ended, held.backoff or self._backoff, random.random())  # noqa: S311
         return Finish(worker_id=held.worker_id, id=held.id, attempt=held.attempt, decision=decision)

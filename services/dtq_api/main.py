@@ -112,9 +112,7 @@ class Api:
                 lanes=self.lanes,
                 trouble=self.keeper.trouble,
                 tasks=self.tasks,
-                scaling=ScalingHints(
-                    database, self.publisher, queue_sets=self.queue_sets, newer=lambda: self.catalog.current.newer
-                ),
+                scaling=ScalingHints(database, queue_sets=self.queue_sets, newer=lambda: self.catalog.current.newer),
                 metrics=metrics,
                 registry=self.registry,
                 health=self.health.everything,

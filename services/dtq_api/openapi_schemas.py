@@ -114,7 +114,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
         | {
             "queue_set": STRING,
             "run_at": TIME,
-            "crashes": COUNT | {"description": "Attempts that ended with the loss of their worker."},
+            "crashes": COUNT | {"description": "Workers that this task took down while it ran alone."},
             "redrives": COUNT | {"description": "How often a person sent it again."},
             "snoozes": COUNT | {"description": "How often its handler put it off since, at no cost of attempts."},
             "cancel_requested_at": or_null(TIME),
@@ -179,7 +179,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "queue_set": STRING,
             "queue": STRING,
             "backlog": COUNT | {"description": "Ready and running tasks."},
-            "ready": COUNT,
+            "ready": COUNT | {"description": "Tasks that are due and that no worker has claimed; 10,000 at most."},
             "running": COUNT,
             "desiredReplicas": COUNT,
             "asOf": TIME,

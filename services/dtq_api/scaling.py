@@ -1,20 +1,18 @@
 """Scaling hints over HTTP, as KEDA's `metrics-api` trigger reads them.
 
-Owns the lookup. Unknown is an error (503), never 0: a scaler would take the last worker away.
+The backlog is counted in Postgres: a message may wait in a worker's buffer, where the broker shows it to nobody.
+Unknown is an error (503), never 0: a scaler would take the last worker away.
 """
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from dtq.broker.inspect import ready_counts
-from dtq.broker.publisher import Publisher
 from dtq.domain.errors import Rejected, Unavailable
 from dtq.domain.manifests import QueueSetSpec
 from dtq.domain.scaling import Load, desired_replicas
 from dtq.domain.stored import Newer
-from dtq.domain.topology import work_queue
-from dtq_db import catalog
+from dtq_db import backlog, catalog
 from dtq_db.connections import Database
 
 
@@ -24,13 +22,11 @@ class ScalingHints:
     def __init__(
         self,
         database: Database,
-        publisher: Publisher,
         *,
         queue_sets: Callable[[], Mapping[str, QueueSetSpec]],
         newer: Callable[[], Newer],
     ) -> None:
         self._database = database
-        self._publisher = publisher
         self._queue_sets = queue_sets
         self._newer = newer
 
@@ -48,10 +44,7 @@ class ScalingHints:
             raise Unavailable(f"how queue {queue!r} scales is known to a newer release only: {reason}")
         if spec is None or declared is None:
             raise Rejected("NotFound", f"not found: queue {queue!r} of queue set {queue_set!r} is not declared")
-        name = work_queue(spec.namespace, queue)
-        ready = (await ready_counts(self._publisher.link, [name]))[name]
-        if ready is None:
-            raise Unavailable(f"queue {name} is missing in RabbitMQ, so its backlog is unknown")
+        ready = (await backlog.waiting(self._database, queue_set, [queue]))[queue]
         running, concurrency = (await catalog.running_counts(self._database)).get(f"{queue_set}/{queue}", (0, 0))
         load = Load(ready=ready, running=running, concurrency=concurrency)
         return {

@@ -1,7 +1,8 @@
 """The intake: takes deliveries while slots are free, claims them in batches, acknowledges, and starts handlers.
 
 Owns the slots. A message is acknowledged once its claim is committed, never before; what cannot be claimed
-because Postgres is away goes back to the buffer, unacknowledged.
+because Postgres is away goes back to the buffer, unacknowledged. No message is held that cannot be claimed soon, and
+a suspect runs while nothing else does.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from dtq.domain.backoff import Backoff
 from dtq.domain.decisions import Attempt, decide
 from dtq.domain.envelope import Envelope, decode
 from dtq.domain.errors import Stale, Unavailable
+from dtq.domain.window import GIVE_BACK_SECONDS, SOON_SECONDS, window
 from dtq.runtime import failpoints
 from dtq.runtime.loops import backoff_seconds, wait
 from dtq.runtime.metrics import WorkerMetrics
@@ -32,14 +34,19 @@ from dtq_worker.deadline import Deadline
 from dtq_worker.finisher import Ended, Finisher
 from dtq_worker.handing_on import HandingOn
 from dtq_worker.lease import Lease
-from dtq_worker.runner import CANCEL, DRAIN, FENCE, Runner, timed_out
+from dtq_worker.runner import CANCEL, DRAIN, FENCE, OUTAGE, Runner, timed_out
+from dtq_worker.suspects import Suspect, Suspects
 
+RUN_SHARE: Final = 0.1
+"""Share of the latest run in the average run time."""
 TAKE_SECONDS: Final = 0.5
 """How long one look for deliveries takes at the most, in seconds."""
 LINGER_SECONDS: Final = 0.003
 """How long a busy intake waits for more deliveries, in seconds."""
 BUSY_SECONDS: Final = 0.010
 """A claim that follows the last one within this time, in seconds, is busy."""
+LEASELESS_SECONDS: Final = 0.1
+"""How often a worker without a lease looks for one, in seconds."""
 STOP_SECONDS: Final = 5.0
 """How long a handler may take to give up when it is told to, in seconds."""
 DOUBT_SECONDS: Final = STATEMENT_SECONDS + 2.0
@@ -64,6 +71,7 @@ class Intake:
 
     Args:
         concurrency: slots: handlers that may run at a time.
+        prefetch: most messages of a queue that wait here.
         running: counts handlers by `queue set/queue`, for the lease to report.
         backoff: for types that declare none.
     """
@@ -79,6 +87,7 @@ class Intake:
         *,
         types: list[str],
         concurrency: int,
+        prefetch: int,
         running: Counter[str],
         backoff: Backoff,
         metrics: WorkerMetrics,
@@ -92,12 +101,18 @@ class Intake:
         self._types = types
         self._newer: Collection[str] = ()
         self._concurrency = concurrency
+        self._prefetch = prefetch
         self._running_by_queue = running
         self._backoff = backoff
         self._metrics = metrics
         self._running: dict[UUID, asyncio.Task[None]] = {}
+        self._started_at: dict[UUID, float] = {}
+        self._run_seconds: float | None = None
+        self._suspects = Suspects()
+        self._alone: UUID | None = None
         self._stubborn: set[asyncio.Task[None]] = set()
         self._slot_free = asyncio.Event()
+        self._claimed_at = 0.0
         self._doubts: list[Doubt] = []
         self._bug: BaseException | None = None
         self._attempts = AttemptLog(time.monotonic)
@@ -108,24 +123,23 @@ class Intake:
         A bug beside a handler ends the worker: its lease would keep what it left behind from everybody else.
         """
         failures = 0
-        claimed_at = 0.0
         while not stop.is_set():
             if self._bug is not None:
                 raise self._bug
-            slots = self._concurrency - len(self._running)
-            if slots <= 0:
-                self._slot_free.clear()
-                await wait(self._slot_free, TAKE_SECONDS)
+            if self._lease.worker_id is None:
+                await self._consumer.resize(0)
+                await wait(stop, LEASELESS_SECONDS)
                 continue
-            if time.monotonic() - claimed_at < BUSY_SECONDS:
-                await asyncio.sleep(LINGER_SECONDS)
-            deliveries = await self._consumer.take(slots, TAKE_SECONDS)
+            deliveries: list[Delivery] = []
             try:
                 await self._settle_doubts()
-                if not deliveries:
+                if await self._attend_suspects():
                     continue
-                await self._claim(deliveries, stop)
-                claimed_at = time.monotonic()
+                deliveries = await self._take()
+                if deliveries:
+                    await self._claim(deliveries, stop)
+                    self._claimed_at = time.monotonic()
+                    await self._give_back_waiting()
                 failures = 0
             except (Unavailable, Stale) as error:
                 failures += 1
@@ -138,20 +152,110 @@ class Intake:
         """Claim no task of these types from now on: only a newer release understands them."""
         self._newer = types
 
+    async def _take(self) -> list[Delivery]:
+        """Return deliveries for the slots that are free; none after a bounded wait without a free slot or a message."""
+        slots = self._free_slots
+        if slots <= 0:
+            await self._wait_for_slot()
+            return []
+        if self._consumer.window < self._prefetch:
+            most = window(moving=self._moving_slots, run_seconds=self._run_seconds, most=self._prefetch)
+            if most >= 2 * self._consumer.window:
+                await self._consumer.resize(most)
+        if time.monotonic() - self._claimed_at < BUSY_SECONDS:
+            await asyncio.sleep(LINGER_SECONDS)
+        return await self._consumer.take(slots, TAKE_SECONDS)
+
+    @property
+    def _free_slots(self) -> int:
+        return self._concurrency - len(self._running)
+
+    @property
+    def _moving_slots(self) -> int:
+        """Slots that are free, or whose handlers have not run for long."""
+        since = time.monotonic() - SOON_SECONDS
+        return self._concurrency - sum(started_at < since for started_at in self._started_at.values())
+
+    async def _wait_for_slot(self) -> None:
+        """Wait a bounded time until a handler ends; meanwhile what waits here too long goes back to the broker."""
+        self._slot_free.clear()
+        await wait(self._slot_free, TAKE_SECONDS)
+        await self._give_back_waiting()
+
+    async def _give_back_waiting(self) -> None:
+        """Give back what could not be claimed soon: others may be free. No more is held than can start now."""
+        if self._consumer.oldest_seconds > GIVE_BACK_SECONDS:
+            one_runs = self._alone in self._running
+            room = 0 if one_runs or self._suspects else self._free_slots
+            await self._consumer.resize(min(self._prefetch, room))
+
+    async def _attend_suspects(self) -> bool:
+        """Start the next suspect once nothing else runs; return whether nothing else may be claimed now.
+
+        Raises:
+            Unavailable: whether it has started is unknown; it waits for its turn.
+        """
+        one_runs = self._alone in self._running
+        if not (one_runs or self._suspects):
+            return False
+        await self._hand_on(self._suspects.to_hand_on(one_runs=one_runs))
+        if self._running:
+            await self._wait_for_slot()
+        elif self._finisher.pending:
+            await asyncio.sleep(LINGER_SECONDS)  # what has ended is recorded before a suspect may end the worker
+        elif self._suspects:
+            await self._start_alone(self._suspects.next)
+        return True
+
+    async def _start_alone(self, suspect: Suspect) -> None:
+        worker_id, claim = suspect.worker_id, suspect.claim
+        started = await store.run_alone(self._lane, worker_id, claim)
+        self._forget(suspect)
+        if started and self._lease.worker_id == worker_id:
+            self._alone = claim.id
+            self._start(worker_id, claim)
+        elif started:
+            # The lease was lost meanwhile: it has not run, and is not to be charged.
+            self._doubts.append(Doubt(worker_id, frozenset({claim.id}), time.monotonic()))
+
+    async def _hand_on(self, suspects: list[Suspect]) -> None:
+        """Give suspects back, uncounted, for another worker to run."""
+        for suspect in suspects:
+            released = await store.release(self._lane, suspect.worker_id, {suspect.claim.id})
+            self._metrics.released.inc(released)
+            self._forget(suspect)
+
+    def _forget(self, suspect: Suspect) -> None:
+        if self._suspects.remove(suspect):
+            self._running_by_queue[_queue_of(suspect.claim)] -= 1
+
     def cancel(self, ids: list[UUID]) -> None:
         """Stop the handlers of tasks that a person cancelled."""
+        self._suspects.cancel(ids)
         for id_ in ids:
             if (task := self._running.get(id_)) is not None:
                 task.cancel(CANCEL)
 
-    def fence(self, _: UUID) -> None:
-        """Stop every handler without recording its end: the tasks are others' now."""
+    def fence(self, worker_id: UUID, *, postgres_was_away: bool) -> None:
+        """Stop every handler: the tasks are others' now.
+
+        After an outage of Postgres they are handed back once it answers, unless somebody has taken them: this worker
+        has not crashed, and none of its tasks is to blame. Otherwise nothing is recorded: perhaps one of them is.
+        """
         self._metrics.leases_lost.inc()
         for task in self._running.values():
-            task.cancel(FENCE)
+            task.cancel(OUTAGE if postgres_was_away else FENCE)
+        ids = frozenset(self._suspects.ids)
+        for suspect in self._suspects.clear():
+            self._running_by_queue[_queue_of(suspect.claim)] -= 1
+        if ids and postgres_was_away:
+            self._doubts.append(Doubt(worker_id, ids, time.monotonic()))
 
     async def drain(self, grace_seconds: float) -> None:
         """Let what runs end within the grace, then stop it unharmed."""
+        for suspect in self._suspects.clear():
+            self._running_by_queue[_queue_of(suspect.claim)] -= 1
+            await self._release(suspect.worker_id, {suspect.claim.id})
         if self._running:
             _log.info("draining", running=len(self._running), grace_seconds=grace_seconds)
             await asyncio.wait(self._running.values(), timeout=grace_seconds)
@@ -195,8 +299,13 @@ class Intake:
             # Their type has changed since the catalog was read; they are released before the next claim.
             self._doubts.append(Doubt(worker_id, unreadable, time.monotonic()))
         for claim in claims:
-            if not claim.newer:
+            if claim.newer:
+                continue
+            if claim.suspected_seconds is None:
                 self._start(worker_id, claim)
+            else:
+                self._suspects.add(worker_id, claim)
+                self._running_by_queue[_queue_of(claim)] += 1
 
     def _received(self, deliveries: list[Delivery]) -> tuple[list[tuple[str, Envelope]], int]:
         """Return each envelope with the queue that it came from, and how many deliveries are none."""
@@ -220,7 +329,7 @@ class Intake:
                 self._doubts.remove(doubt)
 
     def _unstarted(self, doubt: Doubt) -> set[UUID]:
-        return set(doubt.ids - self._running.keys() - self._finisher.pending)
+        return set(doubt.ids - self._running.keys() - self._finisher.pending - self._suspects.ids)
 
     async def _release(self, worker_id: UUID, ids: set[UUID]) -> None:
         try:
@@ -234,7 +343,8 @@ class Intake:
         loop = asyncio.get_running_loop()
         task = loop.create_task(self._attempt(worker_id, claim))
         self._running[claim.id] = task
-        queue = f"{claim.queue_set}/{claim.queue}"
+        self._started_at[claim.id] = time.monotonic()
+        queue = _queue_of(claim)
         self._running_by_queue[queue] += 1
         self._metrics.running.set(len(self._running))
         bound = Deadline(claim.timeout_seconds + STOP_SECONDS, partial(self._give_up, worker_id, claim, task))
@@ -246,6 +356,7 @@ class Intake:
             return
         _log.error("a handler ignores its cancellation", type=claim.type, task_id=str(claim.id))
         del self._running[claim.id]
+        self._started_at.pop(claim.id, None)
         self._stubborn.add(task)
         self._slot_free.set()
         self._record(worker_id, claim, timed_out(claim))
@@ -261,6 +372,7 @@ class Intake:
         self._running_by_queue[queue] -= 1
         if self._running.get(id_) is task:
             del self._running[id_]
+            self._started_at.pop(id_, None)
         self._metrics.running.set(len(self._running))
         self._slot_free.set()
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -277,9 +389,15 @@ class Intake:
         seconds = time.perf_counter() - started
         self._metrics.run_seconds.labels(claim.type).observe(seconds)
         self._attempts.ended(claim, ended, seconds)
+        before = seconds if self._run_seconds is None else self._run_seconds
+        self._run_seconds = before + RUN_SHARE * (seconds - before)
         if asyncio.current_task() not in self._stubborn:
             self._record(worker_id, claim, ended)
 
     def _record(self, worker_id: UUID, claim: Claim, ended: Attempt) -> None:
         decision = decide(ended, claim.backoff or self._backoff, random.random())  # noqa: S311
         self._finisher.add(Ended(worker_id=worker_id, claim=claim, decision=decision))
+
+
+def _queue_of(claim: Claim) -> str:
+    return f"{claim.queue_set}/{claim.queue}"

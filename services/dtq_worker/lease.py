@@ -9,24 +9,38 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Final, Protocol
 from uuid import UUID, uuid4
 
 import structlog
 
 from dtq.domain.errors import Stale, Unavailable
 from dtq.domain.limits import LEASE_MARGIN_SECONDS, LEASE_RENEW_SECONDS, LEASE_SECONDS
+from dtq.domain.memory import Memory
 from dtq.runtime import failpoints
 from dtq_db.attempts import LeaseStore
 from dtq_db.connections import Dsn
 from dtq_worker.event_loop import LeaseLoop
 
+WATCH_SECONDS: Final = 0.2
+"""How often a worker looks whether its memory is about to run out, in seconds."""
 RETRY_SECONDS: Final = 0.5
 """Pause after a renewal that failed, in seconds: several tries fit before the fence."""
 JOIN_SECONDS: Final = 10.0
 """Longest wait for the thread at the end, in seconds."""
 
 _log = structlog.get_logger(__name__)
+
+
+class OnFence(Protocol):
+    """What is done when a lease is lost.
+
+    `postgres_was_away`: it was asked in time and did not answer. Otherwise the worker was too late, as one is that was
+    frozen, or whose handler kept every thread from running.
+    """
+
+    def __call__(self, worker_id: UUID, *, postgres_was_away: bool) -> None:
+        """Stop what runs under the lease of `worker_id`."""
 
 
 class Lease:
@@ -36,6 +50,7 @@ class Lease:
         running: handlers running now by `queue set/queue`; changed by the event loop, read here.
         on_cancel: called in the event loop with running tasks that are to be cancelled.
         on_fence: called in the event loop when the lease can no longer be relied on.
+        memory: tells how much memory the worker has left; evidence, should it be lost.
     """
 
     def __init__(
@@ -49,7 +64,8 @@ class Lease:
         concurrency: int,
         running: Mapping[str, int],
         on_cancel: Callable[[list[UUID]], None],
-        on_fence: Callable[[UUID], None],
+        on_fence: OnFence,
+        memory: Callable[[], Memory | None],
     ) -> None:
         self._dsn = dsn
         self._name = name
@@ -60,6 +76,8 @@ class Lease:
         self._running = running
         self._on_cancel = on_cancel
         self._on_fence = on_fence
+        self._memory = memory
+        self._told_of_memory = False
         self._id: UUID | None = None
         self._valid_until = 0.0
         self._ending = threading.Event()
@@ -129,6 +147,7 @@ class Lease:
                     queues=self._queues,
                     types=self._types,
                     concurrency=self._concurrency,
+                    memory=self._memory(),
                 )
                 await failpoints.hit("lease.registered")
         except (Unavailable, TimeoutError) as error:
@@ -136,21 +155,37 @@ class Lease:
             self._ending.wait(RETRY_SECONDS)
             return
         self._granted(worker_id, asked_at)
-        while not self._ending.wait(LEASE_RENEW_SECONDS):
+        while not self._ends_before_renewal():
             if not await self._renewed(store, worker_id):
                 return
 
+    def _ends_before_renewal(self) -> bool:
+        """Wait until it is time to renew, which is at once when memory is about to run out; return whether to end."""
+        until = time.monotonic() + LEASE_RENEW_SECONDS
+        while (left := until - time.monotonic()) > 0:
+            if self._ending.wait(min(left, WATCH_SECONDS)):
+                return True
+            memory = self._memory()
+            runs_out = memory is not None and memory.is_near_limit
+            if runs_out and not self._told_of_memory:
+                self._told_of_memory = True
+                return False
+            self._told_of_memory = runs_out
+        return self._ending.is_set()
+
     async def _renewed(self, store: LeaseStore, worker_id: UUID) -> bool:
         """Renew once, trying again until the fence; return whether the lease still holds."""
+        postgres_was_away = False
         while time.monotonic() < self._valid_until and not self._ending.is_set():
             asked_at = time.monotonic()
             try:
                 async with asyncio.timeout(max(0.1, self._valid_until - asked_at)):
-                    cancelled = await store.renew(worker_id, dict(self._running))
+                    cancelled = await store.renew(worker_id, dict(self._running), self._memory())
                     await failpoints.hit("lease.renewed")
             except Stale:
                 break
             except (Unavailable, TimeoutError) as error:
+                postgres_was_away = True
                 _log.warning("renewing the lease failed", reason=str(error))
                 self._ending.wait(RETRY_SECONDS)
                 continue
@@ -161,7 +196,7 @@ class Lease:
             return True
         if not self._ending.is_set():
             self._id = None
-            self._loop.call_soon_threadsafe(self._fence, worker_id)
+            self._loop.call_soon_threadsafe(self._fence, worker_id, postgres_was_away)
         return False
 
     def _granted(self, worker_id: UUID, asked_at: float) -> None:
@@ -169,6 +204,6 @@ class Lease:
         self._id = worker_id
         _log.info("lease held", worker_id=str(worker_id))
 
-    def _fence(self, worker_id: UUID) -> None:
+    def _fence(self, worker_id: UUID, postgres_was_away: bool) -> None:  # noqa: FBT001 - as call_soon passes it
         _log.error("lease lost: its tasks are stopped and left to others", worker_id=str(worker_id))
-        self._on_fence(worker_id)
+        self._on_fence(worker_id, postgres_was_away=postgres_was_away)

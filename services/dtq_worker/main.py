@@ -35,7 +35,7 @@ from dtq.runtime.probes import probe_app, serve_until, server
 from dtq.runtime.settings import Settings
 from dtq_db import catalog, upkeep
 from dtq_db.connections import Database
-from dtq_worker import event_loop, registry
+from dtq_worker import event_loop, memory, registry
 from dtq_worker.finisher import Finisher
 from dtq_worker.handing_on import HandingOn
 from dtq_worker.intake import Intake
@@ -181,6 +181,7 @@ class Worker:
         self.consumer = Consumer(
             lambda: settings.rmq_url,
             subscriptions=self._subscriptions(),
+            window=min(settings.worker_prefetch, settings.concurrency),
             declare=self.keeper.declare,
             metrics=broker_metrics,
         )
@@ -203,6 +204,7 @@ class Worker:
             running=running,
             on_cancel=self._on_cancel,
             on_fence=self._on_fence,
+            memory=memory.look,
         )
         self.intake = Intake(
             self.consumer,
@@ -213,6 +215,7 @@ class Worker:
             HandingOn(self.publisher, namespace=settings.rmq_namespace, types=handlers),
             types=sorted(handlers),
             concurrency=settings.concurrency,
+            prefetch=settings.worker_prefetch,
             running=running,
             backoff=settings.backoff,
             metrics=self._metrics,
@@ -269,8 +272,8 @@ class Worker:
     def _on_cancel(self, ids: list[UUID]) -> None:
         self.intake.cancel(ids)
 
-    def _on_fence(self, worker_id: UUID) -> None:
-        self.intake.fence(worker_id)
+    def _on_fence(self, worker_id: UUID, *, postgres_was_away: bool) -> None:
+        self.intake.fence(worker_id, postgres_was_away=postgres_was_away)
 
     async def _trouble(self) -> dict[str, str]:
         trouble = {}

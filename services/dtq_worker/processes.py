@@ -30,7 +30,7 @@ _log = structlog.get_logger(__name__)
 
 
 class ChildError(Exception):
-    """What the handler raised in its child, or how the child ended."""
+    """What the handler raised in its child, or how the child ended; `was_killed`: by a SIGKILL that is not ours."""
 
     def __init__(
         self,
@@ -40,12 +40,14 @@ class ChildError(Exception):
         delay_seconds: float | None = None,
         snoozed: bool = False,
         traceback: str | None = None,
+        was_killed: bool = False,
     ) -> None:
         super().__init__(message)
         self.permanent = permanent
         self.delay_seconds = delay_seconds
         self.snoozed = snoozed
         self.traceback = traceback
+        self.was_killed = was_killed
 
 
 class Processes:
@@ -152,7 +154,8 @@ class Child:
         finally:
             talk.cancel()
         if not line.endswith(b"\n"):
-            raise ChildError(f"the handler's process ended with {_how(await self.exited)}")
+            code = await self.exited
+            raise ChildError(f"the handler's process ended with {_how(code)}", was_killed=code == -signal.SIGKILL)
         try:
             return msgspec.json.decode(line, type=Answer)
         except msgspec.DecodeError as error:

@@ -17,9 +17,11 @@ import msgspec
 from dtq.domain.decisions import Attempt, describe, message_of, too_large
 from dtq.domain.json_text import has_nul, keep_number_kinds
 from dtq.domain.limits import RESULT_BYTES_MAX
+from dtq.domain.memory import MORE_MEMORY
 from dtq.domain.states import Outcome
 from dtq.handlers import Context, Handler, Mode, PermanentError, RetryLater, Snooze
 from dtq_db.attempts import Claim
+from dtq_worker import memory
 from dtq_worker.deadline import Deadline
 from dtq_worker.forks import EndsForks
 from dtq_worker.processes import ChildError, Processes
@@ -28,6 +30,7 @@ from dtq_worker.tracebacks import traceback_of
 CANCEL = "cancel"
 FENCE = "fence"
 DRAIN = "drain"
+OUTAGE = "outage"
 
 
 class Runner:
@@ -68,13 +71,22 @@ class Runner:
     async def _call(self, handler: Handler, claim: Claim) -> Any:
         context = context_of(claim)
         if handler.mode is Mode.PROCESS:
-            return await self._processes.run(claim.type, claim.payload, context)
+            return await self._in_process(claim, context)
         payload = msgspec.json.decode(claim.payload)
         args = (payload, context) if handler.wants_context else (payload,)
         if handler.mode is Mode.ASYNC:
             with EndsForks():
                 return await handler.run(*args)
         return await in_thread(functools.partial(handler.run, *args), name=f"dtq-{claim.type}")
+
+    async def _in_process(self, claim: Claim, context: Context) -> Any:
+        kills_before = memory.oom_kills()
+        try:
+            return await self._processes.run(claim.type, claim.payload, context)
+        except ChildError as error:
+            if error.was_killed and memory.oom_kills() > kills_before:
+                raise ChildError(f"{error}: the kernel ended it for want of memory; {MORE_MEMORY}") from error
+            raise
 
 
 def timed_out(claim: Claim) -> Attempt:
@@ -144,6 +156,9 @@ def _cancelled(error: asyncio.CancelledError, ended: Callable[..., Attempt]) -> 
             return ended(outcome=Outcome.CANCELLED, error="cancelled while it ran")
         case (str(reason),) if reason == DRAIN:
             return ended(outcome=Outcome.DRAINED, error="the worker was stopped before it ended")
+        case (str(reason),) if reason == OUTAGE:
+            error_text = "the worker was stopped before it ended: Postgres did not answer, so its lease was lost"
+            return ended(outcome=Outcome.DRAINED, error=error_text)
         case (str(reason),) if reason == FENCE:
             raise error
     return ended(outcome=Outcome.FAILED, error="the handler cancelled itself")

@@ -82,6 +82,7 @@ class World:
         return Consumer(
             self.url,
             subscriptions=self.subscriptions(*names, prefetch=prefetch),
+            window=prefetch,
             declare=self.keeper.declare,
             metrics=self.metrics,
         )

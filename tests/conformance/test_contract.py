@@ -135,3 +135,31 @@ async def test_sigterm_lets_a_short_task_end_and_hands_a_long_one_back(bench: Be
     assert row[0] == 0, "the lease is ended, not left to run out"
     left = await bench.sql("SELECT max_attempts - attempts AS left FROM tasks WHERE id = $1", id_)
     assert left[0]["left"] >= 2, "an attempt that was cut short costs no chance"
+
+
+async def test_a_suspect_runs_alone_and_only_then_is_charged_for_its_worker(bench: Bench) -> None:
+    others = [await bench.enqueue("conform.slow.v1", {"seconds": 2}) for _ in range(3)]
+    suspect = await bench.enqueue("conform.slow.v1", {"seconds": 25})
+    await bench.sql("UPDATE tasks SET suspected_at = now() - interval '1 minute' WHERE id = $1", suspect)
+    worker = bench.worker()
+
+    async def runs_alone() -> bool:
+        (row,) = await bench.sql(
+            "SELECT count(*) FILTER (WHERE alone_at IS NOT NULL) AS alone, count(*) AS running"
+            " FROM tasks WHERE status = 'RUNNING'"
+        )
+        assert row["alone"] == 0 or row["running"] == 1, "nothing else runs meanwhile"
+        return bool(row["alone"])
+
+    await eventually(runs_alone, "the suspect runs alone", 60.0)
+    later = await bench.enqueue("conform.ok.v1", {})
+    worker.kill()
+
+    async def is_charged() -> bool:
+        return bool((await bench.task(suspect))["crashes"] == 1)
+
+    await eventually(is_charged, "the crash is charged to the suspect", 60.0)
+    bench.worker()
+    for id_ in (*others, later):
+        task = await bench.until(id_, "SUCCEEDED")
+        assert (task["attempts"], task["crashes"]) == (1, 0)

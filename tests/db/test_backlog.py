@@ -71,3 +71,29 @@ async def test_a_look_reads_no_more_than_it_counts(world: World) -> None:
     after = await access(world)
     assert after["seq_scan"] == before["seq_scan"]
     assert after["idx_tup_fetch"] - before["idx_tup_fetch"] <= 10 * 100
+
+
+async def test_a_queue_counts_what_is_due_and_unclaimed_wherever_its_message_is(world: World, dsn: str) -> None:
+    confirmed, unpublished, blocked, running, later = await world.enqueue(5)
+    await world.confirm({confirmed: await world.version(confirmed)})
+    await world.sql.execute("UPDATE tasks SET publish_at = now() + interval '10 s' WHERE id = $1", unpublished)
+    await world.sql.execute("UPDATE tasks SET blocked_on = 'x' WHERE id = $1", blocked)
+    await world.claim(await world.worker(), running)
+    await world.sql.execute(
+        "UPDATE tasks SET run_at = now() + interval '1 hour', publish_at = now() + interval '1 hour' WHERE id = $1",
+        later,
+    )
+    async with Database(dsn, name="test") as database:
+        assert await backlog.waiting(database, "default", [QUEUE, "other"]) == {QUEUE: 2, "other": 0}
+
+
+async def test_counting_a_queue_reads_no_more_than_its_bound_whatever_waits_elsewhere(world: World) -> None:
+    await world.sql.execute(FILL, 4_000)
+    await world.sql.execute("UPDATE tasks SET queue = 'other' WHERE needs_publish IS NOT NULL AND ctid > '(1,1)'")
+    await world.sql.execute("ANALYZE tasks")
+    before = await access(world)
+    rows = await world.sql.fetch(query("queue_waiting"), [QUEUE, "other"], "default", 100)
+    after = await access(world)
+    assert {row["queue"]: row["waiting"] for row in rows}["other"] == 100
+    assert after["seq_scan"] == before["seq_scan"]
+    assert after["idx_tup_fetch"] - before["idx_tup_fetch"] <= 2 * 100 + 20

@@ -57,6 +57,9 @@ class Model:
     worker: UUID | None = None
     cancelling: bool = False
     successes: int = 0
+    suspect: bool = False
+    alone: bool = False
+    crashes: int = 0
     starts: list[tuple[UUID, int]] = field(default_factory=list)
 
 
@@ -156,6 +159,7 @@ class Life(RuleBasedStateMachine):
         answer = self.do(self.world.cancel(id_))
         if task.status is TaskStatus.ENQUEUED:
             task.status = TaskStatus.CANCELLED
+            task.suspect = False
         elif task.status is TaskStatus.RUNNING:
             task.cancelling = True
         assert answer is not None
@@ -171,6 +175,7 @@ class Life(RuleBasedStateMachine):
         if redriven:
             task.status = TaskStatus.ENQUEUED
             task.max_attempts = task.attempts + task.budget
+            task.crashes = 0
 
     @rule()
     def pause_or_resume(self) -> None:
@@ -265,6 +270,12 @@ class Life(RuleBasedStateMachine):
             task.max_attempts += 1
         task.successes += expected is TaskStatus.SUCCEEDED
         task.status, task.cancelling = expected, False
+        task.suspect = task.suspect and expected is TaskStatus.ENQUEUED and decision.drained
+        if decision.suspected and expected is TaskStatus.ENQUEUED:
+            task.suspect = True
+            task.max_attempts += 1
+        task.crashes += decision.crashed
+        task.alone = False
 
     @precondition(lambda self: self.runs)
     @rule(number=which)
@@ -274,13 +285,25 @@ class Life(RuleBasedStateMachine):
         released = self.do(self.world.release(run.worker, run.id))
         holds = task.status is TaskStatus.RUNNING and task.worker == run.worker and task.attempts == run.attempt
         assert released == ({run.id} if holds else set())
+        if holds:
+            task.alone = False
         if holds and task.cancelling:
             task.status = TaskStatus.CANCELLED
-            task.cancelling = False
+            task.cancelling = task.suspect = False
         elif holds:
             task.attempts -= 1
             task.starts.pop()
             task.status = TaskStatus.ENQUEUED
+
+    @precondition(lambda self: self.runs)
+    @rule(number=which)
+    def a_suspect_starts_alone(self, number: int) -> None:
+        run = self.runs[number % len(self.runs)]
+        task = self.tasks[run.id]
+        holds = task.status is TaskStatus.RUNNING and (task.worker, task.attempts) == (run.worker, run.attempt)
+        started = self.do(self.world.run_alone(run.worker, run.id, run.attempt))
+        assert started == (holds and task.suspect and run.worker in self.workers)
+        task.alone = task.alone or started
 
     @rule(who=st.integers(0, WORKERS - 1))
     def a_worker_is_lost_and_another_boots(self, who: int) -> None:
@@ -297,13 +320,21 @@ class Life(RuleBasedStateMachine):
     def _lost(self, held: Held) -> Finish:
         task = self.tasks[held.id]
         assert (task.status, task.attempts, task.worker) == (TaskStatus.RUNNING, held.attempt, held.worker_id)
+        assert held.alone == task.alone
+        assert (held.suspected_seconds is not None) == task.suspect
         ended = Attempt(
-            outcome=Outcome.LOST, attempt=held.attempt, max_attempts=held.max_attempts, crashes=held.crashes
-        )
+            outcome=Outcome.LOST, attempt=held.attempt, max_attempts=held.max_attempts, crashes=held.crashes,
+            alone=held.alone, suspected_seconds=held.suspected_seconds,
+        )  # fmt: skip
         decision = decide(ended, BACKOFF, 0.5)
+        assert decision.crashed == task.alone, "only a task that ran alone is charged"
         again = decision.status is TaskStatus.ENQUEUED
         task.status = TaskStatus.CANCELLED if again and task.cancelling else decision.status
         task.cancelling = False
+        task.crashes += decision.crashed
+        task.suspect = task.status is TaskStatus.ENQUEUED
+        task.alone = False
+        task.max_attempts += decision.suspected and task.suspect
         return Finish(worker_id=held.worker_id, id=held.id, attempt=held.attempt, decision=decision)
 
     @rule(who=st.integers(0, WORKERS - 1))
@@ -327,6 +358,8 @@ class Life(RuleBasedStateMachine):
                 task.max_attempts,
             )
             assert row["max_attempts"] - (row["uncounted_attempts"] or 0) == task.budget
+            assert (row["suspected_at"] is not None, row["alone_at"] is not None) == (task.suspect, task.alone)
+            assert row["crashes"] == task.crashes
             assert (row["cancel_requested_at"] is not None and row["status"] == "RUNNING") == task.cancelling
 
     @invariant()

@@ -35,7 +35,10 @@ async def lane(database: Database) -> Lane:
 
 
 def lost(held: Held) -> Finish:
-    ended = Attempt(outcome=Outcome.LOST, attempt=held.attempt, max_attempts=held.max_attempts, crashes=held.crashes)
+    ended = Attempt(
+        outcome=Outcome.LOST, attempt=held.attempt, max_attempts=held.max_attempts, crashes=held.crashes,
+        alone=held.alone, suspected_seconds=held.suspected_seconds,
+    )  # fmt: skip
     decision = decide(ended, held.backoff or Backoff(), 0.0)
     return Finish(worker_id=held.worker_id, id=held.id, attempt=held.attempt, decision=decision)
 
@@ -48,17 +51,19 @@ async def test_a_reap_takes_back_what_a_lost_worker_ran(world: World, lane: Lane
     assert await upkeep.reap(lane, lost) == ({"ENQUEUED": 1}, True)
     assert await upkeep.reap(lane, lost) == ({}, False)
     row = await world.row(id_)
-    assert (row["status"], row["crashes"], row["last_error"]) == ("ENQUEUED", 1, "worker lost")
+    assert (row["status"], row["crashes"], row["suspected_at"] is None) == ("ENQUEUED", 0, False)
+    assert row["last_error"].startswith("worker lost: this task runs again alone")
     assert (await world.row(healthy))["status"] == "RUNNING"
     assert await world.finish(ending(worker, id_, 1, TaskStatus.SUCCEEDED)) == {}
 
 
 async def test_a_task_that_takes_its_workers_down_fails_for_good(world: World, lane: Lane) -> None:
     id_ = await world.one(max_attempts=20)
-    for _ in range(CRASHES_MAX):
+    for attempt in range(1, CRASHES_MAX + 2):
         worker = await world.worker()
         await world.sql.execute("UPDATE tasks SET run_at = now() WHERE id = $1", id_)
         assert await world.claim(worker, id_)
+        await world.run_alone(worker, id_, attempt)
         await world.expire(worker)
         await upkeep.reap(lane, lost)
     row = await world.row(id_)

@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeAlias
 from uuid import UUID, uuid4
@@ -91,11 +91,25 @@ class World:
     async def undo(self, *ids: UUID) -> set[UUID]:
         return {row["id"] for row in await self.sql.fetch(query("task_undo"), list(ids))}
 
-    async def worker(self, *, lease_seconds: float = 60.0, types: Sequence[str] = (TYPE,)) -> UUID:
+    async def worker(
+        self, *, lease_seconds: float = 60.0, types: Sequence[str] = (TYPE,), memory: str | None = None
+    ) -> UUID:
         id_ = uuid4()
+        name = f"w-{secrets.token_hex(2)}"
         await self.sql.execute(
-            query("worker_register"), id_, f"w-{secrets.token_hex(2)}", [QUEUE], list(types), 8, lease_seconds, None
+            query("worker_register"), id_, name, [QUEUE], list(types), 8, lease_seconds, None, memory
         )
+        return id_
+
+    async def run_alone(self, worker: UUID, id_: UUID, attempt: int) -> bool:
+        started: bool = await self.sql.fetchval(query("task_run_alone"), worker, id_, attempt)
+        return started
+
+    async def suspect(self, reap: Callable[[], Awaitable[None]]) -> UUID:
+        """Return a task whose worker was lost among others."""
+        worker, id_ = await self.running()
+        await self.expire(worker)
+        await reap()
         return id_
 
     async def expire(self, worker: UUID) -> None:
@@ -139,7 +153,7 @@ class World:
         return count
 
     async def renew(self, worker: UUID, lease_seconds: float = 60.0) -> tuple[bool, list[UUID]]:
-        row = await self.sql.fetchrow(query("worker_renew"), worker, lease_seconds, "{}")
+        row = await self.sql.fetchrow(query("worker_renew"), worker, lease_seconds, "{}", None)
         assert row is not None
         return row["renewed"], row["cancel_ids"]
 

@@ -9,7 +9,8 @@ from tests.faults.checker import RULES, Counts, check, check_folder
 from tests.faults.forge import BEGAN, FAIL, OK, but, call, life, ran, right, row, when, with_task
 from tests.faults.history import DeadLetter, Declared, Exit, History, Injected, Metric, Sample, WorkerRow, save
 
-REAPED = "worker lost"
+REAPED = "worker lost 1 time by this task, which ran alone each time"
+SUSPECTED = "worker lost: this task runs again alone, and the attempt is not counted"
 DRAINED = "the worker was stopped before it ended"
 
 
@@ -51,6 +52,21 @@ def drained_and_run_again() -> History:
     return with_task(task, events, [*ran("z", 1, 20.1, outcome=None), *ran("z", 2, 20.4, pid=12)], asked)
 
 
+def suspected_and_run_again() -> History:
+    """A worker was lost, perhaps by another task, which gives the task one more attempt, at once."""
+    history = taken_back()
+    suspected = [replace(event, note=SUSPECTED) if event.note == REAPED else event for event in history.events]
+    events = [
+        replace(event, at=when(26.1))
+        if event.task_id == "z" and event.attempt == 2 and event.event == "RUNNING"
+        else event
+        for event in suspected
+    ]
+    tasks = [replace(task, max_attempts=2) if task.id == "z" else task for task in history.tasks]
+    client = [replace(one, max_attempts=1) if one.task_id == "z" else one for one in history.client]
+    return replace(history, events=events, tasks=tasks, client=client)
+
+
 def redriven() -> History:
     events = [
         *life(900, "z", ("ENQUEUED", 20, 0), ("RUNNING", 20.1, 1), ("FAILED", 20.2, 1), ("DLQ", 20.3, 1), note="x"),
@@ -76,6 +92,7 @@ ACCEPTED = {
     "one that is right": right(),
     "a claim that was given back and won by another": released_and_claimed_again(),
     "an attempt cut short by a shutdown": drained_and_run_again(),
+    "an attempt cut short by the loss of its worker": suspected_and_run_again(),
     "work done twice because a lease was lost": taken_back(),
     "a failed task that a person sent again": redriven(),
     "a request in doubt that left nothing": changed(client=[*right().client, call(99, 20)]),

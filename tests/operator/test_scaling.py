@@ -50,7 +50,7 @@ async def test_the_backlog_is_published_in_status_and_as_a_metric(world: World, 
     await world.create_ready(obj)
     found = await world.until(obj, "ScalingActive", "True", "Published")
     assert hint(found) == 0
-    await world.publish("tasks.default", 5)
+    await world.enqueue(5)
 
     async def wants_three() -> bool:
         now = await world.get(obj)
@@ -58,7 +58,7 @@ async def test_the_backlog_is_published_in_status_and_as_a_metric(world: World, 
 
     await eventually("three replicas are wanted", wants_three)
     assert running.metric("dq_queue_desired_replicas", queue_set="default", queue="default") == 3
-    assert running.metric("dq_queue_messages", queue_set="default", queue="default", state="ready") == 5
+    assert running.metric("dq_queue_tasks", queue_set="default", queue="default", state="ready") == 5
 
 
 async def test_the_operator_scales_up_and_down_within_the_bounds(world: World, start: Start) -> None:
@@ -66,9 +66,9 @@ async def test_the_operator_scales_up_and_down_within_the_bounds(world: World, s
     running = await start(pace=BY_HAND)
     await world.create_ready(scaled(world, minReplicas=0, maxReplicas=4, targetBacklogPerReplica=1))
     await until_replicas(world, 0, look=running)
-    await world.publish("tasks.default", 9)
+    await world.enqueue(9)
     await until_replicas(world, 4, look=running)
-    await world.broker_call("DELETE", "/api/queues/{vhost}/tasks.default/contents")
+    await world.sql("DELETE FROM tasks")
     await until_replicas(world, 0, look=running)
     assert "0 to 4 replicas" in str(await world.events(scaled(world)))
 
@@ -81,7 +81,7 @@ async def test_an_autoscaler_that_comes_has_the_deployment_to_itself(world: Worl
     await world.create_autoscaler(DEPLOYMENT)
     found = await world.until(scaled(world), "ScalingActive", "False", "ExternallyManaged")
     assert "HorizontalPodAutoscaler mailer-hpa" in str(found["status"]["conditions"])
-    await world.publish("tasks.default", 9)
+    await world.enqueue(9)
 
     async def wants_four() -> bool:
         now = await world.get(scaled(world))
@@ -107,10 +107,10 @@ async def test_what_is_unknown_scales_nothing_down(
     await world.create_deployment(DEPLOYMENT)
     running = await start(pace=BY_HAND, **world.through(postgres_door, rabbitmq_door), DTQ_RESYNC_SECONDS="60s")
     await world.create_ready(scaled(world, minReplicas=0, maxReplicas=4, targetBacklogPerReplica=1))
-    await world.publish("tasks.default", 3)
+    await world.enqueue(3)
     await until_replicas(world, 3, look=running)
-    await world.broker_call("DELETE", "/api/queues/{vhost}/tasks.default/contents")
-    await rabbitmq_door.shut()
+    await world.sql("DELETE FROM tasks")
+    await postgres_door.shut()
     replicas = await world.replicas(DEPLOYMENT)
     for _ in range(3):
         await running.operator.scaler.once()

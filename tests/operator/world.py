@@ -311,6 +311,18 @@ class World:
         for _ in range(count):
             await self.broker_call("POST", "/api/exchanges/{vhost}/amq.default/publish", body)
 
+    async def enqueue(self, count: int) -> None:
+        """Let tasks of the queue `default` wait in Postgres."""
+        await self.sql(
+            "INSERT INTO task_type (type, default_queue) VALUES ('waits.v1', 'default') ON CONFLICT DO NOTHING"
+        )
+        await self.sql(
+            "INSERT INTO tasks (id, type, queue, status, payload, needs_publish, publish_at)"
+            " SELECT gen_random_uuid(), 'waits.v1', 'default', 'ENQUEUED', '{}', false, now()"
+            " FROM generate_series(1, $1)",
+            count,
+        )
+
     async def rebuild_vhost(self) -> None:
         """Delete the virtual host with all that is in it, and make it anew."""
         await asyncio.to_thread(self.management.delete_vhost, self.broker.vhost)

@@ -78,4 +78,14 @@ apiVersion: dtq.dev/v1alpha1
 kind: TaskType
 metadata: {name: sample.stubborn.v1}
 spec: {maxAttempts: 2, timeoutSeconds: 600}
+---
+apiVersion: dtq.dev/v1alpha1
+kind: TaskType
+metadata: {name: sample.hungry.v1}
+spec: {maxAttempts: 10, timeoutSeconds: 600, backoff: {delaysSeconds: [1]}}
+---
+apiVersion: dtq.dev/v1alpha1
+kind: TaskType
+metadata: {name: sample.hungry-child.v1}
+spec: {maxAttempts: 1}
 """

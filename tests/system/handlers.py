@@ -31,3 +31,27 @@ async def stubborn(_: Any, context: Context) -> None:
     while True:
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(3600)
+
+
+@handler("sample.hungry.v1")
+def eat_beside_others(_: Any, context: Context) -> None:
+    """Exhaust the worker's own memory."""
+    note("start", context)
+    eat()
+
+
+@handler("sample.hungry-child.v1", process=True)
+def eat_in_a_child(_: Any, context: Context) -> None:
+    """Exhaust the memory of a child process."""
+    note("start", context)
+    eat()
+
+
+def eat() -> None:
+    """Take memory until there is none, and abort then, as a C library does that gets none."""
+    eaten = []
+    try:
+        while True:
+            eaten.append(b"x" * (4 << 20))
+    except MemoryError:
+        os.abort()

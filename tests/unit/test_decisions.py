@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dtq.domain.backoff import Backoff
-from dtq.domain.decisions import CRASHES_MAX, Attempt, cut, decide, describe
+from dtq.domain.decisions import CRASHES_MAX, SUSPECT_SECONDS_MAX, Attempt, Decision, cut, decide, describe
 from dtq.domain.limits import ATTEMPTS_MAX, DELAY_SECONDS_MAX, ERROR_CHARS_MAX
 from dtq.domain.states import TERMINAL, TRANSITIONS, Outcome, TaskStatus
 
@@ -23,6 +23,9 @@ attempts = st.builds(
     result=st.none() | st.just("{}"),
     permanent=st.booleans(),
     delay_seconds=st.none() | st.floats(min_value=0),
+    alone=st.booleans(),
+    neighbours=st.integers(0, 1_000),
+    suspected_seconds=st.none() | st.floats(0, 1e6),
 )
 chances = st.floats(min_value=0, max_value=1)
 RETRYABLE = [Outcome.FAILED, Outcome.TIMED_OUT]
@@ -48,7 +51,7 @@ def test_every_decision_is_a_legal_move_that_can_be_stored(attempt: Attempt, cha
 @given(attempts, chances)
 def test_a_retry_never_goes_beyond_the_budget(attempt: Attempt, chance: float) -> None:
     decision = decide(attempt, Backoff(), chance)
-    if decision.status is TaskStatus.ENQUEUED and not (decision.drained or decision.snoozed):
+    if decision.status is TaskStatus.ENQUEUED and not (decision.drained or decision.snoozed or decision.suspected):
         assert attempt.attempt < attempt.max_attempts
         assert attempt.crashes + decision.crashed < CRASHES_MAX or not decision.crashed
 
@@ -85,12 +88,38 @@ def test_a_drained_attempt_never_fails_the_task_not_even_the_last_one() -> None:
     assert (decision.status, decision.drained, decision.delay_seconds) == (TaskStatus.ENQUEUED, True, 0)
 
 
-def test_a_lost_worker_counts_as_a_crash_and_the_last_crash_is_poison() -> None:
-    first = decide(ended(Outcome.LOST), Backoff(), 0.0)
-    assert (first.status, first.crashed, first.error) == (TaskStatus.ENQUEUED, True, "worker lost")
-    last = decide(ended(Outcome.LOST, crashes=CRASHES_MAX - 1), Backoff(), 0.0)
+def lost(*, alone: bool, crashes: int = 0, suspected_seconds: float | None = None, attempt: int = 1) -> Decision:
+    ended = Attempt(
+        outcome=Outcome.LOST, attempt=attempt, max_attempts=3, crashes=crashes, alone=alone, neighbours=6,
+        suspected_seconds=suspected_seconds, cause="for want of a nail",
+    )  # fmt: skip
+    return decide(ended, Backoff(), 0.0)
+
+
+@pytest.mark.parametrize("attempt", [1, 3])
+def test_a_lost_worker_makes_its_tasks_suspects_and_costs_them_no_attempt(attempt: int) -> None:
+    decision = lost(alone=False, attempt=attempt)
+    assert (decision.status, decision.suspected, decision.crashed) == (TaskStatus.ENQUEUED, True, False)
+    assert decision.delay_seconds == 0
+    text = "worker lost: this task runs again alone, and the attempt is not counted; it ran beside 6 others"
+    assert decision.error == text
+
+
+def test_a_worker_that_is_lost_by_a_task_that_ran_alone_is_charged_to_it_and_the_last_crash_is_poison() -> None:
+    first = lost(alone=True, suspected_seconds=60)
+    assert (first.status, first.crashed, first.suspected) == (TaskStatus.ENQUEUED, True, False)
+    assert first.error == "worker lost 1 time by this task, which ran alone each time; for want of a nail"
+    last = lost(alone=True, suspected_seconds=60, crashes=CRASHES_MAX - 1)
     assert (last.status, last.crashed) == (TaskStatus.FAILED, True)
-    assert str(CRASHES_MAX) in (last.error or "")
+    assert last.error is not None
+    assert last.error.startswith(f"worker lost {CRASHES_MAX} times by this task, which ran alone each time")
+
+
+def test_a_suspect_that_no_worker_runs_alone_is_charged_in_the_end() -> None:
+    assert lost(alone=False, suspected_seconds=SUSPECT_SECONDS_MAX - 1).suspected
+    decision = lost(alone=False, suspected_seconds=SUSPECT_SECONDS_MAX)
+    assert (decision.crashed, decision.suspected) == (True, False)
+    assert "which no worker ran alone" in (decision.error or "")
 
 
 def test_a_delay_that_the_handler_asked_for_takes_no_rung_and_no_jitter() -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from dtq_db import attempts
+from dtq_worker import lease
 from tests.support.addresses import BrokerVhost, PostgresService, RabbitMQService
 from tests.support.databases import fresh_database
 from tests.worker.world import Running, World, open_world
@@ -18,6 +20,16 @@ def _children_find_the_handlers() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(REPOSITORY))
         yield
+
+
+@pytest.fixture
+def short_lease(monkeypatch: pytest.MonkeyPatch) -> float:
+    """Leases of 3 s, renewed every 0.3 s; the margin stays a fifth."""
+    monkeypatch.setattr(attempts, "LEASE_SECONDS", 3.0)
+    monkeypatch.setattr(lease, "LEASE_SECONDS", 3.0)
+    monkeypatch.setattr(lease, "LEASE_RENEW_SECONDS", 0.3)
+    monkeypatch.setattr(lease, "LEASE_MARGIN_SECONDS", 0.6)
+    return 3.0
 
 
 @pytest_asyncio.fixture(loop_scope="session")

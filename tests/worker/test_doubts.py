@@ -82,7 +82,7 @@ async def test_a_claim_whose_lease_is_lost_before_its_handler_starts_is_given_ba
             worker_id = lease.worker_id
             assert worker_id is not None
             monkeypatch.setattr(lease, "_valid_until", 0.0)
-            running.worker.intake.fence(worker_id)
+            running.worker.intake.fence(worker_id, postgres_was_away=True)
 
         monkeypatch.setattr(running.worker.consumer, "ack", ack_while_the_lease_is_lost)
         (id_,) = await world.enqueue("w.act.async", gives="number")

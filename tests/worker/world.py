@@ -65,9 +65,13 @@ class World:
         """Store tasks and publish their messages."""
         ids = await self.rows.enqueue(count, type_=type_, payload=json.dumps(payload), max_attempts=max_attempts)
         versions = {id_: await self.rows.version(id_) for id_ in ids}
-        await self.send([wakeups.work(NAMESPACE, "default", id_, type_) for id_ in ids])
+        await self.send_work(ids, type_)
         await self.rows.confirm(versions)
         return ids
+
+    async def send_work(self, ids: Sequence[UUID], type_: str) -> None:
+        """Publish the messages of tasks."""
+        await self.send([wakeups.work(NAMESPACE, "default", id_, type_) for id_ in ids])
 
     async def send(self, messages: Sequence[Message]) -> None:
         """Publish messages."""

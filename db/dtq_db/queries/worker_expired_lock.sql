@@ -1,4 +1,8 @@
--- One worker whose lease expired and whose tasks were not all taken back; locked against late claims.
+-- One worker whose lease expired and whose tasks were not all taken back; locked against late claims. With it what it
+-- told of its memory, and what workers of the same control group have told since. Index workers_memory_group.
 -- Caller: the reaper.
-SELECT id FROM workers WHERE reaped_at IS NULL AND lease_expires_at < now()
-ORDER BY lease_expires_at LIMIT 1 FOR UPDATE SKIP LOCKED
+SELECT w.id, w.memory::text AS memory, (
+        SELECT max((s.memory ->> 'oom_kills')::bigint) FROM workers s WHERE s.memory_group = w.memory_group
+    ) AS oom_kills_since
+FROM workers w WHERE w.reaped_at IS NULL AND w.lease_expires_at < now()
+ORDER BY w.lease_expires_at LIMIT 1 FOR UPDATE OF w SKIP LOCKED

@@ -111,12 +111,18 @@ CREATE TABLE workers (
     running jsonb NOT NULL DEFAULT '{}',
     started_at timestamptz NOT NULL DEFAULT now(),
     lease_expires_at timestamptz NOT NULL,
-    reaped_at timestamptz
+    reaped_at timestamptz,
+    memory_group text,
+    memory jsonb
 );
 COMMENT ON COLUMN workers.id IS 'Boot identity: a restarted or fenced worker comes back as another row.';
 COMMENT ON COLUMN workers.namespace IS 'Prefix of the queues that it consumes; null (not told) stands for any prefix.';
 COMMENT ON COLUMN workers.running IS 'Handlers running now, by queue set and queue: {"default/high": 3}.';
 COMMENT ON COLUMN workers.reaped_at IS 'Set once no task of an expired worker is RUNNING any more.';
+COMMENT ON COLUMN workers.memory_group IS 'The control group whose memory limit the worker shares; null without a limit.';
+COMMENT ON COLUMN workers.memory IS 'Memory of that group, as last told: {"limit_bytes", "used_bytes", "oom_kills"}.';
+-- Reaper: whether the kernel has ended a process of the same group since.
+CREATE INDEX workers_memory_group ON workers (memory_group) WHERE memory_group IS NOT NULL;
 
 CREATE INDEX workers_unreaped ON workers (lease_expires_at) WHERE reaped_at IS NULL;
 
@@ -162,6 +168,8 @@ CREATE TABLE tasks (
     uncounted_attempts integer,
     snoozes integer,
     snoozed_since timestamptz,
+    suspected_at timestamptz,
+    alone_at timestamptz,
     CONSTRAINT attempts_within_budget CHECK (attempts <= max_attempts),
     CONSTRAINT enqueued_has_budget CHECK (status <> 'ENQUEUED' OR attempts < max_attempts),
     CONSTRAINT waiting_is_enqueued CHECK ((status = 'ENQUEUED') = (needs_publish IS NOT NULL)),
@@ -171,7 +179,9 @@ CREATE TABLE tasks (
     CONSTRAINT cancelled_at_while_cancelled CHECK ((status = 'CANCELLED') = (cancelled_at IS NOT NULL)),
     CONSTRAINT running_has_worker CHECK (status <> 'RUNNING' OR worker_id IS NOT NULL),
     CONSTRAINT slot_while_running CHECK (slot IS NULL OR status = 'RUNNING'),
-    CONSTRAINT blocked_while_enqueued CHECK (blocked_on IS NULL OR status = 'ENQUEUED')
+    CONSTRAINT blocked_while_enqueued CHECK (blocked_on IS NULL OR status = 'ENQUEUED'),
+    CONSTRAINT suspected_until_it_ends CHECK (suspected_at IS NULL OR status IN ('ENQUEUED', 'RUNNING')),
+    CONSTRAINT alone_while_running CHECK (alone_at IS NULL OR (status = 'RUNNING' AND suspected_at IS NOT NULL))
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.02);
 COMMENT ON COLUMN tasks.needs_publish IS
     'The outbox: true = to be published, false = the broker confirmed it, null = not waiting for a worker.';
@@ -192,6 +202,10 @@ COMMENT ON COLUMN tasks.last_traceback IS 'Where the handler raised last_error.'
 COMMENT ON COLUMN tasks.uncounted_attempts IS
     'Attempts that the budget does not count; the task''s own budget is max_attempts less these.';
 COMMENT ON COLUMN tasks.snoozes IS 'Snoozes since the task was enqueued or redriven, and the first of them.';
+-- Null for every task that never ran in a worker that was lost.
+COMMENT ON COLUMN tasks.suspected_at IS
+    'Since when it is a suspect: a worker was lost while it ran, and it runs alone until an attempt ends by itself.';
+COMMENT ON COLUMN tasks.alone_at IS 'Since when it runs alone, as a suspect: the loss of its worker is its own doing.';
 
 CREATE UNIQUE INDEX tasks_idempotency_key ON tasks (type, idempotency_key) WHERE idempotency_key IS NOT NULL;
 -- Relay: what is due, by queue, so that a paused set or another queue's backlog costs it nothing.

@@ -131,13 +131,15 @@ $$;
 CREATE FUNCTION dtq_claim(p_worker_id uuid, p_ids uuid[], p_types text[], p_early_seconds double precision)
 RETURNS TABLE (
     id uuid, type text, queue_set text, queue text, payload text, attempts integer, max_attempts integer,
-    crashes integer, timeout_seconds integer, backoff text, slot text, uncounted_attempts integer
+    crashes integer, timeout_seconds integer, backoff text, slot text, uncounted_attempts integer,
+    suspected_seconds double precision
 ) LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_nestloop = off SET enable_sort = on AS $$
 -- Win the right to run. What is due but not for this worker now (too early, paused, no handler, over a limit) goes
 -- back to the relay, since its message is about to be acknowledged. Anything else that is missing from the answer is
 -- a duplicate, cancelled or finished. The worker row is locked against the reaper, not against renewals; a worker
 -- that was reaped while this transaction was under way must not win what no reaper would ever take back.
+-- What has suspected_seconds is a suspect: its worker starts it alone (dtq_run_alone) or releases it.
 -- Limits cost a claim nothing while no type has any. What was won is also noted in worker_claims, where the reaper
 -- looks: an index of tasks by worker would hold its whole history. A blocked task that nobody unblocks is looked at
 -- again by itself.
@@ -189,7 +191,8 @@ BEGIN
             AND f.run_at <= now() + make_interval(secs => p_early_seconds)
         RETURNING t.id, t.type, t.queue_set, t.queue, t.payload::text AS payload, t.attempts, t.max_attempts, t.crashes,
             f.timeout_seconds, f.backoff::text AS backoff, t.slot,
-            coalesce(t.uncounted_attempts, 0) AS uncounted_attempts
+            coalesce(t.uncounted_attempts, 0) AS uncounted_attempts,
+            extract(epoch FROM now() - t.suspected_at)::double precision AS suspected_seconds
     ), noted AS (
         INSERT INTO worker_claims (worker_id, task_ids)
         SELECT p_worker_id, array_agg(c.id) FROM (
@@ -197,7 +200,7 @@ BEGIN
         ) AS c GROUP BY c.chunk
     )
     SELECT w.id, w.type, w.queue_set, w.queue, w.payload, w.attempts, w.max_attempts, w.crashes, w.timeout_seconds,
-        w.backoff, w.slot, w.uncounted_attempts
+        w.backoff, w.slot, w.uncounted_attempts, w.suspected_seconds
     FROM won w;
 END;
 $$;
@@ -210,16 +213,31 @@ CREATE FUNCTION dtq_snooze_bound(p_snoozes integer, p_since timestamptz) RETURNS
     END;
 $$;
 
+CREATE FUNCTION dtq_run_alone(p_worker_id uuid, p_id uuid, p_attempts integer) RETURNS boolean LANGUAGE sql AS $$
+-- The worker runs nothing else and starts this suspect now. From here on its loss is charged to the task. False: the
+-- task was taken away, or the lease is gone.
+    WITH started AS (
+        UPDATE tasks t SET alone_at = now()
+        WHERE t.id = p_id AND t.worker_id = p_worker_id AND t.attempts = p_attempts
+            AND t.status = 'RUNNING' AND t.suspected_at IS NOT NULL
+            AND EXISTS (SELECT 1 FROM workers w WHERE w.id = p_worker_id
+                AND w.lease_expires_at > clock_timestamp() AND w.reaped_at IS NULL)
+        RETURNING 1
+    )
+    SELECT EXISTS (SELECT 1 FROM started);
+$$;
+
 CREATE FUNCTION dtq_finish(
     p_worker_ids uuid[], p_ids uuid[], p_attempts integer[], p_statuses text[], p_results text[], p_errors text[],
     p_delays_seconds double precision[], p_graces_seconds double precision[], p_crashed boolean[], p_drained boolean[],
-    p_tracebacks text[] DEFAULT NULL, p_snoozed boolean[] DEFAULT NULL
+    p_tracebacks text[] DEFAULT NULL, p_snoozed boolean[] DEFAULT NULL, p_suspected boolean[] DEFAULT NULL
 ) RETURNS TABLE (id uuid, status text, updated_at timestamptz) LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_nestloop = off SET enable_sort = on AS $$
 -- Record the end of attempts. (worker_id, attempts) is the fence: a row that is missing from the answer was lost
 -- to another worker, and its result is void. A retry beyond the budget becomes FAILED whatever was asked, and
--- CANCELLED if that was asked meanwhile. An attempt that was snoozed, or cut short by a shutdown when it was the last
--- one, is not counted: the task gets one more for it.
+-- CANCELLED if that was asked meanwhile. An attempt is not counted, so that the task gets one more for it, when it was
+-- snoozed, when it was the last one and cut short by a shutdown, or when its worker was lost, perhaps by another task
+-- (p_suspected, the reaper's). A suspect is one until an attempt ends by itself.
 #variable_conflict use_column
 BEGIN
     RETURN QUERY
@@ -229,21 +247,22 @@ BEGIN
                 WHEN a.status = 'ENQUEUED' AND t.cancel_requested_at IS NOT NULL THEN 'CANCELLED'
                 WHEN a.status = 'ENQUEUED' AND a.snoozed
                     THEN CASE WHEN bound.reason IS NULL THEN 'ENQUEUED' ELSE 'FAILED' END
-                WHEN a.status = 'ENQUEUED' AND NOT a.drained AND t.attempts >= t.max_attempts THEN 'FAILED'
+                WHEN a.status = 'ENQUEUED' AND NOT a.drained AND a.suspected IS NOT TRUE
+                    AND t.attempts >= t.max_attempts THEN 'FAILED'
                 ELSE a.status
             END AS final,
             bound.reason || coalesce(': ' || a.error, '') AS bound_error,
             CASE
                 WHEN a.status <> 'ENQUEUED' THEN 0
-                WHEN a.snoozed THEN 1
+                WHEN a.snoozed OR a.suspected THEN 1
                 WHEN a.drained THEN greatest(0, t.attempts + 1 - t.max_attempts)
                 ELSE 0
             END AS granted
         FROM tasks t
         JOIN unnest(p_worker_ids, p_ids, p_attempts, p_statuses, p_results, p_errors, p_delays_seconds,
-            p_graces_seconds, p_crashed, p_drained, p_tracebacks, p_snoozed)
+            p_graces_seconds, p_crashed, p_drained, p_tracebacks, p_snoozed, p_suspected)
             AS a (worker_id, id, attempts, status, result, error, delay_seconds, grace_seconds, crashed, drained,
-                traceback, snoozed)
+                traceback, snoozed, suspected)
             ON a.id = t.id
         CROSS JOIN LATERAL (
             SELECT CASE WHEN a.snoozed THEN dtq_snooze_bound(t.snoozes, t.snoozed_since) END AS reason) AS bound
@@ -270,6 +289,10 @@ BEGIN
         snoozed_since = CASE WHEN a.final = 'ENQUEUED' AND a.snoozed
             THEN coalesce(t.snoozed_since, now()) ELSE t.snoozed_since END,
         crashes = t.crashes + a.crashed::integer,
+        suspected_at = CASE
+            WHEN a.final = 'ENQUEUED' AND (a.suspected OR a.crashed) THEN coalesce(t.suspected_at, now())
+            WHEN a.final = 'ENQUEUED' AND a.drained THEN t.suspected_at END,
+        alone_at = NULL,
         cancel_requested_at = NULL,
         slot = NULL,
         updated_at = now()
@@ -295,7 +318,8 @@ BEGIN
     )
     SELECT array_agg(p.id) INTO unstarted FROM picked p;
     RETURN QUERY
-    UPDATE tasks t SET updated_at = now(), slot = NULL,
+    UPDATE tasks t SET updated_at = now(), slot = NULL, alone_at = NULL,
+        suspected_at = CASE WHEN t.cancel_requested_at IS NULL THEN t.suspected_at END,
         attempts = CASE WHEN t.cancel_requested_at IS NULL THEN t.attempts - 1 ELSE t.attempts END,
         status = CASE WHEN t.cancel_requested_at IS NULL THEN 'ENQUEUED' ELSE 'CANCELLED' END,
         needs_publish = CASE WHEN t.cancel_requested_at IS NULL THEN true END,
@@ -308,11 +332,11 @@ $$;
 
 CREATE FUNCTION dtq_register(
     p_id uuid, p_name text, p_queues text[], p_types text[], p_concurrency integer, p_lease_seconds double precision,
-    p_namespace text DEFAULT NULL
+    p_namespace text DEFAULT NULL, p_memory jsonb DEFAULT NULL
 ) RETURNS void LANGUAGE sql AS $$
-    INSERT INTO workers (id, name, queues, types, concurrency, namespace, lease_expires_at)
+    INSERT INTO workers (id, name, queues, types, concurrency, namespace, lease_expires_at, memory_group, memory)
     VALUES (p_id, p_name, p_queues, p_types, p_concurrency, p_namespace,
-        now() + make_interval(secs => p_lease_seconds));
+        now() + make_interval(secs => p_lease_seconds), p_memory ->> 'group', p_memory);
 $$;
 
 CREATE FUNCTION dtq_held(p_worker_ids uuid[]) RETURNS SETOF uuid LANGUAGE sql STABLE
@@ -354,12 +378,14 @@ BEGIN
 END;
 $$;
 
-CREATE FUNCTION dtq_renew(p_id uuid, p_lease_seconds double precision, p_running jsonb DEFAULT '{}')
-RETURNS TABLE (renewed boolean, cancel_ids uuid[]) LANGUAGE plpgsql AS $$
+CREATE FUNCTION dtq_renew(
+    p_id uuid, p_lease_seconds double precision, p_running jsonb DEFAULT '{}', p_memory jsonb DEFAULT NULL
+) RETURNS TABLE (renewed boolean, cancel_ids uuid[]) LANGUAGE plpgsql AS $$
 -- Extend a lease that has not expired; an expired one never comes back, not even for a renewal that has waited
 -- for the reaper: hence the clock instead of now(). It says what runs, and the answer carries cancel requests.
 BEGIN
-    UPDATE workers SET lease_expires_at = now() + make_interval(secs => p_lease_seconds), running = p_running
+    UPDATE workers SET lease_expires_at = now() + make_interval(secs => p_lease_seconds), running = p_running,
+        memory = p_memory
     WHERE id = p_id AND lease_expires_at > clock_timestamp() AND reaped_at IS NULL;
     IF NOT FOUND THEN
         RETURN QUERY SELECT false, '{}'::uuid[];
@@ -389,6 +415,7 @@ BEGIN
         needs_publish = NULL,
         publish_at = NULL,
         blocked_on = NULL,
+        suspected_at = CASE t.status WHEN 'RUNNING' THEN t.suspected_at END,
         last_error = CASE t.status WHEN 'ENQUEUED' THEN 'cancelled before it ran' ELSE t.last_error END,
         last_traceback = CASE t.status WHEN 'ENQUEUED' THEN NULL ELSE t.last_traceback END,
         updated_at = CASE t.status WHEN 'ENQUEUED' THEN now() ELSE t.updated_at END,

@@ -60,6 +60,7 @@ class Delivery:
     body: bytes
     tag: int
     feed: Feed
+    arrived_at: float = field(default_factory=time.monotonic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,7 @@ class Consumer:
 
     Args:
         subscriptions: what to consume at first, most urgent first; see `follow`.
+        window: how many unclaimed messages of each queue are held at first; see `resize`.
         declare: makes sure of the topology before subscribing.
     """
 
@@ -84,10 +86,13 @@ class Consumer:
         url: Url,
         *,
         subscriptions: Sequence[Subscription],
+        window: int,
         declare: Callable[[AbstractConnection], Awaitable[None]],
         metrics: BrokerMetrics,
     ) -> None:
         self._subscriptions = tuple(subscriptions)
+        self.window = window
+        self._resizing = False
         self._declare = declare
         self._feeds: dict[str, Feed] = {}
         self._refused: dict[str, _Refused] = {}
@@ -105,6 +110,8 @@ class Consumer:
     @property
     def missing(self) -> dict[str, str]:
         """Why, by the name in the broker of each queue that has no consumer now."""
+        if self.window == 0 or self._resizing:
+            return {}  # on purpose: there is no room for any message
         return {
             one.name: self._refused[one.queue].reason if one.queue in self._refused else "no consumer yet"
             for one in self._subscriptions
@@ -134,6 +141,37 @@ class Consumer:
                 if feeds is self._feeds:  # else the link has been rebuilt meanwhile
                     self.link.invalidate(f"following the queues failed: {type(error).__name__}")
         return False
+
+    @property
+    def oldest_seconds(self) -> float:
+        """For how long the oldest message has been held unclaimed, in seconds; 0 if none is held."""
+        now = time.monotonic()
+        return max((now - buffer[0].arrived_at for buffer in self._buffers.values() if buffer), default=0.0)
+
+    async def resize(self, window: int) -> None:
+        """Hold up to `window` unclaimed messages of each queue from now on, and give back to the broker what is held.
+
+        With 0 nothing is consumed. RabbitMQ takes another prefetch for new consumers only, hence new channels.
+        The caller is the one that takes and acknowledges: nothing of it may be under way.
+        """
+        if self._draining or window == self.window or self._one_at_a_time.locked():
+            return
+        self.window = window
+        self._resizing = True
+        try:
+            async with self._one_at_a_time, asyncio.timeout(SETUP_SECONDS):
+                feeds = self._feeds
+                with own_cancellation():
+                    for queue, feed in list(feeds.items()):
+                        del feeds[queue]
+                        feed.retired = True
+                        await self._close(feed)
+                    if self.link.is_up:
+                        await self._align(self.link.connection(), feeds)
+        except (*BROKER_ERRORS, Unavailable) as error:
+            self.link.invalidate(f"the window could not be changed: {type(error).__name__}")
+        finally:
+            self._resizing = False
 
     async def take(self, limit: int, timeout_seconds: float) -> list[Delivery]:
         """Return up to `limit` deliveries, waiting a bounded time for the first one."""
@@ -218,7 +256,7 @@ class Consumer:
         Raises:
             AMQPError: the connection is gone.
         """
-        wanted = {one.queue: one for one in self._subscriptions}
+        wanted = {one.queue: one for one in self._subscriptions} if self.window else {}
         for queue, feed in list(feeds.items()):
             if wanted.get(queue) != feed.subscription:
                 del feeds[queue]
@@ -268,7 +306,7 @@ class Consumer:
                 self.link.invalidate(f"the channel of {subscription.name} closed")
 
         channel.on_consumer_cancel_callbacks.add(on_cancel)
-        await channel.basic_qos(prefetch_count=subscription.prefetch)
+        await channel.basic_qos(prefetch_count=min(subscription.prefetch, self.window))
         answer = await channel.basic_consume(subscription.name, on_message)
         feed.tag = str(answer.consumer_tag)
         channel.closing.add_done_callback(on_close)  # only now: a refusal to consume closes the channel as well

@@ -12,6 +12,9 @@ from dtq.domain.states import Outcome, TaskStatus
 
 CRASHES_MAX: Final = 3
 """Most times one task may take its worker down, in attempts; then it is poison and fails for good."""
+SUSPECT_SECONDS_MAX: Final = 3_600.0
+"""How long a suspect may go without a run alone, in seconds, before a lost worker is charged to it all the same.
+Without this bound, workers that never run suspects alone would run a task that kills them for ever."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,11 +23,15 @@ class Attempt:
 
     Attributes:
         attempt: its number, from 1; with the worker it is the fence.
-        crashes: how many earlier attempts ended with the loss of their worker.
+        crashes: how many workers this task has taken down before.
         permanent: the handler said that another attempt is useless.
         delay_seconds: the delay that the handler asked for instead of the back-off's, in seconds; capped like it.
         uncounted: how many of the attempts so far the budget and the back-off do not count.
         traceback: where the handler raised `error`.
+        alone: the worker ran nothing else meanwhile, so that its loss is this task's doing.
+        neighbours: how many other tasks the lost worker held.
+        suspected_seconds: for how long the task has been a suspect; None if it was none.
+        cause: what is known of why the worker was lost.
     """
 
     outcome: Outcome
@@ -37,6 +44,10 @@ class Attempt:
     delay_seconds: float | None = None
     uncounted: int = 0
     traceback: str | None = None
+    alone: bool = False
+    neighbours: int = 0
+    suspected_seconds: float | None = None
+    cause: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +57,8 @@ class Decision:
     Attributes:
         status: ENQUEUED means: run again after `delay_seconds`.
         rung_seconds: the delay before jitter, which names the retry queue; None if no ladder applies.
-        crashed: the worker was lost, which counts against CRASHES_MAX.
+        crashed: the task took its worker down, which counts against CRASHES_MAX; it runs alone until it ends.
+        suspected: the worker was lost, perhaps by this task: it runs again alone, and the attempt is given back.
         drained: the attempt was cut short by a shutdown and must not cost the task its last chance.
         snoozed: the attempt is not counted; `dtq_finish` bounds how often.
     """
@@ -61,6 +73,7 @@ class Decision:
     drained: bool = False
     snoozed: bool = False
     traceback: str | None = None
+    suspected: bool = False
 
 
 def decide(ended: Attempt, backoff: Backoff, chance: float) -> Decision:
@@ -90,8 +103,15 @@ def decide(ended: Attempt, backoff: Backoff, chance: float) -> Decision:
 
 
 def _lost(ended: Attempt, backoff: Backoff, chance: float) -> Decision:
-    poison = ended.crashes + 1 >= CRASHES_MAX
-    error = "worker lost" if not poison else f"worker lost {ended.crashes + 1} times by this task"
+    """Charge the loss of a worker to the task that ran alone; make any other a suspect."""
+    if not ended.alone and (ended.suspected_seconds or 0.0) < SUSPECT_SECONDS_MAX:
+        beside = f"; it ran beside {ended.neighbours} others" if ended.neighbours else ""
+        error = f"worker lost: this task runs again alone, and the attempt is not counted{beside}"
+        return Decision(status=TaskStatus.ENQUEUED, outcome=ended.outcome, error=error, suspected=True)
+    crashes = ended.crashes + 1
+    poison = crashes >= CRASHES_MAX
+    how = "which ran alone each time" if ended.alone else "which no worker ran alone"
+    error = f"worker lost {crashes} time{'s' if crashes > 1 else ''} by this task, {how}; {ended.cause}"
     return _retry_or_fail(ended, backoff, chance, fail=poison, error=error, crashed=True)
 
 

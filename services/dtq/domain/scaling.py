@@ -16,7 +16,7 @@ class Load:
     """What a queue has to do.
 
     Attributes:
-        ready: messages that no worker has taken.
+        ready: tasks that are due and that no worker has claimed.
         running: handlers running now.
         concurrency: slots of one worker; 0 if no worker is there to ask.
     """

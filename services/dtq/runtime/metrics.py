@@ -328,8 +328,8 @@ class OperatorMetrics:
             "dq_queue_desired_replicas", "Workers that a queue wants.", ["queue_set", "queue"], registry=registry
         )
         self.backlog = Gauge(
-            "dq_queue_messages",
-            "Messages of a queue by state (ready|running).",
+            "dq_queue_tasks",
+            "Tasks of a queue by state: ready (due, and claimed by no worker) or running.",
             ["queue_set", "queue", "state"],
             registry=registry,
         )

@@ -6,7 +6,17 @@ from itertools import pairwise
 from typing import Final
 
 from tests.faults.history import EventRow
-from tests.faults.invariants.index import DRAINED, REAPED, TERMINAL, TIMED_OUT, Index, epoch, is_noted, status_after
+from tests.faults.invariants.index import (
+    DRAINED,
+    REAPED,
+    SUSPECTED,
+    TERMINAL,
+    TIMED_OUT,
+    Index,
+    epoch,
+    is_noted,
+    status_after,
+)
 
 EXCUSES: Final = {REAPED: "lease expired", DRAINED: "worker stopped", TIMED_OUT: "attempt out of time"}
 """Why work that was done may be done again, by the note of the attempt that did it."""
@@ -115,7 +125,7 @@ def _budget(index: Index, task_id: str) -> int | None:
     first = asked[0] if asked else policy.max_attempts if policy else None
     if first is None or row.redrives:
         return None
-    return first + sum(is_noted(event, DRAINED) for event in index.moves(task_id))
+    return first + sum(is_noted(event, DRAINED) or is_noted(event, SUSPECTED) for event in index.moves(task_id))
 
 
 def _foreign(index: Index, task_id: str, moves: list[EventRow], at: int) -> str | None:

@@ -17,6 +17,8 @@ STATUS_AFTER: Final = {"RETRY": "ENQUEUED", "RELEASED": "ENQUEUED", "REDRIVE": "
 """What status an event leads to, where it is not its own name. `DLQ` changes none."""
 REAPED: Final = "worker lost"
 """How the note of an attempt begins that was taken back from an expired lease."""
+SUSPECTED: Final = "worker lost: this task runs again alone"
+"""How the note of such an attempt begins when it was given back, since another task may have taken the worker down."""
 DRAINED: Final = "the worker was stopped"
 """How the note of an attempt begins that a shutdown cut short."""
 TIMED_OUT: Final = "took longer than"
@@ -167,7 +169,7 @@ class Index:
 
     def _due(self, task_id: str, event: EventRow) -> float | None:
         at = epoch(event.at)
-        if event.event == "RETRY" and not is_noted(event, DRAINED):
+        if event.event == "RETRY" and not (is_noted(event, DRAINED) or is_noted(event, SUSPECTED)):
             policy = self.policies.get(self.rows[task_id].type)
             if policy is None or event.attempt is None or not policy.delays_seconds:
                 return None

@@ -155,6 +155,14 @@ def wait_process(payload: Any, context: Context) -> int:
     return context.attempt
 
 
+@handler("w.span")
+async def span(payload: Any) -> list[float]:
+    """Wait; return when it began and ended."""
+    began = time.monotonic()
+    await asyncio.sleep(payload["seconds"])
+    return [began, time.monotonic()]
+
+
 @handler("w.stubborn")
 async def stubborn(payload: Any) -> str:
     """Swallow every cancellation until its own time is over."""

@@ -1,0 +1,70 @@
+"""Memory as evidence: what a worker last said of its own, and what that tells about its death.
+
+Must not read anything: `dtq_worker.memory` asks the kernel.
+"""
+
+import json
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+NEAR_LIMIT: Final = 0.85
+"""Share of its memory limit from which a worker reports at once, instead of at its next renewal."""
+MORE_MEMORY: Final = (
+    "give the worker more (resources.limits.memory of its pool), let it run fewer tasks at a time"
+    " (WORKER_CONCURRENCY), or let the handler use less"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """The memory of a worker's control group.
+
+    Attributes:
+        group: which group, unique among all machines and boots.
+        limit_bytes: beyond it the kernel ends a process of the group.
+        used_bytes: what its processes use, the page cache left out.
+        oom_kills: how many processes of the group the kernel has ended for want of memory.
+    """
+
+    group: str
+    limit_bytes: int
+    used_bytes: int
+    oom_kills: int
+
+    @property
+    def is_near_limit(self) -> bool:
+        """Whether the limit is about to be reached."""
+        return 0 < NEAR_LIMIT * self.limit_bytes <= self.used_bytes
+
+
+def parse_memory(text: str | None) -> Memory | None:
+    """Return what a worker told, or None if it told nothing that we understand: it may be of any kind and age."""
+    with suppress(ValueError, TypeError, KeyError):
+        told = json.loads(text or "null")
+        return Memory(
+            group=str(told["group"]),
+            limit_bytes=int(told["limit_bytes"]),
+            used_bytes=int(told["used_bytes"]),
+            oom_kills=int(told["oom_kills"]),
+        )
+    return None
+
+
+def cause_of_death(last: Memory | None, oom_kills_since: int | None) -> str:
+    """Return how memory had to do with the end of a worker, as far as that is known, and what to do about it.
+
+    Args:
+        last: what the worker said last.
+        oom_kills_since: `oom_kills` of the same group as any worker in it has said since.
+    """
+    if last is not None and (oom_kills_since or 0) > last.oom_kills:
+        return f"the kernel's OOM killer ended it at its memory limit of {_mib(last.limit_bytes)}: {MORE_MEMORY}"
+    if last is not None and last.is_near_limit:
+        used = f"{last.used_bytes / last.limit_bytes:.0%} of its memory limit of {_mib(last.limit_bytes)}"
+        return f"it last used {used}, so the kernel's OOM killer is the likely cause: {MORE_MEMORY}"
+    return f"if it ran out of memory (exit code 137, OOMKilled), {MORE_MEMORY}"
+
+
+def _mib(size_bytes: int) -> str:
+    return f"{size_bytes / 1_048_576:.0f} MiB"

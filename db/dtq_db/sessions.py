@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 import asyncpg
 
 from dtq.domain.dsn import FILES, Target, parse_dsn
-from dtq.domain.errors import Unavailable
+from dtq.domain.errors import Unavailable, Unmigrated
 from dtq_db.driver_errors import TRANSACTION_MODE, translated
 from dtq_db.queries import query
 
@@ -65,6 +65,7 @@ async def _open(
 ) -> "asyncpg.Connection[asyncpg.Record]":
     """Open a session on the first server that will do; a pooler that refuses settings gets only the name."""
     reasons: list[str] = []
+    is_missing = False
     for host, port in target.hosts:
         try:
             with _refusals_translated():
@@ -74,8 +75,9 @@ async def _open(
                     named = {"application_name": settings["application_name"]}
                     return await _open_on(host, port, target, named, statement_seconds)
         except Unavailable as error:
+            is_missing = isinstance(error, Unmigrated)
             reasons.append(str(error) if len(target.hosts) == 1 else f"{host}:{port}: {error}")
-    raise Unavailable("; ".join(reasons))
+    raise (Unmigrated if is_missing else Unavailable)("; ".join(reasons))
 
 
 async def _open_on(
@@ -137,7 +139,8 @@ def _refusals_translated() -> Iterator[None]:
             yield
         except asyncpg.PostgresError as error:
             hint = _HINTS.get(error.sqlstate or "", "")
-            raise Unavailable(f"Postgres refuses: {type(error).__name__}: {error}{hint}") from error
+            refused = Unmigrated if isinstance(error, asyncpg.InvalidCatalogNameError) else Unavailable
+            raise refused(f"Postgres refuses: {type(error).__name__}: {error}{hint}") from error
 
 
 def _check_files(target: Target) -> None:

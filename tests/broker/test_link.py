@@ -78,6 +78,12 @@ async def test_queues_whose_processes_a_crash_took_are_back_once_they_are_delete
 
         await eventually(is_taken, "the queues are there again", 60.0)
         await up(consumer.link, 60.0)
+
+        async def is_consumed() -> bool:
+            await consumer.tend()
+            return not consumer.missing
+
+        await eventually(is_consumed, "the queue has a consumer", 60.0)
         assert bodies(await take(consumer, 1)) == ["urgent"]
 
 

@@ -107,10 +107,10 @@ async def test_a_queue_with_waiting_tasks_is_removed_only_with_a_place_for_them(
     )
     await connection.close()
     refused = await dtq("apply", "-f", "-", stdin=SET)
-    assert refused.code == 2
+    assert refused.code == 4
     assert "InUse: tasks wait in queues that are taken out: low (1)" in refused.err
     deleted = await dtq("delete", "-f", "-", stdin=two)
-    assert deleted.code == 2
+    assert deleted.code == 4
     moving = SET + "  onRemoval: {policy: MoveTo, queue: default}\n"
     done = await dtq("apply", "-f", "-", stdin=moving)
     assert done.code == 0, done.err
@@ -155,10 +155,8 @@ async def test_a_folder_is_read_whole(dtq: Dtq) -> None:
     assert (await dtq("apply", "-f", "all")).code == 0
 
 
-async def test_if_absent_makes_what_is_missing_and_leaves_the_rest_as_it_is(
-    dtq: Dtq, broker_vhost: BrokerVhost
-) -> None:
-    both = SET.format(vhost=broker_vhost.vhost) + TYPE
+async def test_if_absent_makes_what_is_missing_and_leaves_the_rest_as_it_is(dtq: Dtq) -> None:
+    both = SET + TYPE
     made = await dtq("apply", "--if-absent", "-f", "-", stdin=both)
     assert made.code == 0, made.err
     assert "tasktype/report.build.v1: create report.build.v1" in made.out
@@ -189,7 +187,7 @@ WRONG = {
     "a key path": (TYPE.replace("customer.id", "customer..id"), "spec.concurrency.key"),
     "a key given twice": (TYPE + "  queue: a\n  queue: b\n", "'queue' is given twice"),
     "an alias": ("a: &a [1]\nb: *a\n", "aliases are not allowed"),
-    "an object of python": ("!!python/object/apply:os.getcwd []", "not YAML"),
+    "an object of python": ("!!python/object/apply:os.getcwd []", "is not an object"),
     "a bad name": (TYPE.replace("report.build.v1", "Report"), "Report"),
 }
 

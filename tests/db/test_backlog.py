@@ -92,7 +92,7 @@ async def test_counting_a_queue_reads_no_more_than_its_bound_whatever_waits_else
     await world.sql.execute("UPDATE tasks SET queue = 'other' WHERE needs_publish IS NOT NULL AND ctid > '(1,1)'")
     await world.sql.execute("ANALYZE tasks")
     before = await access(world)
-    rows = await world.sql.fetch(query("queue_waiting"), [QUEUE, "other"], "default", 100)
+    rows = await world.sql.fetch(query("queue_backlog"), [QUEUE, "other"], "default", 100)
     after = await access(world)
     assert {row["queue"]: row["waiting"] for row in rows}["other"] == 100
     assert after["seq_scan"] == before["seq_scan"]

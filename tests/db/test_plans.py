@@ -123,7 +123,7 @@ STATEMENTS: Final[dict[str, tuple[int, Arguments]]] = {
     "task_undo": (BATCH, lambda s: (s.ids,)),
     "worker_expire": (1, lambda s: (s.worker,)),
     "worker_reaped": (1, lambda s: (s.lost_worker,)),
-    "worker_register": (1, lambda _: (uuid4(), "w", ["default"], ["a.v1"], 8, 15.0, None)),
+    "worker_register": (1, lambda _: (uuid4(), "w", ["default"], ["a.v1"], 8, 15.0, None, None)),
     "worker_renew": (BATCH, lambda s: (s.worker, 15.0, json.dumps({}), None)),
     "worker_running": (BATCH, lambda s: (s.lost_worker, BATCH)),
 }

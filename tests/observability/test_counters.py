@@ -82,7 +82,7 @@ async def test_counters_equal_the_history(declared: System, dsn: str) -> None:
         await call(f"{second}/dlq/redrive", {"ids": [failing["id"], str(uuid4())]})
 
         async def all_ended() -> bool:
-            return await has("CANCELLED", 2) and await has("SUCCEEDED", 6) and await has("RETRY", 2)
+            return await has("CANCELLED", 2) and await has("SUCCEEDED", 6) and await has("DLQ", 2)
 
         await eventually(all_ended, "everything has ended", 60)
 
@@ -101,7 +101,7 @@ async def test_counters_equal_the_history(declared: System, dsn: str) -> None:
     finally:
         await connection.close()
     found = await samples(*apis, worker)
-    assert counted(found, "dq_task_attempts_count", {}) == 8
+    assert counted(found, "dq_task_attempts_count", {}) == 9
     assert counted(found, "dq_http_responses_total", {"route": "enqueue", "code": "201"}) == 15
     assert counted(found, "dq_http_responses_total", {"route": "enqueue", "code": "400"}) == 1
 
@@ -109,7 +109,10 @@ async def test_counters_equal_the_history(declared: System, dsn: str) -> None:
 async def test_every_loop_says_when_it_last_ended_well(declared: System) -> None:
     api = declared.api()
     await api.ready()
-    wanted = {"catalog", "relay", "reaper", "pruner", "topology", "scheduler", "schedules", "backlog", "dead letters"}
+    wanted = {
+        *("catalog", "relay", "mover", "reaper", "pruner", "topology", "scheduler", "schedules", "backlog"),
+        *("dead letters", "declarations"),
+    }
 
     async def all_told() -> bool:
         found = await samples(api)

@@ -219,7 +219,7 @@ async def test_the_loser_of_a_name_leaves_no_trace_and_the_heir_of_the_winner_is
     loser = world.moved(world.task_type(maxAttempts=8, deletionPolicy="Delete", queueSetRef={"name": "theirs"}), other)
     await world.create(loser)
     found = await world.until(loser, "Accepted", "False", "NameConflict")
-    assert world.namespace not in str(found["status"]), "other namespaces' names are not told"
+    assert f"{world.namespace}/{loser['metadata']['name']}" in str(found["status"]), "the owner of the name is told"
     assert await world.finalizers(loser) == []
     await world.delete(loser)
     await world.until_gone(loser)

@@ -1,6 +1,7 @@
 """This version beside the next one: its schema, its rows, its words. What only the next version understands waits."""
 
 import json
+from http import HTTPStatus
 
 import pytest
 
@@ -119,8 +120,14 @@ async def test_a_payload_schema_of_the_next_version_asks_the_client_to_come_back
         status, headers, answer = await call(url, {"type": TYPE, "payload": {}})
         return status == 503 and "retry-after" in {name.lower() for name in headers} and "schema" in answer["detail"]
 
+    async def accepted() -> bool:
+        return (await call(f"http://{skewed.api.address}/enqueue", {"type": TYPE, "payload": {}}))[
+            0
+        ] == HTTPStatus.CREATED
+
     await eventually(refused, "503 with Retry-After", 15.0)
     await next_version.change_type(skewed.sql, TYPE, "payload_schema", None)
+    await eventually(accepted, "the type is accepted again", 15.0)
     await all_run(skewed)
 
 

@@ -121,9 +121,8 @@ async def test_a_payload_schema_of_the_next_version_asks_the_client_to_come_back
         return status == 503 and "retry-after" in {name.lower() for name in headers} and "schema" in answer["detail"]
 
     async def accepted() -> bool:
-        return (await call(f"http://{skewed.api.address}/enqueue", {"type": TYPE, "payload": {}}))[
-            0
-        ] == HTTPStatus.CREATED
+        status, _, _ = await call(f"http://{skewed.api.address}/enqueue", {"type": TYPE, "payload": {}})
+        return status == HTTPStatus.CREATED
 
     await eventually(refused, "503 with Retry-After", 15.0)
     await next_version.change_type(skewed.sql, TYPE, "payload_schema", None)

@@ -518,15 +518,17 @@ END;
 $$;
 
 CREATE FUNCTION dtq_waiting(p_queue_set text, p_queue text, p_limit integer) RETURNS integer LANGUAGE sql STABLE
-SET enable_seqscan = off AS $$
+SET enable_seqscan = off SET enable_sort = off AS $$
 -- How many tasks wait in a queue, be they due, scheduled, retrying or blocked: p_limit at the most. By the indexes
 -- tasks_outbox and tasks_published.
     SELECT least(p_limit, count(*))::integer FROM (
         (SELECT 1 FROM tasks t
-        WHERE t.needs_publish AND t.queue_set = p_queue_set AND t.queue = p_queue LIMIT p_limit)
+        WHERE t.needs_publish AND t.queue_set = p_queue_set AND t.queue = p_queue
+        ORDER BY t.publish_at LIMIT p_limit)
         UNION ALL
         (SELECT 1 FROM tasks t
-        WHERE NOT t.needs_publish AND t.queue_set = p_queue_set AND t.queue = p_queue LIMIT p_limit)
+        WHERE NOT t.needs_publish AND t.queue_set = p_queue_set AND t.queue = p_queue
+        ORDER BY t.publish_at LIMIT p_limit)
     ) AS waiting;
 $$;
 
@@ -572,10 +574,12 @@ BEGIN
     END IF;
     SELECT array_agg(w.id) INTO strays FROM (
         (SELECT t.id FROM tasks t
-        WHERE t.needs_publish AND t.queue_set = p_queue_set AND t.queue = p_queue LIMIT p_limit)
+        WHERE t.needs_publish AND t.queue_set = p_queue_set AND t.queue = p_queue
+        ORDER BY t.publish_at LIMIT p_limit)
         UNION ALL
         (SELECT t.id FROM tasks t
-        WHERE NOT t.needs_publish AND t.queue_set = p_queue_set AND t.queue = p_queue LIMIT p_limit)
+        WHERE NOT t.needs_publish AND t.queue_set = p_queue_set AND t.queue = p_queue
+        ORDER BY t.publish_at LIMIT p_limit)
         LIMIT p_limit
     ) AS w;
     SELECT array_agg(h.id) INTO strays FROM (

@@ -374,7 +374,7 @@ async def a_backlog_that_is_unknown(stage: Stage) -> Object:
     await world.create_ready(world.queue_set())
     await world.until(world.queue_set(), "ScalingActive", "True")
     await running.sweep()
-    await world.broker_call("DELETE", "/api/queues/{vhost}/tasks.default")
+    await world.hide_tasks()
     await running.operator.scaler.once()
     return world.queue_set()
 

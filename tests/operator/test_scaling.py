@@ -147,13 +147,13 @@ async def test_two_queues_of_one_target_give_one_number(world: World, start: Sta
     running = await start(pace=BY_HAND)
     both = sharing(world, high={"maxReplicas": 4}, default={"maxReplicas": 4})
     await world.create_ready(both)
-    await world.publish("tasks.high", 2)
-    await world.publish("tasks.default", 1)
+    await world.enqueue(2, queue="high")
+    await world.enqueue(1)
     await until_replicas(world, 3, look=running)
     for _ in range(5):
         await running.operator.scaler.once()
         assert await world.replicas(DEPLOYMENT) == 3
-    await world.publish("tasks.high", 7)
+    await world.enqueue(7, queue="high")
     await until_replicas(world, 4, look=running)
     told = [message for _, reason, message in await world.events(both) if reason == "Scaled"]
     assert sorted(told) == ["mailer: 2 to 3 replicas", "mailer: 3 to 4 replicas"], "it went up and down"
@@ -173,16 +173,16 @@ async def test_two_queue_sets_of_one_target_give_one_number(world: World, start:
         assert await world.replicas(DEPLOYMENT) == 3
 
 
-async def test_an_unknown_backlog_of_one_queue_holds_the_target_that_it_shares(world: World, start: Start) -> None:
+async def test_an_unknown_backlog_holds_the_target_that_queues_share(world: World, start: Start) -> None:
     await world.create_deployment(DEPLOYMENT, 4)
     running = await start(pace=BY_HAND, DTQ_RESYNC_SECONDS="60s")
     both = sharing(world, high={"minReplicas": 4}, default={"minReplicas": 0})
     await world.create_ready(both)
     await running.sweep()
-    await world.broker_call("DELETE", "/api/queues/{vhost}/tasks.high")
+    await world.hide_tasks()
     await running.operator.scaler.once()
     found = await world.until(both, "ScalingActive", "False", "StatsUnavailable")
-    assert "default/high" in str(found["status"]["conditions"])
+    assert "stay as they are" in str(found["status"]["conditions"])
     assert await world.replicas(DEPLOYMENT) == 4
 
 
@@ -195,8 +195,8 @@ async def test_a_paused_set_counts_by_what_still_runs_in_the_target_that_it_shar
     active["metadata"] = active["metadata"] | {"name": "second"}
     active["spec"]["namespace"] = "second"
     await world.create_ready(paused, active)
-    await world.publish("tasks.default", 5)
-    await world.publish("second.default", 1)
+    await world.enqueue(5)
+    await world.enqueue(1, queue_set="second")
     await until_replicas(world, 3, look=running)
 
 

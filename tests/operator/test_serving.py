@@ -56,7 +56,8 @@ async def test_a_worker_of_another_prefix_or_queue_does_not_serve(world: World, 
     await world.add_worker(namespace="other")
     await world.add_worker(queues=["high"])
     await start(pace=AT_ONCE)
-    await world.create_ready(world.queue_set(), world.task_type())
+    wanted = [{"name": "default", "scaling": {"minReplicas": 1}}]
+    await world.create_ready(world.queue_set(queues=wanted), world.task_type())
     await world.until(world.task_type(), "Served", "False", "QueueNotConsumed")
     await world.add_worker(namespace=None)
     await world.until(world.task_type(), "Served", "True", "WorkersReady")
@@ -97,7 +98,7 @@ async def test_a_pool_scaled_to_zero_is_missed_only_when_there_is_work(
     hints = {"minReplicas": 0, "cooldownSeconds": 0}
     await world.create_ready(world.queue_set(queues=[{"name": "default", "scaling": hints}]), world.task_type())
     await world.until(world.task_type(), "Served", "True", "WorkersReady")
-    await world.publish("tasks.default", waiting)
+    await world.enqueue(waiting)
     await running.operator.scaler.once()
     await world.end_worker(worker)
     expected = ("False", "QueueNotConsumed") if waiting else ("Unknown", "ScaledToZero")

@@ -311,17 +311,23 @@ class World:
         for _ in range(count):
             await self.broker_call("POST", "/api/exchanges/{vhost}/amq.default/publish", body)
 
-    async def enqueue(self, count: int) -> None:
-        """Let tasks of the queue `default` wait in Postgres."""
+    async def enqueue(self, count: int, *, queue: str = "default", queue_set: str = "default") -> None:
+        """Let tasks of a queue wait in Postgres."""
         await self.sql(
             "INSERT INTO task_type (type, default_queue) VALUES ('waits.v1', 'default') ON CONFLICT DO NOTHING"
         )
         await self.sql(
-            "INSERT INTO tasks (id, type, queue, status, payload, needs_publish, publish_at)"
-            " SELECT gen_random_uuid(), 'waits.v1', 'default', 'ENQUEUED', '{}', false, now()"
+            "INSERT INTO tasks (id, type, queue_set, queue, status, payload, needs_publish, publish_at)"
+            " SELECT gen_random_uuid(), 'waits.v1', $2, $3, 'ENQUEUED', '{}', false, now()"
             " FROM generate_series(1, $1)",
             count,
+            queue_set,
+            queue,
         )
+
+    async def hide_tasks(self) -> None:
+        """Keep every statement from the tasks, so that nobody knows what waits; the other tables answer."""
+        await self.sql("ALTER TABLE tasks RENAME TO hidden_tasks")
 
     async def rebuild_vhost(self) -> None:
         """Delete the virtual host with all that is in it, and make it anew."""

@@ -85,7 +85,6 @@ def test_the_operator_needs_no_more_than_the_role_of_the_chart(
     with subprocess.Popen([str(Path(sys.executable).parent / "dtq"), "operator"], env=environ) as operator:
         try:
             manifests = list(yaml.safe_load_all((rendering.CHART / "files/quickstart.yaml").read_text()))
-            manifests[0]["spec"]["vhost"] = broker_vhost.vhost
             assert apply(plane, manifests, "--namespace=dtq").returncode == 0
             everything = ("queuesets,tasktypes", "--all", "--namespace=dtq", "--timeout=60s")
             kubectl.run(plane.kubeconfig, "wait", "--for=condition=Ready", *everything, timeout_seconds=60)

@@ -98,7 +98,9 @@ async def one_failed(walk: Walk) -> None:
 
 async def forget_dead_letters(walk: Walk, _: Victim) -> None:
     """Forget that the broker confirmed dead letters, as a crash before the note does."""
-    await walk.sql.execute("UPDATE tasks SET dead_lettered_at = NULL, dead_letter_at = now() WHERE status = 'FAILED'")
+    await walk.sql.execute(
+        "UPDATE tasks SET dead_lettered_at = NULL, dead_letter_at = failed_at WHERE status = 'FAILED'"
+    )
 
 
 async def lose_the_shelf(walk: Walk, victim: Victim) -> None:

@@ -1,5 +1,7 @@
 """What a failed task tells: a traceback of the handler alone, bounded, and a line in the log."""
 
+from collections.abc import Iterator
+
 import pytest
 import structlog
 
@@ -46,6 +48,16 @@ async def test_a_success_after_a_failure_has_no_traceback(world: World) -> None:
     assert (row["last_error"], row["last_traceback"]) == (None, None)
 
 
+@pytest.fixture
+def unconfigured_logs() -> Iterator[None]:
+    """Log as structlog does by itself, at every level, whatever an earlier test of this process has configured."""
+    before = structlog.get_config()
+    structlog.reset_defaults()
+    yield
+    structlog.configure(**before)
+
+
+@pytest.mark.usefixtures("unconfigured_logs")
 async def test_start_end_and_failure_are_logged_with_task_type_and_attempt(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

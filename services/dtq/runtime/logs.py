@@ -31,7 +31,7 @@ def configure(*, level: str, json: bool) -> None:
         )
     )
 
-    def own_logger(name: str) -> logging.Logger:
+    def own_logger(name: str = "dtq") -> logging.Logger:
         # Not in the registry of `logging`: a handler that sets up its own logging must not silence its worker.
         logger = logging.Logger(name, level.upper())  # noqa: LOG001
         logger.addHandler(handler)

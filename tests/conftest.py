@@ -8,6 +8,7 @@ from typing import Any
 import hypothesis
 import pytest
 import pytest_asyncio
+import structlog
 
 from hack.stack.postgres import Postgres
 from hack.stack.rabbitmq import RabbitMQ
@@ -38,6 +39,15 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     # Runs after a failure and after Ctrl-C too; a guard process does it when this one is killed.
     if not hasattr(config, "workerinput") and SERVICES in config.stash:
         config.stash[SERVICES].remove()
+
+
+@pytest.fixture
+def unconfigured_logs() -> Iterator[None]:
+    """Log as structlog does by itself, at every level, whatever an earlier test of this process has configured."""
+    before = structlog.get_config()
+    structlog.reset_defaults()
+    yield
+    structlog.configure(**before)
 
 
 @pytest.fixture(scope="session")

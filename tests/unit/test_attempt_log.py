@@ -2,12 +2,14 @@
 
 from uuid import UUID
 
+import pytest
 import structlog
 
 from dtq.domain.decisions import Attempt
 from dtq.domain.limits import TRACEBACK_CHARS_MAX
 from dtq.domain.states import Outcome
 from dtq_db.attempts import Claim
+from dtq_worker import attempt_log
 from dtq_worker.attempt_log import FAILURES_PER_SECOND_MAX, AttemptLog
 
 CLAIM = Claim(
@@ -24,6 +26,15 @@ CLAIM = Claim(
 )
 FAILED = Attempt(outcome=Outcome.FAILED, attempt=2, max_attempts=5, error="ValueError: x", traceback="at line 1")
 WHO = {"task_id": str(UUID(int=7)), "type": "report.build.v1", "attempt": 2}
+
+
+pytestmark = pytest.mark.usefixtures("unconfigured_logs")
+
+
+@pytest.fixture(autouse=True)
+def _fresh_logger(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A logger that was used before keeps what it was configured with then.
+    monkeypatch.setattr(attempt_log, "_log", structlog.get_logger())
 
 
 def test_start_end_and_failure_say_which_attempt_of_which_task() -> None:

@@ -1,7 +1,5 @@
 """What a failed task tells: a traceback of the handler alone, bounded, and a line in the log."""
 
-from collections.abc import Iterator
-
 import pytest
 import structlog
 
@@ -46,15 +44,6 @@ async def test_a_success_after_a_failure_has_no_traceback(world: World) -> None:
         await eventually(has_failed_once, "the first attempt left its traceback")
         row = await world.has(id_, "SUCCEEDED")
     assert (row["last_error"], row["last_traceback"]) == (None, None)
-
-
-@pytest.fixture
-def unconfigured_logs() -> Iterator[None]:
-    """Log as structlog does by itself, at every level, whatever an earlier test of this process has configured."""
-    before = structlog.get_config()
-    structlog.reset_defaults()
-    yield
-    structlog.configure(**before)
 
 
 @pytest.mark.usefixtures("unconfigured_logs")

@@ -48,8 +48,7 @@ def configure(*, level: str, json: bool) -> None:
     root.handlers = [handler]
     root.setLevel(level.upper())
     _quieten(("aiormq", "uvicorn.access", "asyncio"), logging.ERROR)
-    if level != "debug":
-        _quieten(("httpx2", "httpcore2"), logging.WARNING)
+    _quieten(("httpx2", "httpcore2"), logging.NOTSET if level == "debug" else logging.WARNING)
 
 
 def _quieten(names: Sequence[str], level: int) -> None:

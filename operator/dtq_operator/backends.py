@@ -72,6 +72,8 @@ class Backends:
         self._database = database
         self._hints = hints
         self._served = served
+        self._lost: dict[Key, set[str]] = {}
+        """What a reconcile that failed later has declared anew: the next one tells of it."""
         self.postgres: Breaker[Key] = Breaker("postgres", lambda: catalog.revision(database), requeue)
         self.rabbitmq: Breaker[Key] = Breaker("rabbitmq", self._probe_broker, requeue)
 
@@ -107,7 +109,9 @@ class Backends:
             if breaker.is_open:
                 return self._down(key, breaker, "TopologyDeclared", reason)
         try:
-            done = await reconcile_queue_set(self._database, self._settings.rmq_url, manifest, owner)
+            lost = self._lost.setdefault(key, set())
+            done = await reconcile_queue_set(self._database, self._settings.rmq_url, manifest, owner, lost=lost)
+            self._lost.pop(key, None)
         except Rejected as error:
             return _trouble(Why.ACCESS_REFUSED, str(error))
         except Unavailable:
@@ -126,6 +130,7 @@ class Backends:
             Unavailable: a backend that its policy needs does not answer.
             Rejected: RabbitMQ refuses us the right to delete.
         """
+        self._lost.pop(key, None)
         if key.kind == "TaskType":
             return (await release_task_type(self._database, key.name, owner, policy=policy)).refusal
         url = self._settings.rmq_url

@@ -1,7 +1,7 @@
 """Kubernetes Events: what `kubectl describe` tells, each thing once.
 
 Owns deduplication: an event's name says what it says of whom, so that neither a new start nor a second operator
-tells it twice. An event that cannot be recorded is only a line of the log.
+tells it twice. An event that cannot be recorded holds nothing up: it waits, and is tried again now and then.
 """
 
 import hashlib
@@ -15,12 +15,14 @@ import structlog
 from dtq.domain.errors import Unavailable
 from dtq_operator.conditions import MESSAGE_CHARS_MAX
 from dtq_operator.kube import Kube, Object
-from dtq_operator.kube_errors import Conflict
+from dtq_operator.kube_errors import Conflict, NotFound
 
 REPEAT_SECONDS: Final = 600.0
 """How long the same event of the same object is not repeated, in seconds."""
 REMEMBERED_MAX: Final = 10_000
 """Most events remembered; the oldest are forgotten."""
+WAITING_MAX: Final = 1_000
+"""Most events that wait to be recorded; the oldest are given up."""
 COMPONENT: Final = "dtq-operator"
 
 _log = structlog.get_logger(__name__)
@@ -32,6 +34,7 @@ class Events:
     def __init__(self, kube: Kube) -> None:
         self._kube = kube
         self._recorded: OrderedDict[str, float] = OrderedDict()
+        self._waiting: OrderedDict[str, Object] = OrderedDict()
 
     async def record(self, kind: str, obj: Object, reason: str, message: str, *, warning: bool = False) -> None:
         """Record that something happened to an object, unless it was said just now."""
@@ -65,8 +68,29 @@ class Events:
             "source": {"component": COMPONENT},
             "reportingComponent": COMPONENT,
         }
+        await self._try(digest, event)
+
+    async def catch_up(self) -> bool:
+        """Try again to record what could not be, up to the first event that still cannot; return False.
+
+        That one waits behind the others from then on: one namespace's refusal keeps no other's events back.
+        """
+        for digest, event in list(self._waiting.items()):
+            if not await self._try(digest, event):
+                break
+        return False
+
+    async def _try(self, digest: str, event: Object) -> bool:
+        self._waiting.pop(digest, None)
         try:
-            await self._kube.record_event(meta["namespace"], event)
+            await self._kube.record_event(event["metadata"]["namespace"], event)
+        except NotFound as error:
+            self._recorded.pop(digest, None)  # its namespace is gone; if it is not, the next look tells it anew
+            _log.warning("an event has no place", reason=event["reason"], error=str(error))
         except (Conflict, Unavailable) as error:
-            self._recorded.pop(digest, None)  # the next look tries again
-            _log.warning("an event was not recorded", reason=reason, error=str(error))
+            self._waiting[digest] = event
+            while len(self._waiting) > WAITING_MAX:
+                self._waiting.popitem(last=False)
+            _log.warning("an event was not recorded", reason=event["reason"], error=str(error))
+            return False
+        return True

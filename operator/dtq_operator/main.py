@@ -71,7 +71,7 @@ class Operator:
         self.store = Store()
         self.watch = Watch(kopf_settings, settings.watch_namespaces, self._on_event)
         self.queue: WorkQueue[Key] = WorkQueue(self._reconcile, concurrency=CONCURRENCY)
-        events = Events(kube)
+        self.events = events = Events(kube)
         self.scaler = Scaler(
             kube,
             self.store,
@@ -122,6 +122,7 @@ class Operator:
             parts.create_task(self.backends.postgres.run(stop))
             parts.create_task(self.backends.rabbitmq.run(stop))
             parts.create_task(every(self._settings.resync_seconds, self.sweep.once, stop, name="sweep"))
+            parts.create_task(every(self._settings.resync_seconds, self.events.catch_up, stop, name="events"))
             parts.create_task(every(self._pace.scaling_seconds, self.scaler.once, stop, name="scaling"))
             parts.create_task(every(self._pace.serving_seconds, self.serving.once, stop, name="serving"))
             parts.create_task(every(self._pace.measure_seconds, self._measure, stop, name="metrics"))

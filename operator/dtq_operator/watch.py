@@ -1,8 +1,9 @@
 """The watch: kopf, kept in a thread with an event loop of its own.
 
 Owns kopf's lifetime. kopf takes its event loop for its own: at its end it cancels every task that began after it,
-and it replaces the signal handlers of the main thread. Here it can cancel nothing of ours. Must never touch an
-object: it only hands over what the API server tells.
+and it replaces the signal handlers of the main thread. Here it can cancel nothing of ours. And its end has no bound:
+it waits for its tasks however long they take, and watches nothing meanwhile; hence `END_SECONDS`. Must never touch
+an object: it only hands over what the API server tells.
 """
 
 import asyncio
@@ -24,8 +25,10 @@ from dtq_operator.store import Key, key_of, version
 
 LASTING_SECONDS: Final = 60.0
 """How long kopf must have run for its next failure to count as the first, in seconds."""
+KOPF_SECONDS: Final = 10.0
+"""How long kopf may take for its end, once its first task has ended, before its tasks are cancelled, in seconds."""
 END_SECONDS: Final = 15.0
-"""Longest wait for kopf's end, in seconds: less than a pod's termination grace."""
+"""Longest wait for a life's end, in seconds: more than kopf may take, less than a pod's termination grace."""
 
 GOODBYE_SECONDS: Final = 0.1
 """What kopf's connections get to close after its end, in seconds: the loop ends next."""
@@ -65,24 +68,29 @@ class Watch:
             await wait(stop, backoff_seconds(failures, 1.0))
 
     async def _one_life(self, stop: asyncio.Event) -> BaseException | None:
-        """Run one kopf until its end or `stop`; return what ended it."""
+        """Run one kopf until it begins to end or `stop`, and wait a bounded time for its end; return what ended it."""
         ours = asyncio.get_running_loop()
-        ended = asyncio.Event()
-        life = _Life(lambda stopping: self._kopf(ours, stopping), lambda: ours.call_soon_threadsafe(ended.set))
+        ending, ended = asyncio.Event(), asyncio.Event()
+
+        async def main(stopping: asyncio.Event) -> None:
+            await self._kopf(ours, stopping, lambda: ours.call_soon_threadsafe(ending.set))
+
+        life = _Life(main, lambda: ours.call_soon_threadsafe(ended.set))
         life.start()
-        stopping = asyncio.create_task(stop.wait())
-        ending = asyncio.create_task(ended.wait())
+        waiting = [asyncio.create_task(one.wait()) for one in (stop, ending, ended)]
         try:
-            await asyncio.wait((stopping, ending), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            stopping.cancel()
             life.end()
             if not await wait(ended, END_SECONDS):
                 _log.warning("kopf does not end; it dies with the process", waited_seconds=END_SECONDS)
-            ending.cancel()
+            for one in waiting:
+                one.cancel()
         return life.error
 
-    async def _kopf(self, ours: asyncio.AbstractEventLoop, stopping: asyncio.Event) -> None:
+    async def _kopf(
+        self, ours: asyncio.AbstractEventLoop, stopping: asyncio.Event, ending: Callable[[], object]
+    ) -> None:
         async def on_event(*, type: str | None, event: Any, param: Any = None, **_: Any) -> None:  # noqa: A002
             ours.call_soon_threadsafe(self._on_event, type, param, event["object"])
 
@@ -90,15 +98,21 @@ class Watch:
         kopf.on.login(registry=registry)(login)
         for kind, plural in PLURALS.items():
             kopf.on.event(GROUP, VERSION, plural, registry=registry, id=f"on-{plural}", param=kind)(on_event)
+        before = asyncio.all_tasks()
+        tasks = await kopf.spawn_tasks(
+            registry=registry,
+            settings=self._settings,
+            standalone=True,
+            clusterwide=not self._namespaces,
+            namespaces=self._namespaces,
+            stop_flag=stopping,
+        )
         try:
-            await kopf.operator(
-                registry=registry,
-                settings=self._settings,
-                standalone=True,
-                clusterwide=not self._namespaces,
-                namespaces=self._namespaces,
-                stop_flag=stopping,
-            )
+            # None of them ends but with all of kopf.
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            ending()
+            async with asyncio.timeout(KOPF_SECONDS):
+                await kopf.run_tasks(tasks, ignored=before)
         finally:
             await asyncio.sleep(GOODBYE_SECONDS)
         if not stopping.is_set():

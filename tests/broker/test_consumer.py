@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from dtq.broker.consumer import Consumer
+from dtq.broker.consumer import Consumer, Feed
 from dtq.domain.topology import main_exchange
 from tests.broker.world import World, bodies, eventually, running, take, up
 
@@ -61,6 +61,24 @@ async def test_the_prefetch_bounds_what_waits_unacknowledged(world: World) -> No
             assert len(taken) == 3
             assert await take(consumer, 1, seconds=1) == []
             await consumer.ack(taken)
+
+
+async def test_a_queue_keeps_a_consumer_while_the_window_grows(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    consumer = world.consumer("default", prefetch=32)
+    close, consumers = Consumer._close, list[int | None]()
+
+    async with world.raw() as connection:
+        channel = await connection.channel()
+
+        async def close_and_look(self: Consumer, feed: Feed) -> None:
+            await close(self, feed)
+            consumers.append((await channel.queue_declare("tasks.default", passive=True)).consumer_count)
+
+        async with running(consumer.link):
+            await consumer.resize(4)
+            monkeypatch.setattr(Consumer, "_close", close_and_look)
+            await consumer.resize(32)
+            assert consumers == [1], "in between, what other workers hand on would have come back to them"
 
 
 async def test_the_urgent_queue_gets_more_and_the_other_still_some(world: World) -> None:

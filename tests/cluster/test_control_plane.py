@@ -3,11 +3,12 @@
 import socket
 import subprocess
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from hack.cluster import control_plane, kubectl
+from hack.cluster import control_plane, kubectl, probe
 from hack.cluster.process import identify
 from hack.cluster.report import ClusterError
 
@@ -50,15 +51,25 @@ def test_a_start_waits_for_what_is_still_ending(tmp_path: Path) -> None:
         assert plane.supervisor.pid("kube-apiserver") != before, "the one that was told to end has ended"
 
 
-def test_a_start_waits_for_the_port_that_a_former_control_plane_still_has(tmp_path: Path) -> None:
-    with control_plane.running(tmp_path / "plane") as plane:
+def test_a_start_waits_for_the_port_that_a_former_control_plane_still_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = threading.Event()
+
+    def is_free(host: str, port: int) -> bool:
+        free = probe_is_free(host, port)
+        if not free:
+            looked.set()
+        return free
+
+    probe_is_free = probe.is_free
+    monkeypatch.setattr(probe, "is_free", is_free)
+    with control_plane.running(tmp_path / "plane") as plane, ThreadPoolExecutor(1) as other:
         plane.stop_api_server()
-        with socket.create_server((plane.endpoints.address, plane.endpoints.api_port)) as holder:
-            starting = threading.Thread(target=plane.start)
-            starting.start()
-            holder.accept()[0].close()  # its first look at the port
-        starting.join(timeout=120)
-        assert not starting.is_alive()
+        with socket.create_server((plane.endpoints.address, plane.endpoints.api_port)):
+            starting = other.submit(plane.start)
+            assert looked.wait(60), "it has never found the port taken"
+        starting.result(timeout=120)
         assert plane.ready()
 
 

@@ -2,9 +2,15 @@
 
 import asyncio
 import json
+import threading
+from collections.abc import Collection
+from contextlib import suppress
+from typing import Any
 
+import kopf
 import pytest
 
+from dtq_operator import watch
 from dtq_operator.store import key_of, version
 from hack.cluster.control_plane import ControlPlane
 from tests.operator.conftest import Start
@@ -88,6 +94,45 @@ async def test_a_watch_that_tells_of_an_error_begins_anew(
 
 async def _after(proxy: KubeProxy, lists: int) -> bool:
     return proxy.count("GET .*/tasktypes(?!.*watch)") > lists + 1
+
+
+async def test_a_kopf_that_does_not_come_to_its_end_is_replaced(
+    proxy: KubeProxy, world: World, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when one of kopf's tasks swallows its cancellation: kopf waits for it, and watches nothing."""
+    may_end, spawn, lives = threading.Event(), kopf.spawn_tasks, 0
+
+    async def never_ends() -> None:
+        while not may_end.is_set():
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.05)
+
+    async def spawn_with_a_stubborn_one(**arguments: Any) -> Collection[asyncio.Task[None]]:
+        nonlocal lives
+        lives += 1
+        tasks = await spawn(**arguments)
+        return [*tasks, asyncio.create_task(never_ends())] if lives == 1 else tasks
+
+    monkeypatch.setattr(kopf, "spawn_tasks", spawn_with_a_stubborn_one)
+    monkeypatch.setattr(watch, "KOPF_SECONDS", 0.5)
+    monkeypatch.setattr(watch, "END_SECONDS", 1.0)
+    try:
+        running = await start(DTQ_RESYNC_SECONDS="1h")
+        await world.create_ready(world.queue_set(), world.task_type())
+        refused = proxy.strike(r"GET .*/tasktypes\?.*watch=true", status=403, times=1)
+        proxy.cut_watches()
+        await refused.hit.wait()
+        await world.patch(world.task_type(), {"spec": {"maxAttempts": 7}})
+        key = key_of("TaskType", world.task_type())
+
+        async def is_told() -> bool:
+            known = running.operator.store.get(key)
+            return known is not None and known["spec"].get("maxAttempts") == 7
+
+        await eventually("the watch tells again", is_told)
+        assert lives == 2
+    finally:
+        may_end.set()
 
 
 async def test_a_silent_watch_is_made_up_for_by_the_sweep_and_told_by_liveness(

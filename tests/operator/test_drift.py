@@ -12,6 +12,7 @@ from dtq_operator.store import key_of
 from tests.operator.conftest import Start
 from tests.operator.world import World
 from tests.support.kube_api import eventually
+from tests.support.kube_proxy import KubeProxy
 
 
 @pytest.mark.parametrize(
@@ -68,6 +69,21 @@ async def test_a_queue_deleted_by_hand_comes_back(world: World, start: Start) ->
     await eventually("the queue is back", is_back)
     assert "tasks.default" in await world.until_event(world.queue_set(), "DriftRepaired")
     assert running.metric("dq_operator_drift_repairs_total", kind="QueueSet") >= 1
+
+
+async def test_a_repair_is_told_once_events_can_be_recorded_again(world: World, proxy: KubeProxy, start: Start) -> None:
+    running = await start(DTQ_RESYNC_SECONDS="500ms")
+    await world.create_ready(world.queue_set())
+    refused = proxy.strike(r"POST .*/events", status=403)
+    await world.broker_call("DELETE", "/api/queues/{vhost}/tasks.default")
+
+    async def is_repaired() -> bool:
+        return bool(running.metric("dq_operator_drift_repairs_total", kind="QueueSet"))
+
+    await eventually("the queue is back", is_repaired)
+    await refused.hit.wait()
+    proxy.clear()
+    assert "tasks.default" in await world.until_event(world.queue_set(), "DriftRepaired")
 
 
 async def test_a_binding_deleted_by_hand_comes_back(world: World, start: Start) -> None:

@@ -7,8 +7,9 @@ import pytest
 
 from dtq.broker.admin import Admin
 from dtq.broker.declare import Declared
+from dtq.domain.errors import Unavailable
 from dtq.domain.manifests import QueueSet
-from dtq.domain.plan import Owner
+from dtq.domain.plan import Action, Owner
 from dtq.domain.topology import Topology
 from dtq.reconcile.queue_sets import reconcile_queue_set, release_queue_set
 from dtq_db import resources
@@ -35,10 +36,10 @@ async def test_a_queue_set_that_is_deleted_while_another_declares_it_leaves_no_q
     declare, delete = Admin.declare, Admin.delete
     comes_to_declare, is_deleted, is_declared = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
-    async def declare_late(self: Admin, topology: Topology) -> Declared:
+    async def declare_late(self: Admin, topology: Topology, lost: set[str] | None = None) -> Declared:
         comes_to_declare.set()
         await is_deleted.wait()
-        found = await declare(self, topology)
+        found = await declare(self, topology, lost)
         is_declared.set()
         return found
 
@@ -59,3 +60,25 @@ async def test_a_queue_set_that_is_deleted_while_another_declares_it_leaves_no_q
         assert await resources.claims(database) == []
     path = f"/api/queues/{quote(broker_vhost.vhost, safe='')}"
     assert await asyncio.to_thread(broker_vhost.management.call, "GET", path) == []
+
+
+async def test_what_a_reconcile_has_mended_before_it_failed_is_told_by_the_next(
+    dsn: str, broker_vhost: BrokerVhost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest, lost = queue_set(), set[str]()
+    declare = Admin.declare
+
+    async def declare_and_fail(self: Admin, topology: Topology, lost: set[str] | None = None) -> Declared:
+        await declare(self, topology, lost)
+        raise Unavailable("cut off after the declaration")
+
+    async with Database(dsn, name="test") as database:
+        await reconcile_queue_set(database, broker_vhost.url, manifest, OWNER)
+        path = f"/api/queues/{quote(broker_vhost.vhost, safe='')}/tasks.default"
+        await asyncio.to_thread(broker_vhost.management.call, "DELETE", path)
+        with monkeypatch.context() as patch:
+            patch.setattr(Admin, "declare", declare_and_fail)
+            with pytest.raises(Unavailable):
+                await reconcile_queue_set(database, broker_vhost.url, manifest, OWNER, lost=lost)
+        done = await reconcile_queue_set(database, broker_vhost.url, manifest, OWNER, lost=lost)
+    assert [(step.action, step.target) for step in done.plan.steps] == [(Action.DECLARE, "tasks.default")]

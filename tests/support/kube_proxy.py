@@ -189,6 +189,6 @@ def _kept(answer: aiohttp.ClientResponse) -> dict[str, str]:
 
 
 def _hang_up(request: web.Request) -> web.StreamResponse:
-    assert request.transport is not None
-    request.transport.abort()
+    if request.transport is not None:  # else the other side was quicker
+        request.transport.abort()
     return web.Response()

@@ -111,7 +111,7 @@ class World:
             stop = asyncio.Event()
             running = Running(worker=worker, stop=stop, task=asyncio.ensure_future(worker.run(stop)), settings=settings)
             try:
-                await eventually(running.is_ready, "the worker is ready")
+                await eventually(running.has_begun, "the worker consumes")
                 yield running
             finally:
                 await running.end()
@@ -127,10 +127,14 @@ class Running:
     settings: Settings
 
     async def is_ready(self) -> bool:
-        """Whether it has a lease and consumes."""
+        """Whether it has a lease and consumes, unless it has no room."""
         if self.task.done():
             self.task.result()
         return not await self.worker._trouble()
+
+    async def has_begun(self) -> bool:
+        """Whether it is ready, and has room."""
+        return await self.is_ready() and self.worker.consumer.window > 0
 
     async def end(self) -> None:
         """Tell it to stop, as a signal does, and wait for its end."""

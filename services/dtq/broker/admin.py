@@ -12,9 +12,10 @@ import aiormq
 from aiormq.abc import AbstractConnection
 
 from dtq.broker.declare import Channels, Declared, declare, message_count
-from dtq.broker.link import BROKER_ERRORS, CONNECT_SECONDS
+from dtq.broker.link import BROKER_ERRORS, CONNECT_SECONDS, connect, hang_up
 from dtq.domain.errors import Rejected, Unavailable
 from dtq.domain.topology import Topology
+from dtq.runtime.loops import own_cancellation
 
 
 class Admin:
@@ -64,15 +65,19 @@ class Admin:
             await channels.close()
             return counts
 
-    async def declare(self, topology: Topology) -> Declared:
+    async def declare(self, topology: Topology, lost: set[str] | None = None) -> Declared:
         """Declare a topology; what exists already stays as it is.
+
+        Args:
+            topology: what is wanted.
+            lost: takes the names of queues that were not there, even if the declaration fails later.
 
         Raises:
             Unavailable: the broker does not answer.
             Rejected: it refuses us the right to declare.
         """
         with _translated():
-            return await declare(self._connection, topology)
+            return await declare(self._connection, topology, Declared(missing=set() if lost is None else lost))
 
     async def delete(self, topology: Topology) -> None:
         """Delete a topology: routes first, so that nothing arrives in a queue that is about to go.
@@ -112,17 +117,18 @@ async def connected(url: str) -> AsyncIterator[Admin]:
     """
     with _translated():
         async with asyncio.timeout(CONNECT_SECONDS):
-            connection = await aiormq.connect(url)
+            connection = await connect(url, "admin")
     try:
         yield Admin(connection)
     finally:
-        await connection.close()
+        await hang_up(connection)
 
 
 @contextmanager
 def _translated() -> Iterator[None]:
     try:
-        yield
+        with own_cancellation():
+            yield
     except aiormq.exceptions.ChannelAccessRefused as error:
         raise Rejected("AccessRefused", f"RabbitMQ refuses access: {error}; grant it to our user") from error
     except BROKER_ERRORS as error:

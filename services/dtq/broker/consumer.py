@@ -151,11 +151,13 @@ class Consumer:
     async def resize(self, window: int) -> None:
         """Hold up to `window` unclaimed messages of each queue from now on, and give back to the broker what is held.
 
-        With 0 nothing is consumed. RabbitMQ takes another prefetch for new consumers only, hence new channels.
+        With 0 nothing is consumed. RabbitMQ takes another prefetch for new consumers only, hence new channels. While
+        the window grows the queue keeps a consumer: else a message that other workers hand on would find none here.
         The caller is the one that takes and acknowledges: nothing of it may be under way.
         """
         if self._draining or window == self.window or self._one_at_a_time.locked():
             return
+        grows = window > self.window
         self.window = window
         self._resizing = True
         try:
@@ -165,6 +167,8 @@ class Consumer:
                     for queue, feed in list(feeds.items()):
                         del feeds[queue]
                         feed.retired = True
+                        if grows and self.link.is_up:
+                            await self._try(self.link.connection(), feeds, feed.subscription)
                         await self._close(feed)
                     if self.link.is_up:
                         await self._align(self.link.connection(), feeds)

@@ -120,8 +120,7 @@ class Link:
         self._broken.clear()
         async with asyncio.timeout(CONNECT_SECONDS):
             url = self._url if isinstance(self._url, str) else self._url()
-            query = {"heartbeat": str(HEARTBEAT_SECONDS), "name": f"dtq-{self._purpose}"}
-            connection = await aiormq.connect(str(URL(url).with_query(query)))
+            connection = await connect(url, self._purpose)
         gone = asyncio.ensure_future(_closed(connection))
         try:
             async with asyncio.timeout(SETUP_SECONDS):
@@ -139,8 +138,19 @@ class Link:
             self._connection = None
             self._metrics.connected.labels(self._purpose).set(0)
             gone.cancel()
-            with suppress(*BROKER_ERRORS, asyncio.CancelledError):
-                await connection.close(timeout=CLOSE_SECONDS)
+            await hang_up(connection)
+
+
+async def connect(url: str, purpose: str) -> aiormq.Connection:
+    """Open one connection that notices a dead peer; the caller closes it with `hang_up`."""
+    query = {"heartbeat": str(HEARTBEAT_SECONDS), "name": f"dtq-{purpose}"}
+    return await aiormq.connect(str(URL(url).with_query(query)))
+
+
+async def hang_up(connection: aiormq.Connection) -> None:
+    """Close a connection, for a bounded time; one that is broken already is no error."""
+    with suppress(*BROKER_ERRORS), own_cancellation():
+        await connection.close(timeout=CLOSE_SECONDS)
 
 
 async def _closed(connection: AbstractConnection) -> None:

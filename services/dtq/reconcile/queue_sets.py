@@ -44,12 +44,27 @@ class Reconciled:
 
 
 async def reconcile_queue_set(
-    database: Database, rmq_url: str, manifest: QueueSet, owner: Owner, *, dry_run: bool = False
+    database: Database,
+    rmq_url: str,
+    manifest: QueueSet,
+    owner: Owner,
+    *,
+    lost: set[str] | None = None,
+    dry_run: bool = False,
 ) -> Reconciled:
     """Make Postgres and RabbitMQ hold what a QueueSet declares.
 
     The name is claimed first, then the topology is declared, then the rows are written: what RabbitMQ refuses never
     comes into force, and an earlier spec stays in force.
+
+    Args:
+        database: the one that the processes read.
+        rmq_url: the broker, with its vhost.
+        manifest: what is wanted.
+        owner: who declares it.
+        lost: takes the names of queues that were missing and are declared anew. Given again after a failure, it makes
+            the next call tell of what the failed one had mended.
+        dry_run: only plan.
 
     Raises:
         Unavailable: one of them does not answer; what was done is found again by the next call.
@@ -66,7 +81,7 @@ async def reconcile_queue_set(
         claims = _claims_only(plan).steps
         if dry_run or plan.refusal:
             return Reconciled(plan=plan, ready=ready)
-        declared = await admin.declare(topology)
+        declared = await admin.declare(topology, lost)
         await failpoints.hit("reconcile.topology_declared")
         async with transaction(database) as resources:
             claim = await resources.claim("QueueSet", manifest.metadata.name)

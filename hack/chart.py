@@ -40,7 +40,7 @@ _WHOLE = {
     "podSecurityContext",
     "containerSecurityContext",
     "workers.pools",
-    *(f"{part}.resources" for part in ("operator", "api", "workers.defaults", "migrations")),
+    *(f"{part}.resources" for part in ("operator", "api", "maintenance", "workers.defaults", "migrations")),
     *(f"demo.{part}.resources" for part in ("postgres", "rabbitmq")),
 }
 

@@ -10,27 +10,37 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 
-from dtq.runtime.metrics import ApiMetrics, BacklogMetrics, BrokerMetrics, LoopMetrics, OperatorMetrics, WorkerMetrics
+from dtq.runtime.metrics import (
+    ApiMetrics,
+    BacklogMetrics,
+    BrokerMetrics,
+    LoopMetrics,
+    MaintenanceMetrics,
+    OperatorMetrics,
+    WorkerMetrics,
+)
 
 FILE = Path(__file__).resolve().parent.parent / "docs" / "metrics.md"
 PARTS = (
     ("API", ApiMetrics),
-    ("API: what waits in Postgres", BacklogMetrics),
-    ("API: its loops", LoopMetrics),
+    ("Maintenance", MaintenanceMetrics),
+    ("Maintenance: what waits in Postgres", BacklogMetrics),
+    ("API and maintenance: loops", LoopMetrics),
     ("Worker", WorkerMetrics),
-    ("API and worker: RabbitMQ", BrokerMetrics),
+    ("API, maintenance and worker: RabbitMQ", BrokerMetrics),
     ("Operator", OperatorMetrics),
 )
 SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum")}
 HEAD = """# Metrics
 
 Made by `python -m hack.metrics`. Every process shows its own at `/metrics`: the API at `HTTP_PORT`, or without a
-credential at `DTQ_METRICS_PORT`; the worker at `WORKER_HTTP_PORT`; the operator at `DTQ_OPERATOR_HTTP_PORT`. Names
+credential at `DTQ_METRICS_PORT`; the worker at `WORKER_HTTP_PORT`; the operator at `DTQ_OPERATOR_HTTP_PORT`;
+maintenance in the API, or alone at `DTQ_MAINTENANCE_HTTP_PORT`. Names
 begin with `dq_`; labels are few: types and queues that are declared, never ids, payloads or error texts. What the
 alerts mean is in [runbook.md](runbook.md).
 
 Counters belong to one process: sum them. The gauges about what waits come from Postgres and are the same in every
-replica of the API: take their maximum. Over all processes the counters equal the history:
+replica: take their maximum. Over all processes the counters equal the history:
 
 | `task_events` | Counters |
 |---|---|

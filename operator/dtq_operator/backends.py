@@ -15,8 +15,6 @@ from dtq.domain.errors import Rejected, Unavailable, Unmigrated
 from dtq.domain.manifests import QueueSet, TaskType
 from dtq.domain.plan import Action, Owner, Plan, Reason, Refusal
 from dtq.domain.topology import work_queue
-from dtq.reconcile.queue_sets import Reconciled, reconcile_queue_set, release_queue_set
-from dtq.reconcile.task_types import reconcile_task_type, release_task_type
 from dtq.runtime.settings import Settings
 from dtq_db import catalog
 from dtq_db.connections import Database
@@ -28,6 +26,8 @@ from dtq_operator.hints import Hints
 from dtq_operator.kube_errors import Conflict
 from dtq_operator.reasons import Why
 from dtq_operator.store import Key
+from dtq_reconcile.queue_sets import Reconciled, reconcile_queue_set, release_queue_set
+from dtq_reconcile.task_types import reconcile_task_type, release_task_type
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

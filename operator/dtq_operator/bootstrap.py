@@ -13,10 +13,10 @@ import structlog
 import yaml
 
 from dtq.domain.errors import Rejected, Unavailable
-from dtq.reconcile.parse import parse
 from dtq.runtime.loops import backoff_seconds, wait
 from dtq_operator.kube import Kube, Object
 from dtq_operator.kube_errors import Conflict, Refused
+from dtq_reconcile.parse import parse
 
 LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
 

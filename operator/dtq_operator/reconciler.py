@@ -1,7 +1,7 @@
 """Reconciling one object: the single function behind every event, sweep and retry.
 
 Owns the order: deletion first, then finalizer, effect, status. It never asks what has changed, and it never
-holds a rule: `dtq.domain.plan` decides, `dtq.reconcile` acts, `conditions` says what came of it.
+holds a rule: `dtq.domain.plan` decides, `dtq_reconcile` acts, `conditions` says what came of it.
 """
 
 import time

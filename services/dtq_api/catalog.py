@@ -12,6 +12,7 @@ import structlog
 
 from dtq.domain.catalog import Catalog, TypePolicy
 from dtq.domain.errors import Problem, Rejected, Unavailable
+from dtq.domain.queue_sets import QueueSets
 from dtq.domain.schemas import PayloadValidator, check_schema
 from dtq_db import catalog as rows
 from dtq_db.connections import Database
@@ -42,6 +43,8 @@ class CatalogCache:
         self._looking = asyncio.Lock()
         self._refreshing = asyncio.Lock()
         self.current = Catalog()
+        self.queue_sets = QueueSets()
+        """Those of `current`."""
 
     async def refresh(self) -> bool:
         """Read the catalog if it has changed; return False: there is never more to do at once.
@@ -54,6 +57,7 @@ class CatalogCache:
             if found is not self.current:
                 rows.tell_newer(found.newer, self.current.newer)
                 self.current = found
+                self.queue_sets.replace(found.queue_sets)
                 self._compiled = {name: one for name, one in self._compiled.items() if name in self.current.types}
                 _log.info("catalog read", revision=self.current.revision, types=len(self.current.types))
         return False

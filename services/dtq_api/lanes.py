@@ -18,6 +18,7 @@ import structlog
 from dtq.broker.publisher import Message, Publisher
 from dtq.broker.wakeups import work
 from dtq.domain.errors import Rejected, Unavailable
+from dtq.domain.queue_sets import QueueSets
 from dtq.runtime import failpoints
 from dtq.runtime.metrics import ApiMetrics
 from dtq_db import tasks as store
@@ -70,7 +71,6 @@ class Lanes:
     """Stores and publishes tasks.
 
     Args:
-        namespace_of: the broker prefix of a queue set, by the set's name.
         accept_when_down: store tasks while the broker is down and leave the publishing to the relay.
     """
 
@@ -79,13 +79,13 @@ class Lanes:
         database: Database,
         publisher: Publisher,
         *,
-        namespace_of: Callable[[str], str],
+        queue_sets: QueueSets,
         accept_when_down: bool,
         metrics: ApiMetrics,
         confirmed: Callable[[dict[UUID, datetime]], None],
     ) -> None:
         self._publisher = publisher
-        self._namespace_of = namespace_of
+        self._queue_sets = queue_sets
         self._accept_when_down = accept_when_down
         self._metrics = metrics
         self._confirmed = confirmed
@@ -218,4 +218,4 @@ class Lanes:
         return gone
 
     def _message(self, task: NewTask) -> Message:
-        return work(self._namespace_of(task.queue_set), task.queue, task.id, task.type)
+        return work(self._queue_sets.prefix(task.queue_set), task.queue, task.id, task.type)

@@ -4,12 +4,12 @@ The backlog is counted in Postgres: a message may wait in a worker's buffer, whe
 Unknown is an error (503), never 0: a scaler would take the last worker away.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 from dtq.domain.errors import Rejected, Unavailable
-from dtq.domain.manifests import QueueSetSpec
+from dtq.domain.queue_sets import QueueSets
 from dtq.domain.scaling import Load, desired_replicas
 from dtq.domain.stored import Newer
 from dtq_db import backlog, catalog
@@ -23,7 +23,7 @@ class ScalingHints:
         self,
         database: Database,
         *,
-        queue_sets: Callable[[], Mapping[str, QueueSetSpec]],
+        queue_sets: QueueSets,
         newer: Callable[[], Newer],
     ) -> None:
         self._database = database
@@ -37,7 +37,7 @@ class ScalingHints:
             Rejected: `NotFound`: no such queue set or queue.
             Unavailable: the backlog is unknown.
         """
-        spec = self._queue_sets().get(queue_set)
+        spec = self._queue_sets.get(queue_set)
         declared = next((one for one in spec.queues if one.name == queue), None) if spec else None
         key, newer = (queue_set, queue), self._newer()
         if reason := newer.queues.get(key) or newer.scaling.get(key):

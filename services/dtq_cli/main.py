@@ -45,6 +45,12 @@ def api() -> None:
 
 
 @app.command()
+def maintenance() -> None:
+    """Run the maintenance roles alone until SIGTERM; set DTQ_API_MAINTENANCE=off for the APIs beside it."""
+    _process("dtq_maintenance.main")
+
+
+@app.command()
 def worker() -> None:
     """Run a worker until SIGTERM, then drain."""
     _process("dtq_worker.main")

@@ -13,13 +13,13 @@ from dtq.domain.errors import Rejected
 from dtq.domain.manifests import Manifest, TaskType
 from dtq.domain.plan import EMBEDDED_UID, FORCE_DELETE_ANNOTATION, LOCAL_UID, Owner, Plan
 from dtq.domain.rows import QueueSetRow, TaskTypeRow
-from dtq.reconcile.parse import parse
-from dtq.reconcile.queue_sets import reconcile_queue_set, release_queue_set
-from dtq.reconcile.task_types import reconcile_task_type, release_task_type
 from dtq.runtime.settings import Settings
 from dtq_db import resources
 from dtq_db.connections import Database
 from dtq_db.resources import Kind
+from dtq_reconcile.parse import parse
+from dtq_reconcile.queue_sets import reconcile_queue_set, release_queue_set
+from dtq_reconcile.task_types import reconcile_task_type, release_task_type
 
 _KINDS: Final[dict[str, Kind]] = {
     "tasktypes": "TaskType",

@@ -6,7 +6,7 @@ cannot be written is tried again until the lease ends, and then belongs to the r
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
@@ -19,7 +19,7 @@ from dtq.broker.wakeups import dead_letter, retry
 from dtq.domain.decisions import Decision
 from dtq.domain.errors import Rejected, Unavailable
 from dtq.domain.limits import LEASE_SECONDS, RELAY_GRACE_SECONDS
-from dtq.domain.manifests import QueueSetSpec
+from dtq.domain.queue_sets import QueueSets
 from dtq.domain.states import Outcome, TaskStatus
 from dtq.domain.topology import rung
 from dtq.runtime import failpoints
@@ -55,11 +55,7 @@ class Ended:
 
 
 class Finisher:
-    """Records ends.
-
-    Args:
-        queue_set: the spec of a queue set by its name, or None if it is not declared.
-    """
+    """Records ends."""
 
     def __init__(
         self,
@@ -67,13 +63,13 @@ class Finisher:
         publisher: Publisher,
         unblocker: Unblocker,
         *,
-        queue_set: Callable[[str], QueueSetSpec | None],
+        queue_sets: QueueSets,
         metrics: WorkerMetrics,
     ) -> None:
         self._lane = lane
         self._publisher = publisher
         self._unblocker = unblocker
-        self._queue_set = queue_set
+        self._queue_sets = queue_sets
         self._metrics = metrics
         self._waiting: list[Ended] = []
         self._arrived = asyncio.Event()
@@ -182,7 +178,7 @@ class Finisher:
         )
 
     def _rung(self, ended: Ended) -> int | None:
-        spec = self._queue_set(ended.claim.queue_set)
+        spec = self._queue_sets.get(ended.claim.queue_set)
         return rung(spec, ended.claim.queue, ended.decision.rung_seconds) if spec else None
 
     async def _follow(self, followers: list[tuple[Ended, Finished]]) -> None:
@@ -190,7 +186,7 @@ class Finisher:
         messages: list[Message] = []
         kinds: list[tuple[TaskStatus, UUID, datetime]] = []
         for ended, written in followers:
-            claim, spec = ended.claim, self._queue_set(ended.claim.queue_set)
+            claim, spec = ended.claim, self._queue_sets.get(ended.claim.queue_set)
             step = self._rung(ended)
             if written.status == TaskStatus.ENQUEUED:
                 self._metrics.retries.labels(claim.type).inc()

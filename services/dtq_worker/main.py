@@ -24,10 +24,10 @@ from dtq.broker.publisher import Publisher
 from dtq.domain.errors import Unavailable
 from dtq.domain.limits import DELAY_SECONDS_MAX
 from dtq.domain.manifests import QueueSetSpec
+from dtq.domain.queue_sets import QueueSets
 from dtq.domain.stored import Newer
 from dtq.domain.topology import work_queue
 from dtq.handlers import Handler
-from dtq.reconcile.embedded import ensure_default
 from dtq.runtime import failpoints
 from dtq.runtime.loops import StopSignals, backoff_seconds, every, wait
 from dtq.runtime.metrics import BrokerMetrics, WorkerMetrics
@@ -35,6 +35,7 @@ from dtq.runtime.probes import probe_app, serve_until, server
 from dtq.runtime.settings import Settings
 from dtq_db import catalog, upkeep
 from dtq_db.connections import Database
+from dtq_reconcile.embedded import ensure_default
 from dtq_worker import event_loop, memory, registry
 from dtq_worker.finisher import Finisher
 from dtq_worker.handing_on import HandingOn
@@ -155,8 +156,9 @@ class Worker:
     ) -> None:
         self._settings = settings
         self._database = database
-        self._queue_sets = queue_sets
-        self._followed = self._consumed()
+        self._queue_sets = QueueSets(queue_sets)
+        self._consumed = QueueSets(self._with_our_prefix())
+        self._followed: Mapping[str, QueueSetSpec] = dict(self._consumed)
         self._revision = -1
         self._newer = Newer()
         self._types = sorted(handlers)
@@ -189,8 +191,8 @@ class Worker:
         self.finisher = Finisher(
             database.lane("finish"),
             self.publisher,
-            Unblocker(database.lane("unblock"), self.publisher, queue_set=self._queue_set),
-            queue_set=self._queue_set,
+            Unblocker(database.lane("unblock"), self.publisher, queue_sets=self._queue_sets),
+            queue_sets=self._queue_sets,
             metrics=self._metrics,
         )
         running: Counter[str] = Counter()
@@ -251,20 +253,16 @@ class Worker:
             stop_rest.set()
         _log.info("worker ended")
 
-    def _queue_set(self, name: str) -> QueueSetSpec | None:
-        return self._queue_sets.get(name)
-
-    def _consumed(self) -> Mapping[str, QueueSetSpec]:
+    def _with_our_prefix(self) -> Mapping[str, QueueSetSpec]:
         """Return the queue set with our prefix, by name: the only one that a worker declares."""
-        namespace = self._settings.rmq_namespace
-        return {name: spec for name, spec in self._queue_sets.items() if spec.namespace == namespace}
+        return self._queue_sets.with_prefix(self._settings.rmq_namespace)
 
     def _subscriptions(self) -> list[Subscription]:
         """Return the queues to consume, in the order of QUEUES: those that are declared."""
         prefetch = self._settings.worker_prefetch
         return [
             Subscription(queue=name, name=work_queue(spec.namespace, name), prefetch=prefetch)
-            for spec in self._consumed().values()
+            for spec in self._consumed.values()
             for name in self._settings.queues
             if name in {queue.name for queue in spec.queues}
         ]
@@ -304,13 +302,14 @@ class Worker:
         catalog.tell_newer(newer, self._newer)
         self._newer = newer
         self.intake.leave_to_newer(newer.types)
-        self._queue_sets = {name: found.spec for name, found in stored.items()}
-        if (consumed := self._consumed()) != self._followed:
+        self._queue_sets.replace({name: found.spec for name, found in stored.items()})
+        self._consumed.replace(self._with_our_prefix())
+        if self._consumed != self._followed:
             self.consumer.follow(self._subscriptions())
             if self.publisher.link.is_up:  # else its next connection declares
                 await self.publisher.declare()
             await self.consumer.tend()
-            self._followed = consumed
+            self._followed = dict(self._consumed)
         self._revision = revision
         return False
 

@@ -3,7 +3,7 @@
 Owns the hint. It may be lost: the relay looks for room too, and only the claim decides.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 
 import structlog
 
@@ -11,7 +11,7 @@ from dtq.broker.publisher import Publisher
 from dtq.broker.wakeups import work
 from dtq.domain.errors import Unavailable
 from dtq.domain.limits import RELAY_GRACE_SECONDS
-from dtq.domain.manifests import QueueSetSpec
+from dtq.domain.queue_sets import QueueSets
 from dtq_db import upkeep
 from dtq_db.connections import Lane
 from dtq_db.tasks import confirm
@@ -20,22 +20,18 @@ _log = structlog.get_logger(__name__)
 
 
 class Unblocker:
-    """Publishes what waited for a slot.
+    """Publishes what waited for a slot."""
 
-    Args:
-        queue_set: the spec of a queue set by its name, or None if it is not declared.
-    """
-
-    def __init__(self, lane: Lane, publisher: Publisher, *, queue_set: Callable[[str], QueueSetSpec | None]) -> None:
+    def __init__(self, lane: Lane, publisher: Publisher, *, queue_sets: QueueSets) -> None:
         self._lane = lane
         self._publisher = publisher
-        self._queue_set = queue_set
+        self._queue_sets = queue_sets
 
     async def freed(self, slots: Collection[str]) -> None:
         """Wake the tasks that wait for these slots, as far as there is room; what fails is left to the relay."""
         try:
             due = await upkeep.unblock(self._lane, sorted(slots), RELAY_GRACE_SECONDS)
-            known = [(one, spec) for one in due if (spec := self._queue_set(one.queue_set)) is not None]
+            known = [(one, spec) for one in due if (spec := self._queue_sets.get(one.queue_set)) is not None]
             results = await self._publisher.publish(
                 [work(spec.namespace, one.queue, one.id, one.type) for one, spec in known]
             )

@@ -57,7 +57,7 @@ async def refuses(api: Running, *, seconds: float = REFUSAL_SECONDS) -> httpx2.R
 
 async def becomes(api: Running, *, up: bool) -> None:
     async def so() -> bool:
-        return api.api.publisher.link.is_up is up
+        return api.api.maintenance.publisher.link.is_up is up
 
     await eventually(so, f"the link is {'up' if up else 'down'}", 60)
 
@@ -99,7 +99,7 @@ async def test_while_the_broker_is_stopped_one_refuses_and_one_keeps(
 
     await eventually(are_counted, "what was taken waits in the queue")
     await _due(accepting, kept)
-    await accepting.api.relay.once()
+    await accepting.api.maintenance.relay.once()
     await accepting.becomes_ready(before + 1)
 
 
@@ -176,7 +176,7 @@ async def test_a_queue_or_exchange_deleted_by_hand_is_declared_again_by_the_next
 
     async def delivered() -> bool:
         # What waited in the deleted queue is found by the topology watch and published again.
-        await fresh_api.api.relay.once()
+        await fresh_api.api.maintenance.relay.once()
         return await fresh_api.ready("high") >= 1
 
     await eventually(delivered, "every task has its message")
@@ -187,7 +187,7 @@ async def test_a_broker_that_forbids_to_declare_is_unavailable(
 ) -> None:
     refusing, _ = apis
     # A link that a missed confirm costs cannot come back while it may not declare.
-    refusing.api.publisher._timeout_seconds = 5.0
+    refusing.api.maintenance.publisher._timeout_seconds = 5.0
     management = own_broker.management
     permissions = f"/api/permissions/{quote('/', safe='')}/{management.user}"
     management.call("DELETE", f"/api/queues/{quote('/', safe='')}/{NAMESPACE}.low")

@@ -57,7 +57,7 @@ async def test_a_task_for_later_waits_and_is_not_published(fresh_api: Running) -
     id_ = await fresh_api.enqueued(run_at=due.isoformat())
     assert (await fresh_api.row(id_))["run_at"] == due
     assert await fresh_api.ready() == 0
-    assert not await fresh_api.api.relay.once()
+    assert not await fresh_api.api.maintenance.relay.once()
     assert await fresh_api.ready() == 0
 
 

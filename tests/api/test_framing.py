@@ -101,7 +101,7 @@ async def listening(api: Running, shared_services: tuple[str, BrokerVhost]) -> A
         await eventually(declared, "the topology is declared")
         await eventually(noted, "every dead letter is noted")
         yield host, port
-    assert api.api.publisher.link.is_up
+    assert api.api.maintenance.publisher.link.is_up
 
 
 @pytest_asyncio.fixture(loop_scope="session")

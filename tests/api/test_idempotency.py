@@ -70,7 +70,7 @@ async def test_no_key_of_a_client_suppresses_a_fire(fresh_api: Running) -> None:
     fires_at = await fresh_api.sql.fetchval("SELECT next_fire_at FROM schedule")
     guess = f"schedule:{ANY}:nightly:{fires_at:%Y-%m-%dT%H:%MZ}"
     await fresh_api.enqueued(ANY, {}, idempotency_key=guess)
-    await fresh_api.api.scheduler.once()
+    await fresh_api.api.maintenance.scheduler.once()
     assert await fresh_api.metric("dq_schedule_fired_total", type=ANY) == 1
     assert (await fresh_api.written())[0] == 2
 

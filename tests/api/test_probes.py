@@ -29,7 +29,7 @@ async def probes(api: Running) -> dict[str, httpx2.Response]:
 
 
 async def test_without_a_broker_the_api_is_unhealthy_yet_ready_and_alive(fresh_api: Running) -> None:
-    fresh_api.api.publisher.link.invalidate("a test says so")
+    fresh_api.api.maintenance.publisher.link.invalidate("a test says so")
     answers = await probes(fresh_api)
     assert [answer.status_code for answer in answers.values()] == [503, 200, 200]
     assert answers["/healthz"].json()["status"] == "degraded"
@@ -46,7 +46,7 @@ async def test_a_missing_queue_is_named_and_health_comes_back_with_it(fresh_api:
     await eventually(unhealthy, "/healthz notices")
     body = (await fresh_api.client.get("/healthz")).json()
     assert body == {"status": "degraded", "queue_set/default": f"queue missing: {NAMESPACE}.low"}
-    await fresh_api.api.watch.once()
+    await fresh_api.api.maintenance.watch.once()
 
     async def healthy() -> bool:
         return (await fresh_api.client.get("/healthz")).status_code == 200
@@ -60,7 +60,7 @@ async def test_a_queue_with_other_arguments_is_named(fresh_api: Running) -> None
     fresh_api.broker.management.call("DELETE", f"/api/queues/{vhost}/{name}")
     other = {"durable": True, "arguments": {"x-queue-type": "classic", "x-max-length": 7}}
     fresh_api.broker.management.call("PUT", f"/api/queues/{vhost}/{name}", other)
-    await fresh_api.api.watch.once()
+    await fresh_api.api.maintenance.watch.once()
 
     async def named() -> bool:
         return (await fresh_api.client.get("/healthz")).text == (
@@ -77,8 +77,8 @@ async def test_health_is_asked_of_the_services_once_a_second_and_not_once_a_prob
         return (await fresh_api.client.get("/healthz")).status_code == 200
 
     await eventually(healthy, "all is well")
-    monkeypatch.setattr("dtq_api.health.CACHE_SECONDS", 60.0)
-    fresh_api.api.publisher.link.invalidate("a test says so")
+    monkeypatch.setattr("dtq_maintenance.health.CACHE_SECONDS", 60.0)
+    fresh_api.api.maintenance.publisher.link.invalidate("a test says so")
     assert (await fresh_api.client.get("/healthz")).status_code == 200
 
 

@@ -34,7 +34,7 @@ async def test_tasks_are_sent_again_by_id(fresh_api: Running) -> None:
     assert (await fresh_api.events(first))[-1] == "REDRIVE"
     assert await fresh_api.metric("dq_redriven_total") == 2
     await fresh_api.becomes_ready(3)
-    await fresh_api.api.relay.once()
+    await fresh_api.api.maintenance.relay.once()
     await fresh_api.becomes_ready(5)
 
 
@@ -123,8 +123,8 @@ async def test_the_dead_letter_of_what_was_sent_again_is_dropped(fresh_api: Runn
     gone, kept = await fresh_api.failed(), await fresh_api.failed()
     copies = [dead_letter(NAMESPACE, "default", id_, ANY) for id_ in (gone, kept)]
     stranger = Message(exchange=copies[0].exchange, routing_key="default", body=b"not ours")
-    assert await fresh_api.api.publisher.publish([*copies, stranger]) == [None, None, None]
+    assert await fresh_api.api.maintenance.publisher.publish([*copies, stranger]) == [None, None, None]
     await fresh_api.becomes_ready(3, "dlq")
     await redrive(fresh_api, ids=[str(gone)])
-    await fresh_api.api._drop_spent_dead_letters()
+    await fresh_api.api.maintenance.dead_letters.once()
     await fresh_api.becomes_ready(2, "dlq")

@@ -51,7 +51,7 @@ async def test_a_task_of_a_refused_set_is_refused_with_the_reason_and_the_others
         permit(broker_vhost, ".*")
 
         async def is_mended() -> bool:
-            await api.api.keeper.retry()
+            await api.api.maintenance.keeper.retry()
             return (await api.client.get("/healthz")).status_code == 200
 
         await eventually(is_mended, "the set is declared and healthy")
@@ -74,7 +74,7 @@ async def test_the_relay_and_the_dead_letters_of_the_others_pass_what_a_refused_
         await api.sql.execute(insert, OTHER, "reports", "FAILED", None, None, now)
         await api.sql.execute(insert.replace("600", "1"), ANY, "default", "ENQUEUED", True, now, None)
         await api.sql.execute(insert.replace("600", "1"), ANY, "default", "FAILED", None, None, now)
-        await api.api.relay.once()
+        await api.api.maintenance.relay.once()
         published = await api.sql.fetch("SELECT queue_set FROM tasks WHERE needs_publish AND publish_at > now()")
         copied = await api.sql.fetch("SELECT queue_set FROM tasks WHERE dead_lettered_at IS NOT NULL")
         assert [row["queue_set"] for row in published] == ["default"]

@@ -52,11 +52,11 @@ def week_from(day: datetime) -> set[str]:
 
 async def test_two_relays_publish_each_task_once(fresh_api: Running, replica: Running) -> None:
     ids = await store(fresh_api, 1_200)
-    await both(fresh_api.api.relay.once, replica.api.relay.once)
+    await both(fresh_api.api.maintenance.relay.once, replica.api.maintenance.relay.once)
     await fresh_api.becomes_ready(len(ids))
     assert await summed("dq_relay_published_total", fresh_api, replica) == len(ids)
     for _ in range(2):  # what is still waiting after a round is noted in the next
-        await both(fresh_api.api.confirms.flush, replica.api.confirms.flush)
+        await both(fresh_api.api.maintenance.confirms.flush, replica.api.maintenance.confirms.flush)
     assert await fresh_api.sql.fetchval("SELECT count(*) FROM tasks WHERE needs_publish = false") == len(ids)
 
 
@@ -67,11 +67,11 @@ async def test_two_relays_publish_each_missing_dead_letter_once(fresh_api: Runni
         " FROM generate_series(1, 40), (SELECT now() - interval '1 minute' AS at) AS failed",
         ANY,
     )
-    await both(fresh_api.api.relay.once, replica.api.relay.once)
+    await both(fresh_api.api.maintenance.relay.once, replica.api.maintenance.relay.once)
     await fresh_api.becomes_ready(40, "dlq")
     events = await fresh_api.sql.fetch("SELECT count(*) FROM task_events WHERE event = 'DLQ' GROUP BY task_id")
     assert [row[0] for row in events] == [1] * 40
-    await both(fresh_api.api.relay.once, replica.api.relay.once)
+    await both(fresh_api.api.maintenance.relay.once, replica.api.maintenance.relay.once)
     await fresh_api.becomes_ready(40, "dlq")
 
 
@@ -84,7 +84,7 @@ async def test_two_reapers_take_each_lost_task_back_once(fresh_api: Running, rep
         )
     alive = await fresh_api.enqueued()
     await fresh_api.run(alive)
-    await both(fresh_api.api.reaper.once, replica.api.reaper.once)
+    await both(fresh_api.api.maintenance.reaper.once, replica.api.maintenance.reaper.once)
     for id_ in ids:
         assert await fresh_api.events(id_) == ["ENQUEUED", "RUNNING", "RETRY"]
         row = await fresh_api.row(id_)
@@ -104,7 +104,7 @@ async def test_two_pruners_drop_what_is_over_and_count_it_once(fresh_api: Runnin
     kept = await fresh_api.enqueued()
     await fresh_api.end(kept, "SUCCEEDED")
     waiting = await fresh_api.enqueued()
-    await both(fresh_api.api.pruner.once, replica.api.pruner.once)
+    await both(fresh_api.api.maintenance.pruner.once, replica.api.maintenance.pruner.once)
     left = {row["id"] for row in await fresh_api.sql.fetch("SELECT id FROM tasks")}
     assert left == {kept, waiting}
     assert await summed("dq_pruned_total", fresh_api, replica) == 1_100
@@ -112,7 +112,7 @@ async def test_two_pruners_drop_what_is_over_and_count_it_once(fresh_api: Runnin
 
 async def test_two_pruners_prepare_the_days_ahead_without_meeting(fresh_api: Running, replica: Running) -> None:
     before, since = await partitions(fresh_api), datetime.now(UTC)
-    await both(fresh_api.api.pruner.once, replica.api.pruner.once)
+    await both(fresh_api.api.maintenance.pruner.once, replica.api.maintenance.pruner.once)
     net = {"task_events_default"}
     # The day may have changed since the template was made, and may change meanwhile.
     assert await partitions(fresh_api) in [before | net | week_from(day) for day in (since, datetime.now(UTC))]
@@ -125,11 +125,11 @@ async def test_two_schedulers_fire_each_entry_once(fresh_api: Running, replica: 
         " FROM generate_series(1, 30) AS n",
         ANY,
     )
-    await both(fresh_api.api.scheduler.once, replica.api.scheduler.once)
+    await both(fresh_api.api.maintenance.scheduler.once, replica.api.maintenance.scheduler.once)
     assert await fresh_api.written() == (30, 30)
     assert await summed("dq_schedule_fired_total", fresh_api, replica, type=ANY) == 30
     assert await fresh_api.sql.fetchval("SELECT count(*) FROM schedule WHERE next_fire_at <= now()") == 0
-    await both(fresh_api.api.relay.once, replica.api.relay.once)
+    await both(fresh_api.api.maintenance.relay.once, replica.api.maintenance.relay.once)
     await fresh_api.becomes_ready(30)
 
 
@@ -142,11 +142,11 @@ async def test_two_watches_repair_a_deleted_queue_and_have_its_tasks_published_o
     fresh_api.broker.management.call("DELETE", f"/api/queues/{fresh_api.broker.vhost}/{NAMESPACE}.default")
 
     async def repaired() -> bool:
-        await both(fresh_api.api.watch.once, replica.api.watch.once)
+        await both(fresh_api.api.maintenance.watch.once, replica.api.maintenance.watch.once)
         return bool(await fresh_api.sql.fetchval("SELECT count(*) FROM tasks WHERE needs_publish") == len(ids))
 
     await eventually(repaired, "the watch finds the lost tasks")
-    await both(fresh_api.api.relay.once, replica.api.relay.once)
+    await both(fresh_api.api.maintenance.relay.once, replica.api.maintenance.relay.once)
     await fresh_api.becomes_ready(len(ids))
     assert await summed("dq_relay_lost_total", fresh_api, replica) == len(ids)
 

@@ -93,7 +93,7 @@ class Running:
     async def ready(self, queue: str = "default") -> int:
         """How many messages wait in a queue."""
         name = f"{NAMESPACE}.{queue}"
-        return (await ready_counts(self.api.publisher.link, [name]))[name] or 0
+        return (await ready_counts(self.api.maintenance.publisher.link, [name]))[name] or 0
 
     async def becomes_ready(self, count: int, queue: str = "default") -> None:
         async def so() -> bool:
@@ -190,12 +190,12 @@ async def running(dsn: str, broker: BrokerVhost, *, up: bool = True, **environ: 
     async with Database(dsn, name="dtq-api") as database:
         api = Api(settings, database)
         await api.catalog.refresh()
-        link = asyncio.create_task(api.publisher.link.run(stop))
+        link = asyncio.create_task(api.maintenance.publisher.link.run(stop))
         sql = await asyncpg.connect(dsn)
         try:
             if up:
                 async with asyncio.timeout(READY_SECONDS):
-                    await api.publisher.link.up.wait()
+                    await api.maintenance.publisher.link.up.wait()
             transport = httpx2.ASGITransport(app=api.app, raise_app_exceptions=False)
             hooks = {"response": [conforms]}
             async with httpx2.AsyncClient(transport=transport, base_url="http://api", event_hooks=hooks) as client:

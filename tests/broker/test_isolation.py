@@ -19,7 +19,7 @@ def report(world: World, body: str = "report") -> Message:
 
 
 async def test_a_refused_set_leaves_links_publishing_and_consuming_of_the_others_alone(world: World) -> None:
-    world.others["reports"] = REPORTS
+    world.queue_sets["reports"] = REPORTS
     await world.permit(configure=OURS)
     publisher, consumer = world.publisher(), world.consumer()
     async with running(publisher.link, consumer.link):
@@ -37,7 +37,7 @@ async def test_a_refused_set_leaves_links_publishing_and_consuming_of_the_others
 
 
 async def test_a_refused_set_is_tried_again_with_back_off_until_it_is_allowed(world: World) -> None:
-    world.others["reports"] = REPORTS
+    world.queue_sets["reports"] = REPORTS
     await world.permit(configure=OURS)
     publisher = world.publisher()
     async with running(publisher.link):
@@ -60,19 +60,19 @@ async def test_a_refused_set_is_tried_again_with_back_off_until_it_is_allowed(wo
 
 
 async def test_a_refused_set_that_is_no_longer_declared_is_forgotten(world: World) -> None:
-    world.others["reports"] = REPORTS
+    world.queue_sets["reports"] = REPORTS
     await world.permit(configure=OURS)
     publisher = world.publisher()
     async with running(publisher.link):
         assert list(world.keeper.refused) == ["reports"]
-        del world.others["reports"]
+        del world.queue_sets["reports"]
         await world.keeper.retry()
         assert world.keeper.refused == {}
         assert world.registry.get_sample_value("dq_queue_set_declared", {"queue_set": "reports"}) is None
 
 
 async def test_a_set_whose_declaration_ends_the_connection_leaves_the_links_to_the_others(world: World) -> None:
-    world.others["reports"] = REPORTS
+    world.queue_sets["reports"] = REPORTS
     async with cutting(world.url, b"reports.direct") as url:
         world.url = url
         publisher, consumer = world.publisher(), world.consumer()
@@ -86,7 +86,7 @@ async def test_a_set_whose_declaration_ends_the_connection_leaves_the_links_to_t
 
 
 async def test_an_exchange_that_is_gone_and_may_not_be_declared_is_published_to_no_more(world: World) -> None:
-    world.others["reports"] = REPORTS
+    world.queue_sets["reports"] = REPORTS
     publisher, consumer = world.publisher(), world.consumer()
     async with running(publisher.link, consumer.link):
         await world.delete_exchange("reports.direct")

@@ -44,8 +44,7 @@ class World:
     url: str
     vhost: str
     management: Management
-    spec: QueueSetSpec = field(default_factory=spec_of)
-    others: dict[str, QueueSetSpec] = field(default_factory=dict)
+    queue_sets: dict[str, QueueSetSpec] = field(default_factory=lambda: {"default": spec_of()})
     lost: list[tuple[str, str]] = field(default_factory=list)
     dead_letters_lost: list[str] = field(default_factory=list)
     is_away: bool = False
@@ -55,11 +54,20 @@ class World:
         self.metrics = BrokerMetrics(self.registry)
         self.keeper = Keeper(
             lambda: self.url,
-            queue_sets=lambda: {**self.others, "default": self.spec},
+            queue_sets=self.queue_sets,
             on_lost=self._on_lost,
             on_dead_letters_lost=self._on_dead_letters_lost,
             metrics=self.metrics,
         )
+
+    @property
+    def spec(self) -> QueueSetSpec:
+        """The queue set `default`."""
+        return self.queue_sets["default"]
+
+    @spec.setter
+    def spec(self, spec: QueueSetSpec) -> None:
+        self.queue_sets["default"] = spec
 
     @property
     def topology(self) -> Topology:

@@ -3,10 +3,10 @@
 import pytest
 
 from dtq.domain.errors import Rejected
-from dtq.reconcile.embedded import ensure_default
 from dtq.runtime.settings import load
 from dtq_db import catalog
 from dtq_db.connections import Database
+from dtq_reconcile.embedded import ensure_default
 
 
 async def test_the_embedded_default_has_the_name_that_is_to_take_it_over(dsn: str) -> None:

@@ -11,13 +11,13 @@ from prometheus_client import CollectorRegistry
 from dtq.domain.backoff import Backoff
 from dtq.domain.decisions import CRASHES_MAX, Attempt, decide
 from dtq.domain.states import Outcome, TaskStatus
-from dtq.runtime.metrics import ApiMetrics
-from dtq_api.scheduler import Scheduler
+from dtq.runtime.metrics import MaintenanceMetrics
 from dtq_db import upkeep
 from dtq_db.attempts import Finish
 from dtq_db.connections import Database, Lane
 from dtq_db.tasks import NewTask
 from dtq_db.upkeep import Due, DueSchedule, Held
+from dtq_maintenance.scheduler import Scheduler
 from tests.db.world import TYPE, World, blocked, ending
 
 MakeWorld = Callable[[], Awaitable[World]]
@@ -246,7 +246,7 @@ async def planned(world: World) -> dict[str, float]:
 async def test_an_entry_planned_by_a_wrong_clock_is_planned_for_the_earlier_time(
     world: World, database: Database
 ) -> None:
-    scheduler = Scheduler(database, metrics=ApiMetrics(CollectorRegistry()))
+    scheduler = Scheduler(database, metrics=MaintenanceMetrics(CollectorRegistry()))
     for name in ("far", "soon", "due", "broken"):
         await schedule(world, name, due=True)
     await world.sql.execute(

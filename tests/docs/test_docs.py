@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from dtq.handlers import Handler
-from dtq.reconcile.parse import parse
+from dtq_reconcile.parse import parse
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(

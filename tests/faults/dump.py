@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from dtq.domain.manifests import QueueSet
 from dtq.domain.topology import topology_of
-from dtq.reconcile.parse import parse
+from dtq_reconcile.parse import parse
 from hack.stack.management import Management
 from tests.faults import history
 from tests.faults.history import DeadLetter, Declared, Metric, Span, TypePolicy

@@ -153,7 +153,7 @@ MUTANTS: Final = {
     ),
     "without the relay": Mutant(
         scene=a_task_is_due_later,
-        file="services/dtq_api/loops.py",
+        file="services/dtq_maintenance/relay.py",
         before="        due = await upkeep.relay(self._lane, hold_seconds=2 * RELAY_GRACE_SECONDS, without=closed)\n",
         after="        due: list[Due] = []\n",
     ),

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from dtq.broker.publisher import Message, Publisher
 from dtq.domain.errors import Unavailable
+from dtq.domain.queue_sets import QueueSets
 from dtq.runtime.loops import wait
 from dtq.runtime.metrics import ApiMetrics, BrokerMetrics
 from dtq_api.lanes import LANES, Lanes
@@ -61,7 +62,7 @@ def lanes(database: Database, publisher: Refusing) -> Lanes:
     return Lanes(
         database,
         publisher,  # type: ignore[arg-type]
-        namespace_of=lambda name: name,
+        queue_sets=QueueSets(),
         accept_when_down=False,
         metrics=ApiMetrics(CollectorRegistry()),
         confirmed=_nothing,

@@ -6,9 +6,9 @@ import pytest
 
 from dtq.domain.manifests import TaskType
 from dtq.domain.plan import Owner, Plan, Reason
-from dtq.reconcile.task_types import reconcile_task_type
 from dtq_db.connections import Database
 from dtq_operator.store import key_of
+from dtq_reconcile.task_types import reconcile_task_type
 from tests.operator.conftest import Start
 from tests.operator.world import World
 from tests.support.kube_api import eventually

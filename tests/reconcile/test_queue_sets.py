@@ -11,9 +11,9 @@ from dtq.domain.errors import Unavailable
 from dtq.domain.manifests import QueueSet
 from dtq.domain.plan import Action, Owner
 from dtq.domain.topology import Topology
-from dtq.reconcile.queue_sets import reconcile_queue_set, release_queue_set
 from dtq_db import resources
 from dtq_db.connections import Database
+from dtq_reconcile.queue_sets import reconcile_queue_set, release_queue_set
 from tests.support.addresses import BrokerVhost
 
 OWNER = Owner(uid="one", namespace="apps", name="default", generation=1)

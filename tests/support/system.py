@@ -21,7 +21,12 @@ from dtq.runtime.loops import wait
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 READY_SECONDS = 90.0
-ADDRESS_VARIABLES = {"api": "HTTP_PORT", "worker": "WORKER_HTTP_PORT", "operator": "DTQ_OPERATOR_HTTP_PORT"}
+ADDRESS_VARIABLES = {
+    "api": "HTTP_PORT",
+    "maintenance": "DTQ_MAINTENANCE_HTTP_PORT",
+    "worker": "WORKER_HTTP_PORT",
+    "operator": "DTQ_OPERATOR_HTTP_PORT",
+}
 
 
 @dataclass(kw_only=True)
@@ -76,6 +81,10 @@ class System:
     def worker(self, **environ: str) -> Process:
         """Start a worker with the sample handlers."""
         return self.start("worker", f"127.0.0.1:{free_port()}", environ)
+
+    def maintenance(self, **environ: str) -> Process:
+        """Start the maintenance roles alone."""
+        return self.start("maintenance", f"127.0.0.1:{free_port()}", environ)
 
     def operator(self, **environ: str) -> Process:
         """Start an operator."""
@@ -136,6 +145,16 @@ async def call(url: str, body: Any = None) -> tuple[int, dict[str, str], Any]:
             return 0, {}, None
 
     return await asyncio.to_thread(send)
+
+
+async def text_of(url: str) -> str:
+    """Return a page's text."""
+
+    def get() -> str:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return str(answer.read().decode())
+
+    return await asyncio.to_thread(get)
 
 
 async def eventually(holds: Callable[[], Any], what: str, seconds: float) -> None:

@@ -7,8 +7,8 @@ import yaml
 
 from dtq.domain.errors import Rejected
 from dtq.domain.manifests import TaskType
-from dtq.reconcile.kubectl_yaml import documents
-from dtq.reconcile.parse import parse
+from dtq_reconcile.kubectl_yaml import documents
+from dtq_reconcile.parse import parse
 
 # As `kubectl label --local -f FILE a=b -o json` shows them (1.34).
 SCALARS: list[tuple[str, Any]] = [

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from dtq.domain.backoff import Strategy
 from dtq.domain.errors import Rejected
 from dtq.domain.manifests import QUEUE_PATTERN
-from dtq.reconcile.embedded import default_queue_set
-from dtq.runtime.settings import MASK, Auth, Process, Settings, load, mask_dsn, masked, unknown_names, variable_names
+from dtq.runtime.settings import MASK, Process, Settings, Switch, load, mask_dsn, masked, unknown_names, variable_names
+from dtq_reconcile.embedded import default_queue_set
 
 SECRET = "hunter2-canary"
 BASE = {"DB_DSN": f"postgresql://dtq:{SECRET}@db:5432/dtq", "RMQ_USER": "dtq", "RMQ_PASS": SECRET, "RMQ_HOST": "mq"}
@@ -297,18 +297,18 @@ def test_an_api_that_others_reach_must_ask_who_calls(address: str) -> None:
     problems = refused_for_the_api(HTTP_PORT=address)
     assert "DTQ_AUTH=on" in problems["DTQ_AUTH"]
     assert "HTTP_PORT=127.0.0.1:8080" in problems["DTQ_AUTH"]
-    assert load(BASE | {"HTTP_PORT": address}).auth is Auth.OFF  # a worker's business it is not
+    assert load(BASE | {"HTTP_PORT": address}).auth is Switch.OFF  # a worker's business it is not
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:8080", "127.8.0.1:8080", "[::1]:8080", "localhost:8080"])
 def test_an_api_that_only_this_machine_reaches_need_not_ask(address: str) -> None:
-    assert load(BASE | {"HTTP_PORT": address}, Process.API).auth is Auth.OFF
+    assert load(BASE | {"HTTP_PORT": address}, Process.API).auth is Switch.OFF
 
 
 def test_an_api_that_asks_needs_somebody_to_answer_for_callers() -> None:
     assert "DTQ_AUTH_TOKENS_FILE" in refused_for_the_api(DTQ_AUTH="on")["DTQ_AUTH"]
     for source in ({"DTQ_AUTH_TOKENS_FILE": "/x"}, {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}):
-        assert load(BASE | source | {"DTQ_AUTH": "on"}, Process.API).auth is Auth.ON
+        assert load(BASE | source | {"DTQ_AUTH": "on"}, Process.API).auth is Switch.ON
 
 
 def test_the_exposure_is_told_with_every_other_mistake() -> None:

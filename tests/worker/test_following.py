@@ -6,8 +6,8 @@ import time
 
 from dtq.domain.manifests import QueueSet
 from dtq.domain.plan import LOCAL_UID, Owner
-from dtq.reconcile.queue_sets import Reconciled, reconcile_queue_set
-from dtq_api.loops import Mover
+from dtq_maintenance.mover import Mover
+from dtq_reconcile.queue_sets import Reconciled, reconcile_queue_set
 from tests.broker.world import eventually
 from tests.worker.world import Running, World
 

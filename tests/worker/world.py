@@ -17,14 +17,16 @@ from prometheus_client import CollectorRegistry
 from dtq.broker import wakeups
 from dtq.broker.publisher import Message, Publisher
 from dtq.domain.backoff import Backoff
+from dtq.domain.queue_sets import QueueSets
 from dtq.handlers import Handler
-from dtq.reconcile.embedded import ensure_default
-from dtq.runtime.metrics import ApiMetrics, BrokerMetrics
+from dtq.runtime.metrics import BrokerMetrics, MaintenanceMetrics
 from dtq.runtime.settings import Settings, load
-from dtq_api.confirms import Confirms
-from dtq_api.loops import Reaper, Relay
 from dtq_db import catalog
 from dtq_db.connections import Database
+from dtq_maintenance.confirms import Confirms
+from dtq_maintenance.reaper import Reaper
+from dtq_maintenance.relay import Relay
+from dtq_reconcile.embedded import ensure_default
 from dtq_worker.main import Worker
 from dtq_worker.registry import load as load_handlers
 from tests.broker.world import eventually, up
@@ -169,7 +171,7 @@ async def open_world(dsn: str, vhost: BrokerVhost) -> AsyncIterator[World]:
         await ensure_default(database, settings)
         connection = await asyncpg.connect(dsn)
         registry = CollectorRegistry()
-        metrics = ApiMetrics(registry)
+        metrics = MaintenanceMetrics(registry)
         publisher = Publisher(
             vhost.url, declare=_nothing, refusal=_none, metrics=BrokerMetrics(registry), timeout_seconds=5.0
         )
@@ -186,7 +188,7 @@ async def open_world(dsn: str, vhost: BrokerVhost) -> AsyncIterator[World]:
                 relay=Relay(
                     database,
                     publisher,
-                    namespace_of=lambda _: NAMESPACE,
+                    queue_sets=QueueSets(await catalog.queue_sets(database)),
                     confirmed=confirms.add,
                     closed=list,
                     metrics=metrics,

@@ -56,9 +56,10 @@ class _Failure:
 
 
 class Keeper:
-    """Declares the queue sets that `queue_sets` returns, by name.
+    """Declares queue sets.
 
     Args:
+        queue_sets: those to declare, by name; whoever changes them has them declared.
         url: where a set that failed is tried again, on a connection of its own: a refusal may end the connection.
         on_lost: what held messages was missing: its tasks must be published again.
         on_dead_letters_lost: so was what held dead letters.
@@ -68,7 +69,7 @@ class Keeper:
         self,
         url: Url,
         *,
-        queue_sets: Callable[[], Mapping[str, QueueSetSpec]],
+        queue_sets: Mapping[str, QueueSetSpec],
         on_lost: OnLost,
         on_dead_letters_lost: OnDeadLettersLost,
         metrics: BrokerMetrics,
@@ -119,7 +120,7 @@ class Keeper:
         async with self._one_at_a_time:
             self._forget()
             trouble: Unavailable | None = None
-            for name, spec in self._queue_sets().items():
+            for name, spec in self._queue_sets.items():
                 if name in self._failures:
                     continue
                 try:
@@ -137,7 +138,7 @@ class Keeper:
         """
         async with self._one_at_a_time:
             self._forget()
-            for name, spec in self._queue_sets().items():
+            for name, spec in self._queue_sets.items():
                 failure = self._failures.get(name)
                 if failure is not None and (failure.spec != spec or time.monotonic() >= failure.retry_at):
                     await self._retry(name, spec)
@@ -208,7 +209,7 @@ class Keeper:
 
     def _forget(self) -> None:
         """Drop what is known of queue sets that are declared no longer."""
-        for name in self._known - self._queue_sets().keys():
+        for name in self._known - self._queue_sets.keys():
             self._known.discard(name)
             self._suspects.discard(name)
             self._failures.pop(name, None)

@@ -1,6 +1,6 @@
 """Plans: what should be done about one object, decided from what is desired and what is observed.
 
-Owns every rule about names, adoption, immutability and deletion. Pure: `dtq.reconcile` observes before it and
+Owns every rule about names, adoption, immutability and deletion. Pure: `dtq_reconcile` observes before it and
 applies after it, for the operator and for `dtq apply` alike.
 """
 

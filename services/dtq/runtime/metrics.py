@@ -102,7 +102,7 @@ class LoopMetrics:
 
 
 class BacklogMetrics:
-    """What waits, as Postgres has it: the same in every replica of the API, so take the maximum, never the sum."""
+    """What waits, as Postgres has it: the same wherever maintenance runs, so take the maximum, never the sum."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.waiting = Gauge(
@@ -144,8 +144,30 @@ class BacklogMetrics:
         )
 
 
+class MaintenanceMetrics:
+    """What the maintenance roles count."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.relayed = Counter(
+            "dq_relay_published_total",
+            "Tasks published by the relay: scheduled, retried or left over.",
+            registry=registry,
+        )
+        self.lost = Counter("dq_relay_lost_total", "Published tasks that the broker no longer held.", registry=registry)
+        self.reaped = Counter(
+            "dq_reaped_total",
+            "Tasks taken back from workers whose lease expired, by the status they have now.",
+            ["status"],
+            registry=registry,
+        )
+        _begin(self.reaped, TaskStatus.ENQUEUED, TaskStatus.FAILED, TaskStatus.CANCELLED)
+        self.dead_lettered = _dead_lettered(registry)
+        self.pruned = Counter("dq_pruned_total", "Finished tasks dropped after their retention.", registry=registry)
+        self.fired = Counter("dq_schedule_fired_total", "Tasks enqueued by a cron entry.", ["type"], registry=registry)
+
+
 class ApiMetrics:
-    """What the API and its loops count."""
+    """What the API counts."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.enqueues = Counter(
@@ -167,19 +189,6 @@ class ApiMetrics:
             buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500),
             registry=registry,
         )
-        self.relayed = Counter(
-            "dq_relay_published_total",
-            "Tasks published by the relay: scheduled, retried or left over.",
-            registry=registry,
-        )
-        self.lost = Counter("dq_relay_lost_total", "Published tasks that the broker no longer held.", registry=registry)
-        self.reaped = Counter(
-            "dq_reaped_total",
-            "Tasks taken back from workers whose lease expired, by the status they have now.",
-            ["status"],
-            registry=registry,
-        )
-        _begin(self.reaped, TaskStatus.ENQUEUED, TaskStatus.FAILED, TaskStatus.CANCELLED)
         self.enqueues.labels(UNKNOWN, UNKNOWN, "error")
         self.responses = Counter(
             "dq_http_responses_total", "Answers by route and code.", ["route", "code"], registry=registry
@@ -191,9 +200,6 @@ class ApiMetrics:
             registry=registry,
         )
         self.cancelled = Counter("dq_tasks_cancelled_total", "Tasks that ended CANCELLED.", registry=registry)
-        self.dead_lettered = _dead_lettered(registry)
-        self.pruned = Counter("dq_pruned_total", "Finished tasks dropped after their retention.", registry=registry)
-        self.fired = Counter("dq_schedule_fired_total", "Tasks enqueued by a cron entry.", ["type"], registry=registry)
         self.redriven = Counter("dq_redriven_total", "Failed tasks that a person sent again.", registry=registry)
         self.refused = Counter(
             "dq_auth_refused_total",

@@ -52,8 +52,8 @@ class WhenBrokerDown(StrEnum):
     ACCEPT = "accept"
 
 
-class Auth(StrEnum):
-    """Whether the API asks who calls."""
+class Switch(StrEnum):
+    """Whether something is done."""
 
     OFF = "off"
     ON = "on"
@@ -156,6 +156,8 @@ class Settings(BaseModel):
     queue_set: ObjectName = Field(default="default", alias="DTQ_QUEUE_SET")
     queues: QueueNames = Field(default=("default",), alias="QUEUES")
     http_port: Address = Field(default=("0.0.0.0", 8080), alias="HTTP_PORT")  # noqa: S104
+    api_maintenance: Switch = Field(default=Switch.ON, alias="DTQ_API_MAINTENANCE")
+    maintenance_http_port: Address = Field(default=("0.0.0.0", 8083), alias="DTQ_MAINTENANCE_HTTP_PORT")  # noqa: S104
     metrics_port: Address | None = Field(default=None, alias="DTQ_METRICS_PORT")
     auth_tokens_file: Path | None = Field(default=None, alias="DTQ_AUTH_TOKENS_FILE")
     auth_policy_file: Path | None = Field(default=None, alias="DTQ_AUTH_POLICY_FILE")
@@ -163,7 +165,7 @@ class Settings(BaseModel):
     auth_service_account: Path = Field(default=Path(SERVICE_ACCOUNT), alias="DTQ_AUTH_SERVICE_ACCOUNT")
     kubernetes_host: Annotated[str, AfterValidator(_host)] | None = Field(default=None, alias="KUBERNETES_SERVICE_HOST")
     kubernetes_port: Port = Field(default=443, alias="KUBERNETES_SERVICE_PORT")
-    auth: Auth = Field(default=Auth.OFF, alias="DTQ_AUTH", validate_default=True)
+    auth: Switch = Field(default=Switch.OFF, alias="DTQ_AUTH", validate_default=True)
     enqueue_when_broker_down: WhenBrokerDown = Field(default=WhenBrokerDown.REFUSE, alias="ENQUEUE_WHEN_BROKER_DOWN")
     publish_timeout_seconds: Annotated[Seconds, Field(le=RELAY_GRACE_SECONDS)] = Field(
         default=RELAY_GRACE_SECONDS, alias="PUBLISH_TIMEOUT"
@@ -223,17 +225,17 @@ class Settings(BaseModel):
 
     @field_validator("auth")
     @classmethod
-    def _who_calls_is_known(cls, value: Auth, info: ValidationInfo) -> Auth:
+    def _who_calls_is_known(cls, value: Switch, info: ValidationInfo) -> Switch:
         if info.context is not Process.API:
             return value
         host, port = info.data.get("http_port", ("localhost", 0))
-        if value is Auth.OFF and not is_loopback(host):
+        if value is Switch.OFF and not is_loopback(host):
             raise ValueError(
                 f"is off while the API listens on {host}:{port}, where others reach it: set DTQ_AUTH=on with"
                 " DTQ_AUTH_TOKENS_FILE (in a cluster ServiceAccount tokens do), or listen on"
                 f" HTTP_PORT=127.0.0.1:{port}"
             )
-        if value is Auth.ON and info.data.get("auth_tokens_file") is None and not info.data.get("kubernetes_host"):
+        if value is Switch.ON and info.data.get("auth_tokens_file") is None and not info.data.get("kubernetes_host"):
             raise ValueError(
                 "is on, but nothing says who may call: set DTQ_AUTH_TOKENS_FILE (`dtq token NAME` makes a line of it),"
                 " or run in a cluster, where ServiceAccount tokens are reviewed"

@@ -14,7 +14,7 @@ import structlog
 
 from dtq.domain.errors import Rejected
 from dtq.runtime.metrics import ApiMetrics
-from dtq.runtime.settings import Auth, Settings
+from dtq.runtime.settings import Settings, Switch
 from dtq_api.auth.claims import refusal
 from dtq_api.auth.policy import EVERYTHING, Policy, Rights, default_policy, parse_policy
 from dtq_api.auth.reviews import Reviews
@@ -139,7 +139,7 @@ def gate_of(settings: Settings, metrics: ApiMetrics) -> Gate:
     Raises:
         Rejected: `InvalidSettings`: a file has mistakes.
     """
-    if settings.auth is Auth.OFF:
+    if settings.auth is Switch.OFF:
         return Open()
     tokens = None
     if settings.auth_tokens_file is not None:

@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from dtq.reconcile.embedded import ensure_default
+from dtq_reconcile.embedded import ensure_default
 from dtq_worker import main
 from tests.support.system import System, call, eventually, free_port
 from tests.worker.handlers.conftest import children

@@ -18,11 +18,11 @@ from dtq.domain.plan import (
     plan_task_type_deletion,
 )
 from dtq.domain.rows import TaskTypeRow, task_type_row
-from dtq.reconcile.checks import refusal_of
 from dtq.runtime import failpoints
 from dtq_db.connections import Database
 from dtq_db.references import search
 from dtq_db.resources import Resources, transaction
+from dtq_reconcile.checks import refusal_of
 
 
 async def reconcile_task_type(database: Database, manifest: TaskType, owner: Owner, *, dry_run: bool = False) -> Plan:

@@ -11,7 +11,7 @@ from uuid_utils.compat import uuid7
 
 from dtq.domain.schedules import BadSchedule, next_fire
 from dtq.runtime import failpoints
-from dtq.runtime.metrics import ApiMetrics
+from dtq.runtime.metrics import MaintenanceMetrics
 from dtq_db import upkeep
 from dtq_db.connections import Database
 from dtq_db.tasks import NewTask
@@ -37,7 +37,7 @@ _log = structlog.get_logger(__name__)
 class Scheduler:
     """Fires due cron entries."""
 
-    def __init__(self, database: Database, *, metrics: ApiMetrics) -> None:
+    def __init__(self, database: Database, *, metrics: MaintenanceMetrics) -> None:
         self._lane = database.lane("scheduler")
         self._metrics = metrics
         self._after = upkeep.FIRST_SCHEDULE

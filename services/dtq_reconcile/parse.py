@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from dtq.domain.errors import Problem, Rejected
 from dtq.domain.json_text import unstorable
 from dtq.domain.manifests import API_VERSION, Manifest, QueueSet, TaskType
-from dtq.reconcile.kubectl_yaml import documents
+from dtq_reconcile.kubectl_yaml import documents
 
 TEXT_BYTES_MAX: Final = 8 * 1_048_576
 """Largest manifest file, in bytes: thousands of objects, and no memory bomb."""

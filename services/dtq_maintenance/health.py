@@ -1,11 +1,10 @@
-"""Health: what is wrong with the API's surroundings, by part, in words.
+"""Health: what is wrong with the database and the broker, by part, in words.
 
 Owns readiness. Liveness has no conditions here: an outage of Postgres or RabbitMQ must not restart anybody.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
 from typing import Final
 
 from dtq.broker.inspect import ready_counts
@@ -13,6 +12,7 @@ from dtq.broker.keeper import Keeper
 from dtq.broker.publisher import Publisher
 from dtq.domain.errors import Unavailable
 from dtq.domain.manifests import QueueSetSpec
+from dtq.domain.queue_sets import QueueSets
 from dtq.domain.topology import dead_letter_queue, work_queue
 from dtq_db.connections import Database, is_read_only
 
@@ -23,7 +23,7 @@ CHECK_SECONDS: Final = 1.5
 READ_ONLY: Final = "read-only: a standby, or a failover under way"
 
 
-class ApiHealth:
+class Health:
     """Checks database and broker, at most once in CACHE_SECONDS."""
 
     def __init__(
@@ -32,7 +32,7 @@ class ApiHealth:
         publisher: Publisher,
         keeper: Keeper,
         *,
-        queue_sets: Callable[[], Mapping[str, QueueSetSpec]],
+        queue_sets: QueueSets,
     ) -> None:
         self._database = database
         self._publisher = publisher
@@ -76,7 +76,7 @@ class ApiHealth:
         try:
             async with asyncio.timeout(CHECK_SECONDS):
                 await self._publisher.check()
-                for name, spec in self._queue_sets().items():
+                for name, spec in self._queue_sets.items():
                     if trouble := await self._queue_set_trouble(name, spec):
                         found[f"queue_set/{name}"] = trouble
         except TimeoutError:

@@ -1,0 +1,85 @@
+"""The maintenance process: the roles without an API, for installations with many API replicas."""
+
+import asyncio
+
+import structlog
+import uvloop
+from prometheus_client import CollectorRegistry
+
+from dtq.domain.queue_sets import QueueSets
+from dtq.runtime.loops import every, stop_on_signals
+from dtq.runtime.metrics import LoopMetrics
+from dtq.runtime.probes import probe_app, serve_until, server
+from dtq.runtime.settings import Settings
+from dtq_db import catalog
+from dtq_db.connections import Database
+from dtq_maintenance.health import Health
+from dtq_maintenance.maintenance import Maintenance
+from dtq_reconcile.embedded import ensure_default
+
+REFRESH_SECONDS = 1.0
+"""How often the process looks whether queue sets have changed, in seconds."""
+
+_log = structlog.get_logger(__name__)
+
+
+async def run(settings: Settings) -> None:
+    """Run the roles until SIGTERM or SIGINT."""
+    async with Database(lambda: settings.dsn, name="dtq-maintenance") as database:
+        await Process(settings, database).run(stop_on_signals())
+
+
+class Process:
+    """The parts of the maintenance process and their lifetime."""
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self._settings = settings
+        self._database = database
+        self._queue_sets = QueueSets()
+        self._revision = -1
+        self._loops = LoopMetrics(registry := CollectorRegistry())
+        self._registry = registry
+        self.maintenance = Maintenance(
+            settings, database, queue_sets=self._queue_sets, registry=registry, loops=self._loops
+        )
+        self._health = Health(
+            database, self.maintenance.publisher, self.maintenance.keeper, queue_sets=self._queue_sets
+        )
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Run every part until `stop`."""
+        app = probe_app(self._registry, ready=self._health.ready, alive=_no_trouble)
+        serving = server(app, self._settings.maintenance_http_port, grace_seconds=1)
+        async with asyncio.TaskGroup() as parts:
+            parts.create_task(serve_until(stop, serving))
+            parts.create_task(every(REFRESH_SECONDS, self._loops.noted("catalog", self._refresh), stop, name="catalog"))
+            self.maintenance.start_base(parts, stop, stop)
+            self.maintenance.start_roles(parts, stop)
+            _log.info("maintenance runs", address="{}:{}".format(*self._settings.maintenance_http_port))
+        _log.info("maintenance ended")
+
+    async def _refresh(self) -> bool:
+        """Follow changes of the queue sets, and declare them; return False.
+
+        Raises:
+            Unavailable: database or broker do not answer; the next look tries again.
+        """
+        if not self._queue_sets:
+            await ensure_default(self._database, self._settings)
+        revision = (await self.maintenance.due.look()).revision
+        if revision == self._revision:
+            return False
+        changed = self._queue_sets.replace(await catalog.queue_sets(self._database))
+        if changed and self.maintenance.publisher.link.is_up:
+            await self.maintenance.publisher.declare()
+        self._revision = revision
+        return False
+
+
+async def _no_trouble() -> dict[str, str]:
+    return {}
+
+
+def main(settings: Settings) -> None:
+    """Run the process on uvloop."""
+    uvloop.run(run(settings))

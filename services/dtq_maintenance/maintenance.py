@@ -1,0 +1,121 @@
+"""Maintenance: the roles of one process, and what they share: a link to the broker, its topology, one look at the work.
+
+Hosted by the API process, or run alone. Any number of processes may host the roles: none needs a leader.
+"""
+
+import asyncio
+from operator import attrgetter
+from typing import Final
+
+from prometheus_client import CollectorRegistry
+
+from dtq.broker.keeper import RETRY_SECONDS, Keeper
+from dtq.broker.publisher import Publisher
+from dtq.domain.limits import DELAY_SECONDS_MAX
+from dtq.domain.queue_sets import QueueSets
+from dtq.runtime.loops import every
+from dtq.runtime.metrics import BacklogMetrics, BrokerMetrics, LoopMetrics, MaintenanceMetrics
+from dtq.runtime.settings import Settings
+from dtq_db.connections import Database
+from dtq_db.upkeep import Work
+from dtq_maintenance.backlog import BACKLOG_SECONDS, BacklogWatch
+from dtq_maintenance.confirms import Confirms
+from dtq_maintenance.dead_letters import DROP_SECONDS, DeadLetters
+from dtq_maintenance.due import DueCache
+from dtq_maintenance.mover import MOVE_SECONDS, Mover
+from dtq_maintenance.pruner import PRUNE_SECONDS, Pruner
+from dtq_maintenance.reaper import REAP_SECONDS, Reaper
+from dtq_maintenance.relay import RELAY_SECONDS, Relay
+from dtq_maintenance.scheduler import REPLAN_SECONDS, SCHEDULE_SECONDS, Scheduler
+from dtq_maintenance.topology_watch import WATCH_SECONDS, TopologyWatch
+
+LOST_AHEAD_SECONDS: Final = 2.0 * DELAY_SECONDS_MAX
+"""How far ahead tasks are due that a lost queue may have held, in seconds: those on the retry ladder are due later."""
+
+
+class Maintenance:
+    """The roles and what they stand on.
+
+    Args:
+        queue_sets: shared with the rest of the process, which keeps them fresh.
+        loops: counts every step of a role.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        *,
+        queue_sets: QueueSets,
+        registry: CollectorRegistry,
+        loops: LoopMetrics,
+    ) -> None:
+        metrics, broker_metrics = MaintenanceMetrics(registry), BrokerMetrics(registry)
+        self._loops = loops
+        self.keeper = Keeper(
+            lambda: settings.rmq_url,
+            queue_sets=queue_sets,
+            on_lost=self._on_lost,
+            on_dead_letters_lost=self._on_dead_letters_lost,
+            metrics=broker_metrics,
+        )
+        self.publisher = Publisher(
+            lambda: settings.rmq_url,
+            declare=self.keeper.declare,
+            refusal=self.keeper.refusal,
+            metrics=broker_metrics,
+            timeout_seconds=settings.publish_timeout_seconds,
+        )
+        self.confirms = Confirms(database)
+        self.due = DueCache(database)
+        self.dead_letters = DeadLetters(database, self.publisher, queue_sets=queue_sets)
+        self.relay = Relay(
+            database,
+            self.publisher,
+            queue_sets=queue_sets,
+            confirmed=self.confirms.add,
+            closed=lambda: self.keeper.closed,
+            metrics=metrics,
+        )
+        self.mover = Mover(database)
+        self.reaper = Reaper(database, backoff=settings.backoff, metrics=metrics)
+        self.pruner = Pruner(database, events_retention_days=settings.events_retention_days, metrics=metrics)
+        self.watch = TopologyWatch(database, self.publisher, queue_sets=queue_sets, metrics=metrics)
+        self.scheduler = Scheduler(database, metrics=metrics)
+        self.backlog = BacklogWatch(database, metrics=BacklogMetrics(registry))
+
+    def start_base(self, parts: asyncio.TaskGroup, stop: asyncio.Event, stop_last: asyncio.Event) -> None:
+        """Start what every process needs that publishes.
+
+        Args:
+            parts: takes the tasks.
+            stop: ends what does work of its own.
+            stop_last: ends what others still publish through.
+        """
+        parts.create_task(self.publisher.link.run(stop_last))
+        parts.create_task(self.confirms.run(stop_last))
+        for name, seconds, once in (
+            ("dead letters", DROP_SECONDS, self.dead_letters.once),
+            ("declarations", RETRY_SECONDS, self.keeper.retry),
+        ):
+            parts.create_task(every(seconds, self._loops.noted(name, once), stop, name=name))
+
+    def start_roles(self, parts: asyncio.TaskGroup, stop: asyncio.Event) -> None:
+        """Start the roles; `start_base` must have been called."""
+        for name, seconds, once in (
+            ("relay", RELAY_SECONDS, self.due.gated(Work.is_relay_due, self.relay.once)),
+            ("mover", MOVE_SECONDS, self.mover.once),
+            ("reaper", REAP_SECONDS, self.due.gated(attrgetter("reap"), self.reaper.once)),
+            ("pruner", PRUNE_SECONDS, self.pruner.once),
+            ("topology", WATCH_SECONDS, self.watch.once),
+            ("scheduler", SCHEDULE_SECONDS, self.due.gated(attrgetter("fire"), self.scheduler.once)),
+            ("schedules", REPLAN_SECONDS, self.scheduler.replan),
+            ("backlog", BACKLOG_SECONDS, self.backlog.once),
+        ):
+            parts.create_task(every(seconds, self._loops.noted(name, once), stop, name=name))
+
+    async def _on_lost(self, queue_set: str, queue: str) -> None:
+        await self.watch.find_lost(queue_set, queue, waiting_seconds=-LOST_AHEAD_SECONDS)
+
+    async def _on_dead_letters_lost(self, queue_set: str) -> None:
+        await self.watch.recall_dead_letters(queue_set)

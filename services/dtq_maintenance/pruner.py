@@ -1,0 +1,45 @@
+"""The pruner: drops finished tasks after their retention, old history, and workers that ended long ago."""
+
+from typing import Final
+
+import structlog
+
+from dtq.runtime import failpoints
+from dtq.runtime.metrics import MaintenanceMetrics
+from dtq_db import upkeep
+from dtq_db.connections import Database
+
+PRUNE_SECONDS: Final = 60.0
+"""Pause of the pruner, in seconds, once nothing is due any more."""
+EVENT_DAYS_AHEAD: Final = 7
+"""Daily partitions kept ready, in days: a week without a pruner costs nothing."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Pruner:
+    """Drops finished tasks after their retention, old history, and workers that ended long ago."""
+
+    def __init__(self, database: Database, *, events_retention_days: int, metrics: MaintenanceMetrics) -> None:
+        self._database = database
+        self._lane = database.lane("pruner")
+        self._keep_days = events_retention_days
+        self._metrics = metrics
+        self._is_walking = False
+
+    async def once(self) -> bool:
+        """Prune one batch; return whether the walk goes on.
+
+        Raises:
+            Unavailable: the database does not answer.
+        """
+        if not self._is_walking:
+            dropped = await upkeep.rotate_events(self._database, days_ahead=EVENT_DAYS_AHEAD, keep_days=self._keep_days)
+            if dropped:
+                _log.info("history dropped", partitions=dropped)
+            await upkeep.prune_workers(self._database)
+        pruned, self._is_walking = await upkeep.prune(self._lane)
+        if pruned:
+            await failpoints.hit("prune.committed")
+        self._metrics.pruned.inc(pruned)
+        return self._is_walking

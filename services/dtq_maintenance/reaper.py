@@ -1,0 +1,80 @@
+"""The reaper: takes back the tasks of workers whose lease expired."""
+
+import random
+import time
+from typing import Final
+
+import structlog
+
+from dtq.domain.backoff import Backoff
+from dtq.domain.decisions import Attempt, decide
+from dtq.domain.errors import Unavailable
+from dtq.domain.memory import cause_of_death
+from dtq.domain.states import Outcome
+from dtq.runtime import failpoints
+from dtq.runtime.metrics import MaintenanceMetrics
+from dtq_db import catalog, upkeep
+from dtq_db.attempts import Finish
+from dtq_db.connections import Database
+from dtq_db.upkeep import Held
+
+REAP_SECONDS: Final = 2.0
+"""Pause of the reaper, in seconds."""
+HAND_BACK_SECONDS: Final = 3.0
+"""How long after an outage of Postgres workers have to hand back what they stopped, in seconds."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Reaper:
+    """Takes back the tasks of workers whose lease expired.
+
+    After an outage of Postgres every lease has expired and hardly any worker is lost. It waits then, until those that
+    are alive have handed back themselves what they stopped, so that none of it is suspected.
+    """
+
+    def __init__(self, database: Database, *, backoff: Backoff, metrics: MaintenanceMetrics) -> None:
+        self._lane = database.lane("reaper")
+        self._backoff = backoff
+        self._metrics = metrics
+        self._database = database
+        self._was_away = False
+        self._not_before = 0.0
+
+    async def once(self) -> bool:
+        """Take back one batch of one worker; return whether there may be more.
+
+        Raises:
+            Unavailable: the database does not answer.
+        """
+        if self._was_away:
+            await catalog.revision(self._database)
+            self._was_away, self._not_before = False, time.monotonic() + HAND_BACK_SECONDS
+        if time.monotonic() < self._not_before:
+            return False
+        try:
+            taken, more = await upkeep.reap(self._lane, self._lost)
+        except Unavailable:
+            self._was_away = True
+            raise
+        if taken:
+            await failpoints.hit("reap.committed")
+            for status, count in taken.items():
+                self._metrics.reaped.labels(status).inc(count)
+            _log.warning("tasks taken back from a lost worker", tasks=taken.total())
+        return more
+
+    def _lost(self, held: Held) -> Finish:
+        ended = Attempt(
+            outcome=Outcome.LOST,
+            attempt=held.attempt,
+            max_attempts=held.max_attempts,
+            crashes=held.crashes,
+            uncounted=held.uncounted,
+            alone=held.alone,
+            neighbours=held.neighbours,
+            suspected_seconds=held.suspected_seconds,
+            cause=cause_of_death(held.memory, held.oom_kills_since),
+        )
+        decision = decide(ended, held.backoff or self._backoff, random.random())  # noqa: S311
+        return Finish(worker_id=held.worker_id, id=held.id, attempt=held.attempt, decision=decision)

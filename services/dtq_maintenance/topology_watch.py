@@ -1,0 +1,77 @@
+"""The topology watch: declares what is missing in RabbitMQ, and finds tasks whose message it no longer holds."""
+
+from typing import Final
+
+import structlog
+
+from dtq.broker.inspect import ready_counts
+from dtq.broker.publisher import Publisher
+from dtq.domain.errors import Unavailable
+from dtq.domain.limits import RELAY_LOST_SECONDS
+from dtq.domain.manifests import QueueSetSpec
+from dtq.domain.queue_sets import QueueSets
+from dtq.domain.topology import work_queue
+from dtq.runtime import failpoints
+from dtq.runtime.metrics import MaintenanceMetrics
+from dtq_db import upkeep
+from dtq_db.connections import Database
+from dtq_db.upkeep import BATCH
+
+WATCH_SECONDS: Final = 15.0
+"""Pause between two looks at the topology, in seconds: how long a queue deleted by hand may be gone."""
+
+_log = structlog.get_logger(__name__)
+
+
+class TopologyWatch:
+    """Declares what is missing, and finds tasks whose message the broker no longer holds."""
+
+    def __init__(
+        self,
+        database: Database,
+        publisher: Publisher,
+        *,
+        queue_sets: QueueSets,
+        metrics: MaintenanceMetrics,
+    ) -> None:
+        self._lane = database.lane("watch")
+        self._publisher = publisher
+        self._queue_sets = queue_sets
+        self._metrics = metrics
+
+    async def once(self) -> bool:
+        """Look once; return False.
+
+        Raises:
+            Unavailable: database or broker do not answer.
+        """
+        await self._publisher.declare()
+        trouble: Unavailable | None = None
+        for name, spec in self._queue_sets.items():
+            try:
+                await self._look(name, spec)
+            except Unavailable as error:  # one queue set that tells nothing keeps no other waiting
+                trouble = error
+        if trouble is not None:
+            raise trouble
+        return False
+
+    async def _look(self, name: str, spec: QueueSetSpec) -> None:
+        names = {work_queue(spec.namespace, queue.name): queue.name for queue in spec.queues}
+        for broker_name, ready in (await ready_counts(self._publisher.link, list(names))).items():
+            if ready == 0:
+                await self.find_lost(name, names[broker_name], RELAY_LOST_SECONDS)
+
+    async def find_lost(self, queue_set: str, queue: str, waiting_seconds: float) -> None:
+        """Have the confirmed tasks of a queue published again that the broker no longer holds."""
+        while count := await upkeep.lost(self._lane, queue_set, queue, waiting_seconds):
+            await failpoints.hit("relay.lost_marked")
+            self._metrics.lost.inc(count)
+            _log.warning("tasks lost by the broker are published again", queue=queue, tasks=count)
+            if count < BATCH:
+                return
+
+    async def recall_dead_letters(self, queue_set: str) -> None:
+        """Have the copy of every failed task published again: the dead letter queue was lost."""
+        if count := await upkeep.dead_letters_lost(self._lane, queue_set):
+            _log.warning("dead letters lost by the broker are published again", queue_set=queue_set, tasks=count)

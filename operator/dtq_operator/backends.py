@@ -15,7 +15,7 @@ from dtq.domain.errors import Rejected, Unavailable, Unmigrated
 from dtq.domain.manifests import QueueSet, TaskType
 from dtq.domain.plan import Action, Owner, Plan, Reason, Refusal
 from dtq.domain.topology import work_queue
-from dtq.runtime.settings import Settings
+from dtq.runtime.settings import CommonSettings
 from dtq_db import catalog
 from dtq_db.connections import Database
 from dtq_db.resources import transaction
@@ -61,7 +61,7 @@ class Backends:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: CommonSettings,
         database: Database,
         *,
         requeue: Callable[[Key], None],

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from dtq.runtime.loops import every, stop_on_signals
 from dtq.runtime.metrics import OperatorMetrics
 from dtq.runtime.probes import probe_app, serve_until, server
-from dtq.runtime.settings import Settings
+from dtq.runtime.settings import OperatorSettings
 from dtq_db.connections import Database
 from dtq_operator.backends import Backends
 from dtq_operator.bootstrap import create_absent, read
@@ -40,7 +40,7 @@ STALE_SWEEPS: Final = 5
 _log = structlog.get_logger(__name__)
 
 
-async def run(settings: Settings) -> None:
+async def run(settings: OperatorSettings) -> None:
     """Reconcile until SIGTERM or SIGINT."""
     stop = stop_on_signals()
     kopf_settings = configure()
@@ -56,7 +56,7 @@ class Operator:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: OperatorSettings,
         kopf_settings: kopf.OperatorSettings,
         database: Database,
         kube: Kube,
@@ -182,6 +182,6 @@ class Operator:
         return {}
 
 
-def main(settings: Settings) -> None:
+def main(settings: OperatorSettings) -> None:
     """Run the process on uvloop."""
     uvloop.run(run(settings))

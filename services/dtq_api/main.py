@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from dtq.runtime.loops import every, stop_on_signals
 from dtq.runtime.metrics import ApiMetrics, LoopMetrics
 from dtq.runtime.probes import probe_app, serve_until, server
-from dtq.runtime.settings import Settings, Switch, WhenBrokerDown
+from dtq.runtime.settings import ApiSettings, Switch, WhenBrokerDown
 from dtq_api.app import Parts, build
 from dtq_api.auth import gate
 from dtq_api.catalog import REFRESH_SECONDS, CatalogCache
@@ -30,7 +30,7 @@ GRACE_SECONDS = 10
 _log = structlog.get_logger(__name__)
 
 
-async def run(settings: Settings) -> None:
+async def run(settings: ApiSettings) -> None:
     """Serve until SIGTERM or SIGINT."""
     async with Database(lambda: settings.dsn, name="dtq-api") as database:
         api = Api(settings, database)
@@ -40,7 +40,7 @@ async def run(settings: Settings) -> None:
 class Api:
     """The parts of the API process and their lifetime."""
 
-    def __init__(self, settings: Settings, database: Database) -> None:
+    def __init__(self, settings: ApiSettings, database: Database) -> None:
         self._settings = settings
         self._database = database
         self.registry = CollectorRegistry()
@@ -121,6 +121,6 @@ class Api:
         return False
 
 
-def main(settings: Settings) -> None:
+def main(settings: ApiSettings) -> None:
     """Run the process on uvloop."""
     uvloop.run(run(settings))

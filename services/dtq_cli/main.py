@@ -19,8 +19,16 @@ import typer
 from dtq.domain.durations import parse_duration
 from dtq.domain.errors import Rejected, Unavailable
 from dtq.runtime import failpoints, logs
+from dtq.runtime.environment import load, masked, unknown_names
 from dtq.runtime.loops import end_on_signals
-from dtq.runtime.settings import Process, Settings, load, masked, unknown_names
+from dtq.runtime.settings import (
+    AllSettings,
+    ApiSettings,
+    CommonSettings,
+    MaintenanceSettings,
+    OperatorSettings,
+    WorkerSettings,
+)
 
 EXIT_USAGE: Final = 2
 EXIT_NOT_FOUND: Final = 3
@@ -36,30 +44,31 @@ app = typer.Typer(
 )
 migrations_help = "Apply the database's migrations; safe to repeat and to run at the same time."
 T = TypeVar("T")
+S = TypeVar("S", bound=CommonSettings)
 
 
 @app.command()
 def api() -> None:
     """Run the HTTP API and the maintenance loops until SIGTERM."""
-    _process("dtq_api.main", Process.API)
+    _process("dtq_api.main", ApiSettings)
 
 
 @app.command()
 def maintenance() -> None:
     """Run the maintenance roles alone until SIGTERM; set DTQ_API_MAINTENANCE=off for the APIs beside it."""
-    _process("dtq_maintenance.main")
+    _process("dtq_maintenance.main", MaintenanceSettings)
 
 
 @app.command()
 def worker() -> None:
     """Run a worker until SIGTERM, then drain."""
-    _process("dtq_worker.main")
+    _process("dtq_worker.main", WorkerSettings)
 
 
 @app.command()
 def operator() -> None:
     """Run the Kubernetes operator until SIGTERM."""
-    _process("dtq_operator.main")
+    _process("dtq_operator.main", OperatorSettings)
 
 
 @app.command(help=migrations_help)
@@ -71,7 +80,7 @@ def migrate(
     """Apply or show the migrations."""
     from dtq_db import migrations  # noqa: PLC0415
 
-    chosen = settings()
+    chosen = settings(CommonSettings)
     seconds = _seconds(wait)
     if check:
         _run(migrations.patiently(lambda: migrations.check(chosen.dsn), seconds))
@@ -94,7 +103,7 @@ def migrate(
 @app.command()
 def config() -> None:
     """Show the settings in force, by variable name, with secrets masked."""
-    for name, value in masked(settings()).items():
+    for name, value in masked(settings(AllSettings)).items():
         print(f"{name}={value}")
 
 
@@ -111,7 +120,9 @@ def apply(
     """Make Postgres and RabbitMQ hold what TaskType and QueueSet manifests declare."""
     from dtq_cli import manifests  # noqa: PLC0415
 
-    refused = _run(manifests.apply(settings(), manifests.read(file), dry_run=dry_run, if_absent=if_absent))
+    refused = _run(
+        manifests.apply(settings(CommonSettings), manifests.read(file), dry_run=dry_run, if_absent=if_absent)
+    )
     if refused:
         raise typer.Exit(EXIT_REFUSED)
 
@@ -126,7 +137,7 @@ def delete(
     """Let go of what manifests declare, as each one's deletionPolicy says."""
     from dtq_cli import manifests  # noqa: PLC0415
 
-    refused = _run(manifests.delete(settings(), manifests.read(file), dry_run=dry_run))
+    refused = _run(manifests.delete(settings(CommonSettings), manifests.read(file), dry_run=dry_run))
     if refused:
         raise typer.Exit(EXIT_REFUSED)
 
@@ -140,7 +151,7 @@ def get(
     """Show the task types or queue sets that are in force."""
     from dtq_cli import manifests  # noqa: PLC0415
 
-    if not _run(manifests.get(settings(), kind, name, output)):
+    if not _run(manifests.get(settings(CommonSettings), kind, name, output)):
         raise typer.Exit(EXIT_NOT_FOUND)
 
 
@@ -166,11 +177,11 @@ def show_version() -> None:
     print(f"dtq {version('dtq')}")
 
 
-def settings(process: Process = Process.ANY) -> Settings:
-    """Return the settings, or end with every mistake listed."""
+def settings(kind: type[S]) -> S:
+    """Return the settings of a process, or end with every mistake listed."""
     for name in unknown_names(os.environ):
         print(f"dtq: warning: {name} is set, but no setting has that name", file=sys.stderr)
-    return load(os.environ, process)
+    return load(os.environ, kind)
 
 
 def main() -> None:
@@ -183,9 +194,9 @@ def main() -> None:
         _end(f"{error}\ntry again when it answers; nothing was left half-done", EXIT_UNAVAILABLE)
 
 
-def _process(module: str, process: Process = Process.ANY) -> None:
+def _process(module: str, kind: type[CommonSettings]) -> None:
     end_on_signals()
-    chosen = settings(process)
+    chosen = settings(kind)
     logs.configure(level=chosen.log_level, json=chosen.log_format == "json")
     failpoints.arm(chosen.failpoints)
     try:

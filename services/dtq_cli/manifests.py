@@ -13,7 +13,7 @@ from dtq.domain.errors import Rejected
 from dtq.domain.manifests import Manifest, TaskType
 from dtq.domain.plan import EMBEDDED_UID, FORCE_DELETE_ANNOTATION, LOCAL_UID, Owner, Plan
 from dtq.domain.rows import QueueSetRow, TaskTypeRow
-from dtq.runtime.settings import Settings
+from dtq.runtime.settings import CommonSettings
 from dtq_db import resources
 from dtq_db.connections import Database
 from dtq_db.resources import Kind
@@ -47,7 +47,7 @@ def read(path: Path) -> list[Manifest]:
     return sorted(found, key=lambda manifest: manifest.kind != "QueueSet")
 
 
-async def apply(settings: Settings, manifests: list[Manifest], *, dry_run: bool, if_absent: bool = False) -> int:
+async def apply(settings: CommonSettings, manifests: list[Manifest], *, dry_run: bool, if_absent: bool = False) -> int:
     """Apply manifests and print what was done; return how many were refused.
 
     With `if_absent`, what somebody has declared already is left alone.
@@ -75,7 +75,7 @@ async def apply(settings: Settings, manifests: list[Manifest], *, dry_run: bool,
     return refused
 
 
-async def delete(settings: Settings, manifests: list[Manifest], *, dry_run: bool) -> int:
+async def delete(settings: CommonSettings, manifests: list[Manifest], *, dry_run: bool) -> int:
     """Let go of what manifests declare, task types first; return how many were refused.
 
     Raises:
@@ -95,7 +95,7 @@ async def delete(settings: Settings, manifests: list[Manifest], *, dry_run: bool
     return refused
 
 
-async def get(settings: Settings, kind: str, name: str | None, output: str) -> bool:
+async def get(settings: CommonSettings, kind: str, name: str | None, output: str) -> bool:
     """Print the objects in force; return whether there was one.
 
     Raises:

@@ -10,7 +10,7 @@ from dtq.domain.queue_sets import QueueSets
 from dtq.runtime.loops import every, stop_on_signals
 from dtq.runtime.metrics import LoopMetrics
 from dtq.runtime.probes import probe_app, serve_until, server
-from dtq.runtime.settings import Settings
+from dtq.runtime.settings import MaintenanceSettings
 from dtq_db import catalog
 from dtq_db.connections import Database
 from dtq_maintenance.health import Health
@@ -23,7 +23,7 @@ REFRESH_SECONDS = 1.0
 _log = structlog.get_logger(__name__)
 
 
-async def run(settings: Settings) -> None:
+async def run(settings: MaintenanceSettings) -> None:
     """Run the roles until SIGTERM or SIGINT."""
     async with Database(lambda: settings.dsn, name="dtq-maintenance") as database:
         await Process(settings, database).run(stop_on_signals())
@@ -32,7 +32,7 @@ async def run(settings: Settings) -> None:
 class Process:
     """The parts of the maintenance process and their lifetime."""
 
-    def __init__(self, settings: Settings, database: Database) -> None:
+    def __init__(self, settings: MaintenanceSettings, database: Database) -> None:
         self._settings = settings
         self._database = database
         self._queue_sets = QueueSets()
@@ -80,6 +80,6 @@ async def _no_trouble() -> dict[str, str]:
     return {}
 
 
-def main(settings: Settings) -> None:
+def main(settings: MaintenanceSettings) -> None:
     """Run the process on uvloop."""
     uvloop.run(run(settings))

@@ -15,7 +15,7 @@ from dtq.domain.limits import DELAY_SECONDS_MAX
 from dtq.domain.queue_sets import QueueSets
 from dtq.runtime.loops import every
 from dtq.runtime.metrics import BacklogMetrics, BrokerMetrics, LoopMetrics, MaintenanceMetrics
-from dtq.runtime.settings import Settings
+from dtq.runtime.settings import MaintenanceSettings
 from dtq_db.connections import Database
 from dtq_db.upkeep import Work
 from dtq_maintenance.backlog import BACKLOG_SECONDS, BacklogWatch
@@ -43,7 +43,7 @@ class Maintenance:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: MaintenanceSettings,
         database: Database,
         *,
         queue_sets: QueueSets,

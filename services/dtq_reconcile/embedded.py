@@ -8,14 +8,14 @@ import structlog
 from dtq.domain.manifests import QueueSet
 from dtq.domain.plan import EMBEDDED_UID, Owner
 from dtq.domain.rows import queue_set_row
-from dtq.runtime.settings import Settings
+from dtq.runtime.settings import CommonSettings
 from dtq_db.connections import Database
 from dtq_db.resources import transaction
 
 _log = structlog.get_logger(__name__)
 
 
-def default_queue_set(settings: Settings) -> QueueSet:
+def default_queue_set(settings: CommonSettings) -> QueueSet:
     """Return the queue set that DTQ_QUEUE_SET, RMQ_NAMESPACE, QUEUES and BACKOFFS describe."""
     delays = sorted({int(delay) for delay in settings.backoffs if delay >= 1 and float(delay).is_integer()})
     return QueueSet.model_validate(
@@ -31,7 +31,7 @@ def default_queue_set(settings: Settings) -> QueueSet:
     )
 
 
-async def ensure_default(database: Database, settings: Settings) -> None:
+async def ensure_default(database: Database, settings: CommonSettings) -> None:
     """Write the embedded default unless a set of that name or prefix exists.
 
     Raises:

@@ -32,7 +32,7 @@ from dtq.runtime import failpoints
 from dtq.runtime.loops import StopSignals, backoff_seconds, every, wait
 from dtq.runtime.metrics import BrokerMetrics, WorkerMetrics
 from dtq.runtime.probes import probe_app, serve_until, server
-from dtq.runtime.settings import Settings
+from dtq.runtime.settings import WorkerSettings
 from dtq_db import catalog, upkeep
 from dtq_db.connections import Database
 from dtq_reconcile.embedded import ensure_default
@@ -60,7 +60,7 @@ EXIT_SECONDS: Final = 2.0
 _log = structlog.get_logger(__name__)
 
 
-async def run(settings: Settings) -> None:
+async def run(settings: WorkerSettings) -> None:
     """Work until SIGTERM or SIGINT, then drain.
 
     Raises:
@@ -79,7 +79,7 @@ async def run(settings: Settings) -> None:
         _end_soon(exit_code)
 
 
-async def _work(settings: Settings, handlers: Mapping[str, Handler], stop: asyncio.Event) -> None:
+async def _work(settings: WorkerSettings, handlers: Mapping[str, Handler], stop: asyncio.Event) -> None:
     async with Database(lambda: settings.dsn, name="dtq-worker") as database:
         queue_sets = await Start(settings, database).queue_sets(stop)
         if queue_sets is None:
@@ -106,7 +106,7 @@ def _end_soon(exit_code: int) -> None:
 class Start:
     """The wait for Postgres and for the queues that this worker is to consume: alive, and not ready."""
 
-    def __init__(self, settings: Settings, database: Database) -> None:
+    def __init__(self, settings: WorkerSettings, database: Database) -> None:
         self._settings = settings
         self._database = database
         self._reason = "just started"
@@ -149,7 +149,7 @@ class Worker:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: WorkerSettings,
         database: Database,
         handlers: Mapping[str, Handler],
         queue_sets: Mapping[str, QueueSetSpec],
@@ -332,7 +332,7 @@ async def _no_trouble() -> dict[str, str]:
     return {}
 
 
-def main(settings: Settings) -> None:
+def main(settings: WorkerSettings) -> None:
     """Run the process.
 
     Raises:

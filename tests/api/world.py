@@ -19,8 +19,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from dtq.broker.inspect import ready_counts
 from dtq.domain.manifests import QueueSet, TaskType
 from dtq.domain.rows import queue_set_row, task_type_row
+from dtq.runtime.environment import load
 from dtq.runtime.loops import wait
-from dtq.runtime.settings import load
+from dtq.runtime.settings import AllSettings
 from dtq_api.main import Api
 from dtq_db.connections import Database, Dsn
 from dtq_db.resources import transaction
@@ -185,7 +186,7 @@ async def running(dsn: str, broker: BrokerVhost, *, up: bool = True, **environ: 
     Args:
         up: wait for the broker.
     """
-    settings = load(broker.environ(dsn, **environ))
+    settings = load(broker.environ(dsn, **environ), AllSettings)
     stop = asyncio.Event()
     async with Database(dsn, name="dtq-api") as database:
         api = Api(settings, database)
@@ -212,7 +213,7 @@ async def running(dsn: str, broker: BrokerVhost, *, up: bool = True, **environ: 
 async def serving(dsn: str, broker: BrokerVhost, **environ: str) -> AsyncIterator[tuple[Api, str, int]]:
     """A whole API with its loops behind a socket; return it and where it listens."""
     port = free_port()
-    settings = load(broker.environ(dsn, HTTP_PORT=f"127.0.0.1:{port}", **environ))
+    settings = load(broker.environ(dsn, HTTP_PORT=f"127.0.0.1:{port}", **environ), AllSettings)
     stop = asyncio.Event()
     async with Database(dsn, name="dtq-api") as database:
         api = Api(settings, database)

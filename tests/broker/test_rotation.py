@@ -4,7 +4,8 @@ import secrets
 from pathlib import Path
 
 from dtq.broker.publisher import Publisher
-from dtq.runtime.settings import load
+from dtq.runtime.environment import load
+from dtq.runtime.settings import AllSettings
 from tests.broker.world import World, running, up
 from tests.support.addresses import BrokerVhost
 
@@ -30,7 +31,8 @@ async def test_a_link_comes_back_with_the_password_that_the_file_holds_by_then(
             "RMQ_HOST": broker_vhost.host,
             "RMQ_PORT": str(broker_vhost.port),
             "RMQ_VHOST": world.vhost,
-        }
+        },
+        AllSettings,
     )
     publisher = Publisher(
         lambda: settings.rmq_url,

@@ -135,7 +135,7 @@ def test_the_readme_tells_every_value() -> None:
 
 
 def test_settings_of_the_chart_are_settings_of_dtq() -> None:
-    from dtq.runtime.settings import variable_names  # noqa: PLC0415
+    from dtq.runtime.environment import variable_names  # noqa: PLC0415
 
     known = set(variable_names())
     for name in rendering.VALUE_SETS:

@@ -8,7 +8,8 @@ import asyncpg
 import pytest
 
 from dtq.domain.errors import Unavailable
-from dtq.runtime.settings import load
+from dtq.runtime.environment import load
+from dtq.runtime.settings import AllSettings
 from dtq_db.connections import Database
 from tests.support.addresses import PostgresService
 from tests.support.databases import run_sql
@@ -25,7 +26,7 @@ async def test_a_rotated_password_is_read_again_by_pool_and_lanes(
     user = f"dtq_rotated_{secrets.token_hex(4)}"
     file = tmp_path / "dsn"
     file.write_text(_as(dsn, user, "old") + "\n")
-    settings = load({"DB_DSN_FILE": str(file), "RMQ_USER": "x", "RMQ_PASS": "x", "RMQ_HOST": "x"})
+    settings = load({"DB_DSN_FILE": str(file), "RMQ_USER": "x", "RMQ_PASS": "x", "RMQ_HOST": "x"}, AllSettings)
     await run_sql(postgres_server.admin_dsn, f"CREATE ROLE {user} LOGIN PASSWORD 'old'")
     try:
         async with Database(lambda: settings.dsn, name="test") as database:

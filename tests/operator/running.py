@@ -6,7 +6,7 @@ from typing import Any, Self
 import kopf
 
 from dtq.runtime.loops import wait
-from dtq.runtime.settings import Settings
+from dtq.runtime.settings import OperatorSettings
 from dtq_db.connections import Database
 from dtq_operator.kube import Kube
 from dtq_operator.main import Operator
@@ -21,7 +21,7 @@ class Running:
     """An operator that runs until the end of the block."""
 
     def __init__(
-        self, settings: Settings, *, pace: Pace = QUICK, kopf_settings: kopf.OperatorSettings | None = None
+        self, settings: OperatorSettings, *, pace: Pace = QUICK, kopf_settings: kopf.OperatorSettings | None = None
     ) -> None:
         self._database = Database(settings.db_dsn.get_secret_value(), name="dtq-operator-test")
         kopf_settings = kopf_settings or configure()

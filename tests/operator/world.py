@@ -17,7 +17,8 @@ from uuid import UUID, uuid4
 
 import asyncpg
 
-from dtq.runtime.settings import Settings, load
+from dtq.runtime.environment import load
+from dtq.runtime.settings import OperatorSettings
 from hack.cluster import kubectl
 from hack.stack.errors import StackError
 from hack.stack.management import Management
@@ -357,9 +358,9 @@ class World:
         dsn = urlunsplit(parts._replace(netloc=f"{user}@127.0.0.1:{postgres.port}"))
         return {"DB_DSN": dsn, "RMQ_HOST": "127.0.0.1", "RMQ_PORT": str(rabbitmq.port)}
 
-    def settings(self, **more: str) -> Settings:
+    def settings(self, **more: str) -> OperatorSettings:
         """The same, as settings."""
-        return load(self.environ(**more))
+        return load(self.environ(**more), OperatorSettings)
 
 
 def is_missing(error: StackError) -> bool:

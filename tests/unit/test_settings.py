@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from dtq.domain.backoff import Strategy
 from dtq.domain.errors import Rejected
 from dtq.domain.manifests import QUEUE_PATTERN
-from dtq.runtime.settings import MASK, Process, Settings, Switch, load, mask_dsn, masked, unknown_names, variable_names
+from dtq.runtime.environment import MASK, load, mask_dsn, masked, unknown_names, variable_names
+from dtq.runtime.settings import AllSettings, ApiSettings, Switch
 from dtq_reconcile.embedded import default_queue_set
 
 SECRET = "hunter2-canary"
@@ -21,19 +22,19 @@ BASE = {"DB_DSN": f"postgresql://dtq:{SECRET}@db:5432/dtq", "RMQ_USER": "dtq", "
 def refused(**changes: str) -> dict[str, str]:
     """Return the problems of an environment, by variable name."""
     with pytest.raises(Rejected) as caught:
-        load(BASE | changes)
+        load(BASE | changes, AllSettings)
     assert SECRET not in str(caught.value)
     return {problem.path: problem.message for problem in caught.value.problems}
 
 
-def accepted(**changes: str) -> Settings:
-    return load(BASE | changes)
+def accepted(**changes: str) -> AllSettings:
+    return load(BASE | changes, AllSettings)
 
 
 def complaint(environ: dict[str, str]) -> str:
     """Return what is said of an environment; nothing if it is accepted."""
     try:
-        load(environ)
+        load(environ, AllSettings)
     except Rejected as error:
         return str(error)
     return ""
@@ -49,7 +50,10 @@ def test_the_defaults_are_the_origins() -> None:
 
 def test_every_mistake_is_told_at_once() -> None:
     with pytest.raises(Rejected) as caught:
-        load({"RMQ_PORT": "x", "WORKER_PREFETCH": "0", "BACKOFFS": "5", "QUEUES": "a,a", "BACKOFF_MAX": "1s"})
+        load(
+            {"RMQ_PORT": "x", "WORKER_PREFETCH": "0", "BACKOFFS": "5", "QUEUES": "a,a", "BACKOFF_MAX": "1s"},
+            AllSettings,
+        )
     paths = sorted(problem.path for problem in caught.value.problems)
     assert paths == [
         "BACKOFFS",
@@ -164,7 +168,7 @@ def test_what_the_environment_may_say_a_manifest_may_say_too(
 ) -> None:
     environ = {"RMQ_NAMESPACE": prefix, "QUEUES": ",".join(queues), "BACKOFFS": ",".join(backoffs), "RMQ_VHOST": vhost}
     try:
-        settings = load(BASE | environ)
+        settings = load(BASE | environ, AllSettings)
     except Rejected:
         return
     assert [queue.name for queue in default_queue_set(settings).spec.queues] == queues
@@ -173,7 +177,7 @@ def test_what_the_environment_may_say_a_manifest_may_say_too(
 @pytest.mark.parametrize("name", ["DB_DSN", "RMQ_USER", "RMQ_PASS", "RMQ_HOST"])
 def test_what_has_no_default_must_be_set(name: str) -> None:
     with pytest.raises(Rejected) as caught:
-        load({key: value for key, value in BASE.items() if key != name})
+        load({key: value for key, value in BASE.items() if key != name}, AllSettings)
     assert [(problem.path, problem.message) for problem in caught.value.problems] == [(name, "is not set: set it")]
 
 
@@ -206,7 +210,7 @@ def test_a_value_may_come_from_a_mounted_file(tmp_path: Path) -> None:
     secret = tmp_path / "password"
     secret.write_text("p\u00e4ss\n", encoding="utf-8")
     environ = {name: value for name, value in BASE.items() if name != "RMQ_PASS"}
-    assert load(environ | {"RMQ_PASS_FILE": str(secret)}).rmq_pass.get_secret_value() == "p\u00e4ss"
+    assert load(environ | {"RMQ_PASS_FILE": str(secret)}, AllSettings).rmq_pass.get_secret_value() == "p\u00e4ss"
 
 
 def test_a_value_and_a_file_for_it_are_one_mistake(tmp_path: Path) -> None:
@@ -222,7 +226,7 @@ def test_a_file_that_cannot_be_read_is_one_mistake(tmp_path: Path, content: byte
         path.write_bytes(content)
     environ = {name: value for name, value in BASE.items() if name != "RMQ_PASS"}
     with pytest.raises(Rejected) as caught:
-        load(environ | {"RMQ_PASS_FILE": str(path)})
+        load(environ | {"RMQ_PASS_FILE": str(path)}, AllSettings)
     assert [problem.path for problem in caught.value.problems] == ["RMQ_PASS_FILE"]
 
 
@@ -231,7 +235,7 @@ def test_the_broker_url_carries_any_user_password_and_vhost(user: str, password:
     texts = [text.encode("utf-8", "ignore").decode().strip() for text in (user, password, vhost)]
     if not texts[0] or not texts[2]:
         return
-    settings = load(BASE | {"RMQ_USER": texts[0], "RMQ_PASS": texts[1], "RMQ_VHOST": texts[2]})
+    settings = load(BASE | {"RMQ_USER": texts[0], "RMQ_PASS": texts[1], "RMQ_VHOST": texts[2]}, AllSettings)
     parts = urlsplit(settings.rmq_url)
     assert (parts.hostname, parts.port) == ("mq", 5672)
     assert [unquote(parts.username or ""), unquote(parts.password or ""), unquote(parts.path[1:])] == texts
@@ -288,7 +292,7 @@ def test_a_mistake_never_shows_a_secret(seed: int) -> None:
 def refused_for_the_api(**changes: str) -> dict[str, str]:
     """Return the problems of an environment for `dtq api`, by variable name."""
     with pytest.raises(Rejected) as caught:
-        load(BASE | changes, Process.API)
+        load(BASE | changes, ApiSettings)
     return {problem.path: problem.message for problem in caught.value.problems}
 
 
@@ -297,18 +301,18 @@ def test_an_api_that_others_reach_must_ask_who_calls(address: str) -> None:
     problems = refused_for_the_api(HTTP_PORT=address)
     assert "DTQ_AUTH=on" in problems["DTQ_AUTH"]
     assert "HTTP_PORT=127.0.0.1:8080" in problems["DTQ_AUTH"]
-    assert load(BASE | {"HTTP_PORT": address}).auth is Switch.OFF  # a worker's business it is not
+    assert load(BASE | {"HTTP_PORT": address}, AllSettings).auth is Switch.OFF  # a worker's business it is not
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:8080", "127.8.0.1:8080", "[::1]:8080", "localhost:8080"])
 def test_an_api_that_only_this_machine_reaches_need_not_ask(address: str) -> None:
-    assert load(BASE | {"HTTP_PORT": address}, Process.API).auth is Switch.OFF
+    assert load(BASE | {"HTTP_PORT": address}, ApiSettings).auth is Switch.OFF
 
 
 def test_an_api_that_asks_needs_somebody_to_answer_for_callers() -> None:
     assert "DTQ_AUTH_TOKENS_FILE" in refused_for_the_api(DTQ_AUTH="on")["DTQ_AUTH"]
     for source in ({"DTQ_AUTH_TOKENS_FILE": "/x"}, {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}):
-        assert load(BASE | source | {"DTQ_AUTH": "on"}, Process.API).auth is Switch.ON
+        assert load(BASE | source | {"DTQ_AUTH": "on"}, ApiSettings).auth is Switch.ON
 
 
 def test_the_exposure_is_told_with_every_other_mistake() -> None:

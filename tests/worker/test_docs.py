@@ -10,8 +10,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from dtq.domain.limits import RESULT_BYTES_MAX, SNOOZE_SECONDS_MAX, SNOOZES_MAX, TRACEBACK_CHARS_MAX
 from dtq.handlers import Context, Handler, Mode, PermanentError, RetryLater, Snooze
+from dtq.runtime.environment import variable_names
 from dtq.runtime.metrics import BrokerMetrics, WorkerMetrics
-from dtq.runtime.settings import Settings, variable_names
+from dtq.runtime.settings import AllSettings
 from dtq_worker.attempt_log import FAILURES_PER_SECOND_MAX
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/worker.md").read_text()
@@ -62,7 +63,7 @@ def test_the_bounds_on_the_page_are_those_in_force() -> None:
 def test_every_variable_and_default_of_the_page_is_real() -> None:
     named = set(re.findall(r"`((?:WORKER_|DB_|RMQ_|QUEUES)[A-Z_]*)", PAGE))
     assert named <= set(variable_names())
-    defaults = {str(field.alias): field.default for field in Settings.model_fields.values()}
+    defaults = {str(field.alias): field.default for field in AllSettings.model_fields.values()}
     assert defaults["WORKER_PREFETCH"] == 32
     assert defaults["WORKER_DRAIN"] == 30.0
     assert defaults["WORKER_HTTP_PORT"][1] == 8081

@@ -19,8 +19,9 @@ from dtq.broker.publisher import Message, Publisher
 from dtq.domain.backoff import Backoff
 from dtq.domain.queue_sets import QueueSets
 from dtq.handlers import Handler
+from dtq.runtime.environment import load
 from dtq.runtime.metrics import BrokerMetrics, MaintenanceMetrics
-from dtq.runtime.settings import Settings, load
+from dtq.runtime.settings import AllSettings
 from dtq_db import catalog
 from dtq_db.connections import Database
 from dtq_maintenance.confirms import Confirms
@@ -50,7 +51,7 @@ class World:
     relay: Relay
     reaper: Reaper
 
-    def settings(self, **environ: str) -> Settings:
+    def settings(self, **environ: str) -> AllSettings:
         """A worker's settings."""
         return _settings(self.dsn, self.vhost, environ)
 
@@ -126,7 +127,7 @@ class Running:
     worker: Worker
     stop: asyncio.Event
     task: "asyncio.Task[None]"
-    settings: Settings
+    settings: AllSettings
 
     async def is_ready(self) -> bool:
         """Whether it has a lease and consumes, unless it has no room."""
@@ -208,7 +209,7 @@ def _none(_: str) -> str | None:
     return None
 
 
-def _settings(dsn: str, vhost: BrokerVhost, environ: dict[str, str]) -> Settings:
+def _settings(dsn: str, vhost: BrokerVhost, environ: dict[str, str]) -> AllSettings:
     return load(
         {
             **vhost.environ(dsn),
@@ -217,5 +218,6 @@ def _settings(dsn: str, vhost: BrokerVhost, environ: dict[str, str]) -> Settings
             "WORKER_HANDLERS": MODULE,
             "WORKER_HTTP_PORT": f"127.0.0.1:{free_port()}",
         }
-        | environ
+        | environ,
+        AllSettings,
     )

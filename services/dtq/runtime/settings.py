@@ -1,15 +1,12 @@
-"""Settings: one frozen value, made once from the environment, with every mistake reported at once.
-
-Owns all variable names. No other module reads the environment.
-"""
+"""Settings: one frozen value for each process, with the variable that each field comes from and its bounds."""
 
 import re
 from collections.abc import Mapping
 from enum import StrEnum
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Final, Self
-from urllib.parse import quote, urlsplit, urlunsplit
+from typing import Annotated, Final, Self
+from urllib.parse import quote
 
 from pydantic import (
     AfterValidator,
@@ -19,7 +16,6 @@ from pydantic import (
     Field,
     PrivateAttr,
     SecretStr,
-    ValidationError,
     ValidationInfo,
     field_validator,
 )
@@ -27,7 +23,6 @@ from pydantic import (
 from dtq.domain.backoff import Backoff, Strategy
 from dtq.domain.dsn import parse_dsn
 from dtq.domain.durations import parse_duration, parse_durations
-from dtq.domain.errors import Problem, Rejected
 from dtq.domain.limits import (
     BACKOFF_FACTOR_MAX,
     DELAY_SECONDS_MAX,
@@ -40,9 +35,7 @@ from dtq.domain.limits import (
 from dtq.domain.manifests import ObjectName, Prefix, WorkQueueName
 from dtq.runtime import failpoints
 
-MASK: Final = "********"
 SERVICE_ACCOUNT: Final = "/var/run/secrets/kubernetes.io/serviceaccount"
-_FILE_SUFFIX: Final = "_FILE"
 
 
 class WhenBrokerDown(StrEnum):
@@ -57,13 +50,6 @@ class Switch(StrEnum):
 
     OFF = "off"
     ON = "on"
-
-
-class Process(StrEnum):
-    """Whose settings are loaded: some combinations are a mistake for one process only."""
-
-    ANY = "any"
-    API = "api"
 
 
 def _csv(value: object) -> object:
@@ -140,7 +126,7 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-class Settings(BaseModel):
+class CommonSettings(BaseModel):
     """What every process needs to know; the aliases are the variable names."""
 
     model_config = ConfigDict(frozen=True, populate_by_name=True, extra="ignore", hide_input_in_errors=True)
@@ -155,41 +141,10 @@ class Settings(BaseModel):
     rmq_namespace: Prefix = Field(default="tasks", alias="RMQ_NAMESPACE")
     queue_set: ObjectName = Field(default="default", alias="DTQ_QUEUE_SET")
     queues: QueueNames = Field(default=("default",), alias="QUEUES")
-    http_port: Address = Field(default=("0.0.0.0", 8080), alias="HTTP_PORT")  # noqa: S104
-    api_maintenance: Switch = Field(default=Switch.ON, alias="DTQ_API_MAINTENANCE")
-    maintenance_http_port: Address = Field(default=("0.0.0.0", 8083), alias="DTQ_MAINTENANCE_HTTP_PORT")  # noqa: S104
-    metrics_port: Address | None = Field(default=None, alias="DTQ_METRICS_PORT")
-    auth_tokens_file: Path | None = Field(default=None, alias="DTQ_AUTH_TOKENS_FILE")
-    auth_policy_file: Path | None = Field(default=None, alias="DTQ_AUTH_POLICY_FILE")
-    auth_audience: str = Field(default="dtq", alias="DTQ_AUTH_AUDIENCE", pattern=r"^[!-~]{1,253}$")
-    auth_service_account: Path = Field(default=Path(SERVICE_ACCOUNT), alias="DTQ_AUTH_SERVICE_ACCOUNT")
-    kubernetes_host: Annotated[str, AfterValidator(_host)] | None = Field(default=None, alias="KUBERNETES_SERVICE_HOST")
-    kubernetes_port: Port = Field(default=443, alias="KUBERNETES_SERVICE_PORT")
-    auth: Switch = Field(default=Switch.OFF, alias="DTQ_AUTH", validate_default=True)
-    enqueue_when_broker_down: WhenBrokerDown = Field(default=WhenBrokerDown.REFUSE, alias="ENQUEUE_WHEN_BROKER_DOWN")
+    backoffs: Delays = Field(default=Backoff().delays_seconds, alias="BACKOFFS")
     publish_timeout_seconds: Annotated[Seconds, Field(le=RELAY_GRACE_SECONDS)] = Field(
         default=RELAY_GRACE_SECONDS, alias="PUBLISH_TIMEOUT"
     )
-    backoff_strategy: Annotated[str, Field(pattern="^(list|fixed|exponential)$")] = Field(
-        default="list", alias="BACKOFF_STRATEGY"
-    )
-    backoffs: Delays = Field(default=Backoff().delays_seconds, alias="BACKOFFS")
-    backoff_fixed: Delay = Field(default=Backoff().delay_seconds, alias="BACKOFF_FIXED")
-    backoff_base: Delay = Field(default=Backoff().base_seconds, alias="BACKOFF_BASE")
-    backoff_factor: float = Field(default=Backoff().factor, alias="BACKOFF_FACTOR", ge=1, le=BACKOFF_FACTOR_MAX)
-    backoff_max: Delay = Field(default=Backoff().max_seconds, alias="BACKOFF_MAX", validate_default=True)
-    backoff_jitter: float = Field(default=0.0, alias="BACKOFF_JITTER", ge=0, le=1)
-    worker_prefetch: int = Field(default=32, alias="WORKER_PREFETCH", ge=1, le=PREFETCH_MAX)
-    worker_concurrency: int | None = Field(default=None, alias="WORKER_CONCURRENCY", ge=1, le=PREFETCH_MAX)
-    worker_handlers: Csv = Field(default=(), alias="WORKER_HANDLERS")
-    worker_http_port: Address = Field(default=("0.0.0.0", 8081), alias="WORKER_HTTP_PORT")  # noqa: S104
-    worker_drain_seconds: Seconds = Field(default=30.0, alias="WORKER_DRAIN")
-    events_retention_days: int = Field(default=30, alias="EVENTS_RETENTION_DAYS", ge=1, le=3650)
-    watch_namespaces: Csv = Field(default=(), alias="DTQ_WATCH_NAMESPACES")
-    bootstrap_file: Path | None = Field(default=None, alias="DTQ_BOOTSTRAP_FILE")
-    resync_seconds: Seconds = Field(default=60.0, alias="DTQ_RESYNC_SECONDS")
-    delete_give_up_seconds: Seconds = Field(default=900.0, alias="DTQ_DELETE_GIVE_UP")
-    operator_http_port: Address = Field(default=("0.0.0.0", 8082), alias="DTQ_OPERATOR_HTTP_PORT")  # noqa: S104
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = Field(
         default="info", alias="DTQ_LOG_LEVEL"
     )
@@ -208,6 +163,15 @@ class Settings(BaseModel):
         """The DSN, with the password; as its file says now, if it came from one."""
         return self._now("DB_DSN", self.db_dsn.get_secret_value())
 
+    @property
+    def rmq_url(self) -> str:
+        """The broker's URL; it holds user and password, as their files say now, if they came from files."""
+        host = f"[{self.rmq_host}]" if ":" in self.rmq_host else self.rmq_host
+        user = quote(self._now("RMQ_USER", self.rmq_user), safe="")
+        password = quote(self._now("RMQ_PASS", self.rmq_pass.get_secret_value()), safe="")
+        scheme = "amqps" if self.rmq_tls == "on" else "amqp"
+        return f"{scheme}://{user}:{password}@{host}:{self.rmq_port}/{quote(self.rmq_vhost, safe='')}"
+
     def _now(self, variable: str, at_start: str) -> str:
         """Return a credential as its file says now: it may have been rotated since the start."""
         path = self._files.get(variable)
@@ -216,6 +180,19 @@ class Settings(BaseModel):
         except (OSError, UnicodeDecodeError):
             return at_start  # a Secret that is being replaced: whoever connects tries again
 
+
+class BackoffSettings(CommonSettings):
+    """Back-off of task types that declare none: for processes that decide what becomes of an attempt."""
+
+    backoff_strategy: Annotated[str, Field(pattern="^(list|fixed|exponential)$")] = Field(
+        default="list", alias="BACKOFF_STRATEGY"
+    )
+    backoff_fixed: Delay = Field(default=Backoff().delay_seconds, alias="BACKOFF_FIXED")
+    backoff_base: Delay = Field(default=Backoff().base_seconds, alias="BACKOFF_BASE")
+    backoff_factor: float = Field(default=Backoff().factor, alias="BACKOFF_FACTOR", ge=1, le=BACKOFF_FACTOR_MAX)
+    backoff_max: Delay = Field(default=Backoff().max_seconds, alias="BACKOFF_MAX", validate_default=True)
+    backoff_jitter: float = Field(default=0.0, alias="BACKOFF_JITTER", ge=0, le=1)
+
     @field_validator("backoff_max")
     @classmethod
     def _maximum_is_above_the_base(cls, value: float, info: ValidationInfo) -> float:
@@ -223,10 +200,46 @@ class Settings(BaseModel):
             raise ValueError("is below BACKOFF_BASE: raise it")
         return value
 
+    @property
+    def backoff(self) -> Backoff:
+        """The back-off of task types that declare none."""
+        return Backoff(
+            strategy=Strategy[self.backoff_strategy.upper()],
+            delays_seconds=self.backoffs,
+            delay_seconds=self.backoff_fixed,
+            base_seconds=self.backoff_base,
+            factor=self.backoff_factor,
+            max_seconds=self.backoff_max,
+            jitter_percent=self.backoff_jitter * 100.0,
+        )
+
+
+class MaintenanceSettings(BackoffSettings):
+    """What the maintenance roles need to know, wherever they run."""
+
+    events_retention_days: int = Field(default=30, alias="EVENTS_RETENTION_DAYS", ge=1, le=3650)
+    maintenance_http_port: Address = Field(default=("0.0.0.0", 8083), alias="DTQ_MAINTENANCE_HTTP_PORT")  # noqa: S104
+
+
+class ApiSettings(MaintenanceSettings):
+    """What the API needs to know."""
+
+    http_port: Address = Field(default=("0.0.0.0", 8080), alias="HTTP_PORT")  # noqa: S104
+    metrics_port: Address | None = Field(default=None, alias="DTQ_METRICS_PORT")
+    api_maintenance: Switch = Field(default=Switch.ON, alias="DTQ_API_MAINTENANCE")
+    enqueue_when_broker_down: WhenBrokerDown = Field(default=WhenBrokerDown.REFUSE, alias="ENQUEUE_WHEN_BROKER_DOWN")
+    auth_tokens_file: Path | None = Field(default=None, alias="DTQ_AUTH_TOKENS_FILE")
+    auth_policy_file: Path | None = Field(default=None, alias="DTQ_AUTH_POLICY_FILE")
+    auth_audience: str = Field(default="dtq", alias="DTQ_AUTH_AUDIENCE", pattern=r"^[!-~]{1,253}$")
+    auth_service_account: Path = Field(default=Path(SERVICE_ACCOUNT), alias="DTQ_AUTH_SERVICE_ACCOUNT")
+    kubernetes_host: Annotated[str, AfterValidator(_host)] | None = Field(default=None, alias="KUBERNETES_SERVICE_HOST")
+    kubernetes_port: Port = Field(default=443, alias="KUBERNETES_SERVICE_PORT")
+    auth: Switch = Field(default=Switch.OFF, alias="DTQ_AUTH", validate_default=True)
+
     @field_validator("auth")
     @classmethod
     def _who_calls_is_known(cls, value: Switch, info: ValidationInfo) -> Switch:
-        if info.context is not Process.API:
+        if info.context is not ApiSettings:
             return value
         host, port = info.data.get("http_port", ("localhost", 0))
         if value is Switch.OFF and not is_loopback(host):
@@ -242,135 +255,31 @@ class Settings(BaseModel):
             )
         return value
 
+
+class WorkerSettings(BackoffSettings):
+    """What a worker needs to know."""
+
+    worker_prefetch: int = Field(default=32, alias="WORKER_PREFETCH", ge=1, le=PREFETCH_MAX)
+    worker_concurrency: int | None = Field(default=None, alias="WORKER_CONCURRENCY", ge=1, le=PREFETCH_MAX)
+    worker_handlers: Csv = Field(default=(), alias="WORKER_HANDLERS")
+    worker_http_port: Address = Field(default=("0.0.0.0", 8081), alias="WORKER_HTTP_PORT")  # noqa: S104
+    worker_drain_seconds: Seconds = Field(default=30.0, alias="WORKER_DRAIN")
+
     @property
     def concurrency(self) -> int:
         """How many handlers one worker runs at a time: WORKER_CONCURRENCY, else the prefetch."""
         return self.worker_concurrency or self.worker_prefetch
 
-    @property
-    def backoff(self) -> Backoff:
-        """The back-off of task types that declare none."""
-        return Backoff(
-            strategy=Strategy[self.backoff_strategy.upper()],
-            delays_seconds=self.backoffs,
-            delay_seconds=self.backoff_fixed,
-            base_seconds=self.backoff_base,
-            factor=self.backoff_factor,
-            max_seconds=self.backoff_max,
-            jitter_percent=self.backoff_jitter * 100.0,
-        )
 
-    @property
-    def rmq_url(self) -> str:
-        """The broker's URL; it holds user and password, as their files say now, if they came from files."""
-        host = f"[{self.rmq_host}]" if ":" in self.rmq_host else self.rmq_host
-        user = quote(self._now("RMQ_USER", self.rmq_user), safe="")
-        password = quote(self._now("RMQ_PASS", self.rmq_pass.get_secret_value()), safe="")
-        scheme = "amqps" if self.rmq_tls == "on" else "amqp"
-        return f"{scheme}://{user}:{password}@{host}:{self.rmq_port}/{quote(self.rmq_vhost, safe='')}"
+class OperatorSettings(CommonSettings):
+    """What the operator needs to know."""
+
+    watch_namespaces: Csv = Field(default=(), alias="DTQ_WATCH_NAMESPACES")
+    bootstrap_file: Path | None = Field(default=None, alias="DTQ_BOOTSTRAP_FILE")
+    resync_seconds: Seconds = Field(default=60.0, alias="DTQ_RESYNC_SECONDS")
+    delete_give_up_seconds: Seconds = Field(default=900.0, alias="DTQ_DELETE_GIVE_UP")
+    operator_http_port: Address = Field(default=("0.0.0.0", 8082), alias="DTQ_OPERATOR_HTTP_PORT")  # noqa: S104
 
 
-def load(environ: Mapping[str, str], process: Process = Process.ANY) -> Settings:
-    """Return the settings that the environment gives.
-
-    `NAME_FILE` names a file that holds the value of `NAME`, as mounted Secrets do.
-
-    Raises:
-        Rejected: every mistake, one problem each; no value is shown.
-    """
-    values, problems = _with_files(environ)
-    settings = None
-    try:
-        settings = Settings.model_validate(values, context=process)
-    except ValidationError as error:
-        told = {problem.path.removesuffix(_FILE_SUFFIX) for problem in problems}
-        problems += [
-            Problem(path=name, message=_text(part))
-            for part in error.errors(include_input=False, include_url=False)
-            if (name := _variable(part["loc"][0])) not in told
-        ]
-    if problems or settings is None:
-        listing = "\n".join(f"  {problem.path}: {problem.message}" for problem in problems)
-        raise Rejected(
-            "InvalidSettings", f"the environment has {len(problems)} mistake(s):\n{listing}", tuple(problems)
-        )
-    return settings.with_files(
-        {name: Path(environ[name + _FILE_SUFFIX]) for name in variable_names() if name + _FILE_SUFFIX in environ}
-    )
-
-
-def unknown_names(environ: Mapping[str, str]) -> list[str]:
-    """Return the `DTQ_*` variables that no setting reads: likely misspelt."""
-    known = set(variable_names())
-    return sorted(
-        name
-        for name in environ
-        if name.startswith("DTQ_") and name not in known and name.removesuffix(_FILE_SUFFIX) not in known
-    )
-
-
-def variable_names() -> tuple[str, ...]:
-    """Return every variable that is read, in the order of declaration."""
-    return tuple(str(field.alias) for field in Settings.model_fields.values())
-
-
-def masked(settings: Settings) -> dict[str, str]:
-    """Return what is in force, by variable name, with the secrets masked."""
-    shown: dict[str, str] = {}
-    for name, field in Settings.model_fields.items():
-        shown[str(field.alias)] = _shown(name, getattr(settings, name))
-    return shown
-
-
-def _shown(name: str, value: Any) -> str:
-    if name == "db_dsn":
-        return mask_dsn(value.get_secret_value())
-    if isinstance(value, SecretStr):
-        return MASK
-    if name.endswith("_port") and isinstance(value, tuple):
-        return f"{value[0]}:{value[1]}"
-    if isinstance(value, tuple):
-        return ",".join(f"{part:g}s" if isinstance(part, float) else str(part) for part in value)
-    return "" if value is None else str(value)
-
-
-def mask_dsn(dsn: str) -> str:
-    """Return a DSN without its password and without parameters that may hold one."""
-    parts = urlsplit(dsn)
-    user, at, host = parts.netloc.rpartition("@")
-    user = user.split(":", 1)[0] + f":{MASK}" if ":" in user else user
-    query = "&".join(
-        f"{key}={MASK if 'pass' in key.lower() else value}"
-        for key, _, value in (pair.partition("=") for pair in parts.query.split("&") if pair)
-    )
-    return urlunsplit((parts.scheme, f"{user}{at}{host}", parts.path, query, ""))
-
-
-def _with_files(environ: Mapping[str, str]) -> tuple[dict[str, str], list[Problem]]:
-    values: dict[str, str] = {}
-    problems: list[Problem] = []
-    for name in variable_names():
-        path = environ.get(name + _FILE_SUFFIX)
-        if path is not None and name in environ:
-            problems.append(Problem(path=name, message=f"both {name} and {name}_FILE are set: remove one"))
-        elif path is not None:
-            try:
-                values[name] = Path(path).read_text(encoding="utf-8").strip()
-            except (OSError, UnicodeDecodeError) as error:
-                reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-                problems.append(Problem(path=f"{name}_FILE", message=f"cannot be read ({reason}): check the mount"))
-        elif name in environ:
-            values[name] = environ[name].strip()
-    return values, problems
-
-
-def _variable(name: object) -> str:
-    """The variable of a field: pydantic names a default that does not fit by its field."""
-    field = Settings.model_fields.get(str(name))
-    return str(field.alias if field else name)
-
-
-def _text(part: Any) -> str:
-    if part["type"] == "missing":
-        return "is not set: set it"
-    return str(part["msg"]).removeprefix("Value error, ")
+class AllSettings(ApiSettings, WorkerSettings, OperatorSettings):
+    """What any process reads, for `dtq config` and for tests; rules of one process alone are not applied."""

@@ -14,7 +14,7 @@ import structlog
 
 from dtq.domain.errors import Rejected
 from dtq.runtime.metrics import ApiMetrics
-from dtq.runtime.settings import Settings, Switch
+from dtq.runtime.settings import ApiSettings, Switch
 from dtq_api.auth.claims import refusal
 from dtq_api.auth.policy import EVERYTHING, Policy, Rights, default_policy, parse_policy
 from dtq_api.auth.reviews import Reviews
@@ -133,7 +133,7 @@ class Guarded:
         return Rejected("Unauthenticated", message)
 
 
-def gate_of(settings: Settings, metrics: ApiMetrics) -> Gate:
+def gate_of(settings: ApiSettings, metrics: ApiMetrics) -> Gate:
     """Return the gate that the settings ask for.
 
     Raises:
@@ -158,7 +158,7 @@ def gate_of(settings: Settings, metrics: ApiMetrics) -> Gate:
     return Guarded(tokens=tokens, reviews=reviews, policy=policy, audience=settings.auth_audience, metrics=metrics)
 
 
-def _reviews(settings: Settings, metrics: ApiMetrics) -> Reviews | None:
+def _reviews(settings: ApiSettings, metrics: ApiMetrics) -> Reviews | None:
     folder, host = settings.auth_service_account, settings.kubernetes_host
     if not host or not (folder / "token").exists():
         return None

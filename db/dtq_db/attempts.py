@@ -59,8 +59,8 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finish:
-    """The end of an attempt, about to be written.
+class Completion:
+    """The end of an attempt, to be written: whose it is, and what was decided about it.
 
     Attributes:
         grace_seconds: how long after the due time the relay leaves a retry to its publisher.
@@ -141,7 +141,7 @@ async def run_alone(lane: Lane, worker_id: UUID, claim: Claim) -> bool:
     return bool(row[0])
 
 
-async def finish(lane: Lane, ended: Sequence[Finish]) -> dict[UUID, Finished]:
+async def finish(lane: Lane, ended: Sequence[Completion]) -> dict[UUID, Finished]:
     """Record the end of attempts; a task that is missing from the answer had gone to someone else.
 
     Raises:
@@ -152,7 +152,7 @@ async def finish(lane: Lane, ended: Sequence[Finish]) -> dict[UUID, Finished]:
     return {row["id"]: Finished(status=row["status"], updated_at=row["updated_at"]) for row in rows}
 
 
-def finish_columns(ended: Sequence[Finish]) -> tuple[list[Any], ...]:
+def finish_columns(ended: Sequence[Completion]) -> tuple[list[Any], ...]:
     """Return the arguments of the statement `task_finish`."""
     return (
         [one.worker_id for one in ended],

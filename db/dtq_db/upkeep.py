@@ -15,7 +15,7 @@ from dtq.domain.limits import RELAY_GRACE_SECONDS
 from dtq.domain.memory import Memory, parse_memory
 from dtq.domain.stored import NewerRelease
 from dtq.runtime import failpoints
-from dtq_db.attempts import Finish, dead_lettered, finish_columns, parse_backoff
+from dtq_db.attempts import Completion, dead_lettered, finish_columns, parse_backoff
 from dtq_db.connections import Database, Lane
 from dtq_db.queries import query
 from dtq_db.tasks import NewTask, enqueue_on
@@ -193,7 +193,7 @@ async def move(lane: Lane, queue_set: str, queue: str) -> int:
     return int(count)
 
 
-async def reap(lane: Lane, decide: Callable[[Held], Finish]) -> tuple[Counter[str], bool]:
+async def reap(lane: Lane, decide: Callable[[Held], Completion]) -> tuple[Counter[str], bool]:
     """Take back tasks of one expired worker; return how many by their new status, and whether there may be more."""
     async with lane.transaction() as connection:
         expired = await connection.fetch(query("worker_expired_lock"))

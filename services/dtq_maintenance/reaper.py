@@ -14,7 +14,7 @@ from dtq.domain.states import Outcome
 from dtq.runtime import failpoints
 from dtq.runtime.metrics import MaintenanceMetrics
 from dtq_db import catalog, upkeep
-from dtq_db.attempts import Finish
+from dtq_db.attempts import Completion
 from dtq_db.connections import Database
 from dtq_db.upkeep import Held
 
@@ -64,7 +64,7 @@ class Reaper:
             _log.warning("tasks taken back from a lost worker", tasks=taken.total())
         return more
 
-    def _lost(self, held: Held) -> Finish:
+    def _lost(self, held: Held) -> Completion:
         ended = Attempt(
             outcome=Outcome.LOST,
             attempt=held.attempt,
@@ -77,4 +77,4 @@ class Reaper:
             cause=cause_of_death(held.memory, held.oom_kills_since),
         )
         decision = decide(ended, held.backoff or self._backoff, random.random())  # noqa: S311
-        return Finish(worker_id=held.worker_id, id=held.id, attempt=held.attempt, decision=decision)
+        return Completion(worker_id=held.worker_id, id=held.id, attempt=held.attempt, decision=decision)

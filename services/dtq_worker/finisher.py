@@ -7,7 +7,7 @@ cannot be written is tried again until the lease ends, and then belongs to the r
 import asyncio
 import time
 from collections.abc import Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -26,7 +26,7 @@ from dtq.runtime import failpoints
 from dtq.runtime.loops import backoff_seconds
 from dtq.runtime.metrics import WorkerMetrics
 from dtq_db import attempts as store
-from dtq_db.attempts import Claim, Finish, Finished
+from dtq_db.attempts import Claim, Completion, Finished
 from dtq_db.connections import Lane
 from dtq_db.tasks import confirm
 from dtq_worker.unblocker import Unblocker
@@ -45,13 +45,8 @@ FOLLOW_SECONDS: Final = 30.0
 _log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
-    """An attempt that has ended and what was decided about it."""
-
-    worker_id: UUID
-    claim: Claim
-    decision: Decision
+Ended = tuple[Claim, Completion]
+"""A claim whose attempt has ended, and its completion."""
 
 
 class Finisher:
@@ -79,10 +74,14 @@ class Finisher:
         self.pending: set[UUID] = set()
         """Tasks whose attempt has ended here and is not recorded yet."""
 
-    def add(self, ended: Ended) -> None:
+    def add(self, worker_id: UUID, claim: Claim, decision: Decision) -> None:
         """Hand over an attempt that has ended."""
-        self.pending.add(ended.claim.id)
-        self._waiting.append(ended)
+        grace = RELAY_GRACE_SECONDS if self._rung(claim, decision) is not None else 0.0
+        completion = Completion(
+            worker_id=worker_id, id=claim.id, attempt=claim.attempt, decision=decision, grace_seconds=grace
+        )
+        self.pending.add(claim.id)
+        self._waiting.append((claim, completion))
         self._arrived.set()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -113,20 +112,22 @@ class Finisher:
     async def _record(self, batch: list[Ended]) -> None:
         await failpoints.hit("finish.decided")
         finished = await self._write(batch)
-        for ended in batch:
-            self.pending.discard(ended.claim.id)
-            written = finished.get(ended.claim.id)
-            outcome = ended.decision.outcome if written else Outcome.LOST
-            self._metrics.finished.labels(ended.claim.type, outcome).inc()
+        for claim, completion in batch:
+            self.pending.discard(claim.id)
+            written = finished.get(claim.id)
+            outcome = completion.decision.outcome if written else Outcome.LOST
+            self._metrics.finished.labels(claim.type, outcome).inc()
             if written is None:
                 self._metrics.stale.inc()
-                _log.warning("a result is dropped: the task went to another worker", task_id=str(ended.claim.id))
+                _log.warning("a result is dropped: the task went to another worker", task_id=str(claim.id))
             elif written.status != TaskStatus.ENQUEUED:
-                self._metrics.attempts.labels(ended.claim.type).observe(ended.claim.attempt)
-        followers = [(ended, finished[ended.claim.id]) for ended in batch if ended.claim.id in finished]
-        if any(written.status != TaskStatus.SUCCEEDED for _, written in followers):
+                self._metrics.attempts.labels(claim.type).observe(claim.attempt)
+        followers = [
+            (claim, completion.decision, finished[claim.id]) for claim, completion in batch if claim.id in finished
+        ]
+        if any(written.status != TaskStatus.SUCCEEDED for _, _, written in followers):
             self._meanwhile(self._follow(followers))
-        if slots := {ended.claim.slot for ended in batch if ended.claim.slot is not None}:
+        if slots := {claim.slot for claim, _ in batch if claim.slot is not None}:
             self._meanwhile(self._unblocker.freed(slots))
 
     def _meanwhile(self, work: Coroutine[None, None, None]) -> None:
@@ -150,7 +151,7 @@ class Finisher:
         while True:
             try:
                 async with asyncio.timeout(WRITE_SECONDS):
-                    finished = await store.finish(self._lane, [self._finish(ended) for ended in batch])
+                    finished = await store.finish(self._lane, [completion for _, completion in batch])
                     await failpoints.hit("finish.committed")
             except (Unavailable, TimeoutError) as error:
                 failures += 1
@@ -167,31 +168,21 @@ class Finisher:
             else:
                 return finished
 
-    def _finish(self, ended: Ended) -> Finish:
-        grace = RELAY_GRACE_SECONDS if self._rung(ended) is not None else 0.0
-        return Finish(
-            worker_id=ended.worker_id,
-            id=ended.claim.id,
-            attempt=ended.claim.attempt,
-            decision=ended.decision,
-            grace_seconds=grace,
-        )
+    def _rung(self, claim: Claim, decision: Decision) -> int | None:
+        spec = self._queue_sets.get(claim.queue_set)
+        return rung(spec, claim.queue, decision.rung_seconds) if spec else None
 
-    def _rung(self, ended: Ended) -> int | None:
-        spec = self._queue_sets.get(ended.claim.queue_set)
-        return rung(spec, ended.claim.queue, ended.decision.rung_seconds) if spec else None
-
-    async def _follow(self, followers: list[tuple[Ended, Finished]]) -> None:
+    async def _follow(self, followers: list[tuple[Claim, Decision, Finished]]) -> None:
         """Publish retries and dead letters; what is not confirmed is left to the relay."""
         messages: list[Message] = []
         kinds: list[tuple[TaskStatus, UUID, datetime]] = []
-        for ended, written in followers:
-            claim, spec = ended.claim, self._queue_sets.get(ended.claim.queue_set)
-            step = self._rung(ended)
+        for claim, decision, written in followers:
+            spec = self._queue_sets.get(claim.queue_set)
+            step = self._rung(claim, decision)
             if written.status == TaskStatus.ENQUEUED:
                 self._metrics.retries.labels(claim.type).inc()
                 if spec and step is not None:
-                    delay = ended.decision.delay_seconds
+                    delay = decision.delay_seconds
                     messages.append(
                         retry(spec.namespace, claim.queue, claim.id, claim.type, rung=step, delay_seconds=delay)
                     )
@@ -222,11 +213,12 @@ class Finisher:
 
 
 def _unstorable(ended: Ended, error: Rejected) -> Ended:
+    claim, completion = ended
     failed = replace(
-        ended.decision,
+        completion.decision,
         status=TaskStatus.FAILED,
         outcome=Outcome.FAILED,
         result=None,
         error=f"the result cannot be stored: {error}",
     )
-    return replace(ended, decision=failed)
+    return claim, replace(completion, decision=failed)

@@ -31,7 +31,7 @@ from dtq_db.attempts import Claim
 from dtq_db.connections import STATEMENT_SECONDS, Lane
 from dtq_worker.attempt_log import AttemptLog
 from dtq_worker.deadline import Deadline
-from dtq_worker.finisher import Ended, Finisher
+from dtq_worker.finisher import Finisher
 from dtq_worker.handing_on import HandingOn
 from dtq_worker.lease import Lease
 from dtq_worker.runner import CANCEL, DRAIN, FENCE, OUTAGE, Runner, timed_out
@@ -396,7 +396,7 @@ class Intake:
 
     def _record(self, worker_id: UUID, claim: Claim, ended: Attempt) -> None:
         decision = decide(ended, claim.backoff or self._backoff, random.random())  # noqa: S311
-        self._finisher.add(Ended(worker_id=worker_id, claim=claim, decision=decision))
+        self._finisher.add(worker_id, claim, decision)
 
 
 def _queue_of(claim: Claim) -> str:

@@ -26,7 +26,7 @@ from dtq.domain.backoff import Backoff
 from dtq.domain.decisions import Attempt, decide
 from dtq.domain.states import TERMINAL, Outcome, TaskStatus
 from dtq_db import upkeep
-from dtq_db.attempts import Finish
+from dtq_db.attempts import Completion
 from dtq_db.connections import Lane, connect
 from dtq_db.upkeep import Held
 from tests.db.world import TYPE, World
@@ -254,7 +254,7 @@ class Life(RuleBasedStateMachine):
         ended = Attempt(outcome=outcome, attempt=run.attempt, max_attempts=task.max_attempts, error="boom")
         decision = decide(ended, BACKOFF, chance)
         written = self.do(
-            self.world.finish(Finish(worker_id=run.worker, id=run.id, attempt=run.attempt, decision=decision))
+            self.world.finish(Completion(worker_id=run.worker, id=run.id, attempt=run.attempt, decision=decision))
         )
         holds = task.status is TaskStatus.RUNNING and (task.worker, task.attempts) == (run.worker, run.attempt)
         assert set(written) == ({run.id} if holds else set())
@@ -317,7 +317,7 @@ class Life(RuleBasedStateMachine):
         while self.do(upkeep.reap(self.lane, self._lost))[1]:
             pass
 
-    def _lost(self, held: Held) -> Finish:
+    def _lost(self, held: Held) -> Completion:
         task = self.tasks[held.id]
         assert (task.status, task.attempts, task.worker) == (TaskStatus.RUNNING, held.attempt, held.worker_id)
         assert held.alone == task.alone
@@ -335,7 +335,7 @@ class Life(RuleBasedStateMachine):
         task.suspect = task.status is TaskStatus.ENQUEUED
         task.alone = False
         task.max_attempts += decision.suspected and task.suspect
-        return Finish(worker_id=held.worker_id, id=held.id, attempt=held.attempt, decision=decision)
+        return Completion(worker_id=held.worker_id, id=held.id, attempt=held.attempt, decision=decision)
 
     @rule(who=st.integers(0, WORKERS - 1))
     def a_renewal_says_what_to_cancel(self, who: int) -> None:

@@ -13,7 +13,7 @@ from dtq.domain.decisions import CRASHES_MAX, Attempt, decide
 from dtq.domain.states import Outcome, TaskStatus
 from dtq.runtime.metrics import MaintenanceMetrics
 from dtq_db import upkeep
-from dtq_db.attempts import Finish
+from dtq_db.attempts import Completion
 from dtq_db.connections import Database, Lane
 from dtq_db.tasks import NewTask
 from dtq_db.upkeep import Due, DueSchedule, Held
@@ -34,13 +34,13 @@ async def lane(database: Database) -> Lane:
     return database.lane("test")
 
 
-def lost(held: Held) -> Finish:
+def lost(held: Held) -> Completion:
     ended = Attempt(
         outcome=Outcome.LOST, attempt=held.attempt, max_attempts=held.max_attempts, crashes=held.crashes,
         alone=held.alone, suspected_seconds=held.suspected_seconds,
     )  # fmt: skip
     decision = decide(ended, held.backoff or Backoff(), 0.0)
-    return Finish(worker_id=held.worker_id, id=held.id, attempt=held.attempt, decision=decision)
+    return Completion(worker_id=held.worker_id, id=held.id, attempt=held.attempt, decision=decision)
 
 
 async def test_a_reap_takes_back_what_a_lost_worker_ran(world: World, lane: Lane) -> None:

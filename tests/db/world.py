@@ -11,7 +11,7 @@ import asyncpg
 
 from dtq.domain.decisions import Decision
 from dtq.domain.states import Outcome, TaskStatus
-from dtq_db.attempts import Finish, finish_columns
+from dtq_db.attempts import Completion, finish_columns
 from dtq_db.queries import query
 
 TYPE: Final = "email.send.v1"
@@ -123,7 +123,7 @@ class World:
         rows = await self.sql.fetch(query("task_claim"), worker, sorted(set(ids)), list(types), EARLY)
         return {row["id"]: row["attempts"] for row in rows}
 
-    async def finish(self, *ended: Finish) -> dict[UUID, str]:
+    async def finish(self, *ended: Completion) -> dict[UUID, str]:
         rows = await self.sql.fetch(query("task_finish"), *finish_columns(ended))
         return {row["id"]: row["status"] for row in rows}
 
@@ -200,7 +200,7 @@ def ending(
     drained: bool = False,
     snoozed: bool = False,
     traceback: str | None = None,
-) -> Finish:
+) -> Completion:
     """Return the end of an attempt."""
     outcome = Outcome.SUCCEEDED if status is TaskStatus.SUCCEEDED else Outcome.FAILED
     decision = Decision(
@@ -214,7 +214,7 @@ def ending(
         snoozed=snoozed,
         traceback=traceback,
     )
-    return Finish(worker_id=worker, id=id_, attempt=attempt, decision=decision, grace_seconds=grace_seconds)
+    return Completion(worker_id=worker, id=id_, attempt=attempt, decision=decision, grace_seconds=grace_seconds)
 
 
 async def blocked(watcher: World, waiting: World) -> None:

@@ -22,7 +22,7 @@ from dtq.domain.decisions import Decision
 from dtq.domain.states import Outcome, TaskStatus
 from dtq.runtime.loops import wait
 from dtq_db import attempts
-from dtq_db.attempts import Finish
+from dtq_db.attempts import Completion
 from tests.faults.history import Injected, Metric
 from tests.faults.triggers import nothing
 from tests.faults.walk import SHELF, SLOW, Walk
@@ -82,7 +82,7 @@ async def a_late_result(walk: Walk) -> None:
         assert await walk.has_ended(late) == 0
         walk.note(claim, "end")
         decision = Decision(status=TaskStatus.SUCCEEDED, outcome=Outcome.SUCCEEDED, result='{"attempt": 2}')
-        ended = Finish(worker_id=worker_id, id=claim.id, attempt=claim.attempt, decision=decision)
+        ended = Completion(worker_id=worker_id, id=claim.id, attempt=claim.attempt, decision=decision)
         await attempts.finish(lane, [ended])
 
 

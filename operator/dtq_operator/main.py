@@ -114,7 +114,7 @@ class Operator:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run every part until `stop`."""
-        app = probe_app(self.registry, ready=self._no_trouble, alive=self._alive)
+        app = probe_app(self.registry, alive=self._alive)
         serving = server(app, self._settings.operator_http_port, grace_seconds=1)
         async with asyncio.TaskGroup() as parts:
             parts.create_task(serve_until(stop, serving))
@@ -177,9 +177,6 @@ class Operator:
         if self.sweep.behind_since is not None and (silence := now - self.sweep.behind_since) > bound:
             wrong["watch"] = f"for {silence:.0f} s it has not told of what the API server lists"
         return wrong
-
-    async def _no_trouble(self) -> dict[str, str]:
-        return {}
 
 
 def main(settings: OperatorSettings) -> None:

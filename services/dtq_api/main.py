@@ -93,7 +93,7 @@ class Api:
             if self._settings.api_maintenance is Switch.ON:
                 self.maintenance.start_roles(parts, stop)
             if self._settings.metrics_port is not None:
-                metrics_app = probe_app(self.registry, ready=self.health.ready, alive=self._no_trouble)
+                metrics_app = probe_app(self.registry, ready=self.health.ready)
                 metrics_server = server(metrics_app, self._settings.metrics_port, grace_seconds=1)
                 parts.create_task(serve_until(stop_parts, metrics_server))
             _log.info("api listens", address="{}:{}".format(*self._settings.http_port))
@@ -102,10 +102,6 @@ class Api:
             stop_parts.set()
         await self.gate.close()
         _log.info("api ended")
-
-    @staticmethod
-    async def _no_trouble() -> dict[str, str]:
-        return {}
 
     async def _refresh(self) -> bool:
         """Follow changes of the catalog, and declare new topology; return False."""

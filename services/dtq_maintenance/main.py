@@ -48,7 +48,7 @@ class Process:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run every part until `stop`."""
-        app = probe_app(self._registry, ready=self._health.ready, alive=_no_trouble)
+        app = probe_app(self._registry, ready=self._health.ready)
         serving = server(app, self._settings.maintenance_http_port, grace_seconds=1)
         async with asyncio.TaskGroup() as parts:
             parts.create_task(serve_until(stop, serving))
@@ -74,10 +74,6 @@ class Process:
             await self.maintenance.publisher.declare()
         self._revision = revision
         return False
-
-
-async def _no_trouble() -> dict[str, str]:
-    return {}
 
 
 def main(settings: MaintenanceSettings) -> None:

@@ -21,7 +21,6 @@ from prometheus_client import CollectorRegistry
 from dtq.broker.consumer import TEND_SECONDS, Consumer, Subscription
 from dtq.broker.keeper import RETRY_SECONDS, Keeper
 from dtq.broker.publisher import Publisher
-from dtq.domain.errors import Unavailable
 from dtq.domain.limits import DELAY_SECONDS_MAX
 from dtq.domain.manifests import QueueSetSpec
 from dtq.domain.queue_sets import QueueSets
@@ -29,13 +28,12 @@ from dtq.domain.stored import Newer
 from dtq.domain.topology import work_queue
 from dtq.handlers import Handler
 from dtq.runtime import failpoints
-from dtq.runtime.loops import StopSignals, backoff_seconds, every, wait
+from dtq.runtime.loops import StopSignals, every, wait
 from dtq.runtime.metrics import BrokerMetrics, WorkerMetrics
 from dtq.runtime.probes import probe_app, serve_until, server
 from dtq.runtime.settings import WorkerSettings
 from dtq_db import catalog, upkeep
 from dtq_db.connections import Database
-from dtq_reconcile.embedded import ensure_default
 from dtq_worker import event_loop, memory, registry
 from dtq_worker.finisher import Finisher
 from dtq_worker.handing_on import HandingOn
@@ -43,6 +41,7 @@ from dtq_worker.intake import Intake
 from dtq_worker.lease import Lease
 from dtq_worker.processes import Processes
 from dtq_worker.runner import Runner
+from dtq_worker.startup import StartupWait
 from dtq_worker.unblocker import Unblocker
 
 CATALOG_SECONDS: Final = 2.0
@@ -81,7 +80,7 @@ async def run(settings: WorkerSettings) -> None:
 
 async def _work(settings: WorkerSettings, handlers: Mapping[str, Handler], stop: asyncio.Event) -> None:
     async with Database(lambda: settings.dsn, name="dtq-worker") as database:
-        queue_sets = await Start(settings, database).queue_sets(stop)
+        queue_sets = await StartupWait(settings, database).queue_sets(stop)
         if queue_sets is None:
             return
         worker = Worker(settings, database, handlers, queue_sets)
@@ -101,47 +100,6 @@ def _end_soon(exit_code: int) -> None:
     timer = threading.Timer(EXIT_SECONDS, end)
     timer.daemon = True
     timer.start()
-
-
-class Start:
-    """The wait for Postgres and for the queues that this worker is to consume: alive, and not ready."""
-
-    def __init__(self, settings: WorkerSettings, database: Database) -> None:
-        self._settings = settings
-        self._database = database
-        self._reason = "just started"
-
-    async def queue_sets(self, stop: asyncio.Event) -> Mapping[str, QueueSetSpec] | None:
-        """Return the queue sets once one of our queues is declared; None if `stop` came first."""
-        over = asyncio.Event()
-        app = probe_app(CollectorRegistry(), ready=self._trouble, alive=_no_trouble)
-        async with asyncio.TaskGroup() as parts:
-            parts.create_task(serve_until(over, server(app, self._settings.worker_http_port, grace_seconds=1)))
-            found = await self._found(stop)
-            over.set()
-        # What came last counts: a worker that is told to stop takes no lease.
-        return None if stop.is_set() else found
-
-    async def _found(self, stop: asyncio.Event) -> Mapping[str, QueueSetSpec] | None:
-        settings, failures = self._settings, 0
-        while not stop.is_set():
-            try:
-                await ensure_default(self._database, settings)
-                found = await catalog.queue_sets(self._database)
-                same = [spec for spec in found.values() if spec.namespace == settings.rmq_namespace]
-                if set(settings.queues) & {queue.name for spec in same for queue in spec.queues}:
-                    return found
-                names = ", ".join(settings.queues)
-                self._reason = f"none of QUEUES ({names}) is declared with prefix {settings.rmq_namespace}"
-            except Unavailable as error:
-                self._reason = str(error)
-            failures += 1
-            _log.warning("waiting to start", reason=self._reason)
-            await wait(stop, backoff_seconds(failures))
-        return None
-
-    async def _trouble(self) -> dict[str, str]:
-        return {"start": self._reason}
 
 
 class Worker:
@@ -226,7 +184,7 @@ class Worker:
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop`; then stop consuming, let handlers end, record them, and end the lease."""
         stop_finishing, stop_rest = asyncio.Event(), asyncio.Event()
-        app = probe_app(self.registry, ready=self._trouble, alive=_no_trouble)
+        app = probe_app(self.registry, ready=self._trouble)
         serving = server(app, self._settings.worker_http_port, grace_seconds=1)
         self.lease.start()
         async with asyncio.TaskGroup() as parts:
@@ -326,10 +284,6 @@ class Worker:
             before = time.monotonic()
             await wait(stop, LAG_SECONDS)
             self._metrics.lag.set(max(0.0, time.monotonic() - before - LAG_SECONDS))
-
-
-async def _no_trouble() -> dict[str, str]:
-    return {}
 
 
 def main(settings: WorkerSettings) -> None:

@@ -72,7 +72,12 @@ def metrics_response(registry: CollectorRegistry) -> Response:
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
 
-def probe_app(registry: CollectorRegistry, *, ready: Health, alive: Health) -> Starlette:
+async def no_trouble() -> dict[str, str]:
+    """Return that nothing is wrong."""
+    return {}
+
+
+def probe_app(registry: CollectorRegistry, *, ready: Health = no_trouble, alive: Health = no_trouble) -> Starlette:
     """Return an app with `/readyz`, `/livez`, `/healthz` and `/metrics`."""
 
     async def readyz(_: Request) -> Response:

@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 
 from dtq_reconcile.embedded import ensure_default
-from dtq_worker import main
+from dtq_worker import startup
 from tests.support.system import System, call, eventually, free_port
 from tests.worker.handlers.conftest import children
 from tests.worker.world import World
@@ -62,8 +62,8 @@ async def test_a_worker_that_is_told_to_stop_as_its_queues_appear_does_not_start
         stop.set()
         await ensure_default(*args)
 
-    monkeypatch.setattr(main, "ensure_default", declare_and_stop)
-    assert await main.Start(world.settings(), world.database).queue_sets(stop) is None
+    monkeypatch.setattr(startup, "ensure_default", declare_and_stop)
+    assert await startup.StartupWait(world.settings(), world.database).queue_sets(stop) is None
 
 
 async def test_the_first_process_of_a_container_reaps_what_its_children_started(system: System, world: World) -> None:

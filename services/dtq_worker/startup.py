@@ -1,0 +1,59 @@
+"""The start of a worker: waits for Postgres and for a declared queue, alive and not ready."""
+
+import asyncio
+from collections.abc import Mapping
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from dtq.domain.errors import Unavailable
+from dtq.domain.manifests import QueueSetSpec
+from dtq.runtime.loops import backoff_seconds, wait
+from dtq.runtime.probes import probe_app, serve_until, server
+from dtq.runtime.settings import WorkerSettings
+from dtq_db import catalog
+from dtq_db.connections import Database
+from dtq_reconcile.embedded import ensure_default
+
+_log = structlog.get_logger(__name__)
+
+
+class StartupWait:
+    """The wait for Postgres and for the queues that this worker is to consume: alive, and not ready."""
+
+    def __init__(self, settings: WorkerSettings, database: Database) -> None:
+        self._settings = settings
+        self._database = database
+        self._reason = "just started"
+
+    async def queue_sets(self, stop: asyncio.Event) -> Mapping[str, QueueSetSpec] | None:
+        """Return the queue sets once one of our queues is declared; None if `stop` came first."""
+        over = asyncio.Event()
+        app = probe_app(CollectorRegistry(), ready=self._trouble)
+        async with asyncio.TaskGroup() as parts:
+            parts.create_task(serve_until(over, server(app, self._settings.worker_http_port, grace_seconds=1)))
+            found = await self._found(stop)
+            over.set()
+        # What came last counts: a worker that is told to stop takes no lease.
+        return None if stop.is_set() else found
+
+    async def _found(self, stop: asyncio.Event) -> Mapping[str, QueueSetSpec] | None:
+        settings, failures = self._settings, 0
+        while not stop.is_set():
+            try:
+                await ensure_default(self._database, settings)
+                found = await catalog.queue_sets(self._database)
+                same = [spec for spec in found.values() if spec.namespace == settings.rmq_namespace]
+                if set(settings.queues) & {queue.name for spec in same for queue in spec.queues}:
+                    return found
+                names = ", ".join(settings.queues)
+                self._reason = f"none of QUEUES ({names}) is declared with prefix {settings.rmq_namespace}"
+            except Unavailable as error:
+                self._reason = str(error)
+            failures += 1
+            _log.warning("waiting to start", reason=self._reason)
+            await wait(stop, backoff_seconds(failures))
+        return None
+
+    async def _trouble(self) -> dict[str, str]:
+        return {"start": self._reason}

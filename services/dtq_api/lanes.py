@@ -15,7 +15,8 @@ from uuid import UUID
 
 import structlog
 
-from dtq.broker.publisher import Message, Publisher
+from dtq.broker.publish_window import Message
+from dtq.broker.publisher import Publisher
 from dtq.broker.wakeups import work
 from dtq.domain.errors import Rejected, Unavailable
 from dtq.domain.queue_sets import QueueSets

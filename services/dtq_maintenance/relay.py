@@ -8,7 +8,8 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from dtq.broker.publisher import Message, Publisher
+from dtq.broker.publish_window import Message
+from dtq.broker.publisher import Publisher
 from dtq.broker.wakeups import dead_letter, work
 from dtq.domain.limits import RELAY_GRACE_SECONDS
 from dtq.domain.queue_sets import QueueSets

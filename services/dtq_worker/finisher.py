@@ -14,7 +14,8 @@ from uuid import UUID
 
 import structlog
 
-from dtq.broker.publisher import Message, Publisher
+from dtq.broker.publish_window import Message
+from dtq.broker.publisher import Publisher
 from dtq.broker.wakeups import dead_letter, retry
 from dtq.domain.decisions import Decision
 from dtq.domain.errors import Rejected, Unavailable

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
-from dtq.broker.publisher import Message
+from dtq.broker.publish_window import Message
 from dtq.domain.topology import topology_of
 from tests.broker.world import World, bodies, eventually, running, spec_of, take, up
 

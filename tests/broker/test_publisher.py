@@ -7,7 +7,7 @@ import pytest
 from pamqp.commands import Basic
 
 from dtq.broker import wakeups
-from dtq.broker.publisher import Message
+from dtq.broker.publish_window import Message
 from dtq.domain.errors import Unavailable
 from dtq.domain.topology import retry_queue
 from tests.broker.world import World, eventually, running, spec_of, take

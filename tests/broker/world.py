@@ -17,7 +17,8 @@ from dtq.broker.admin import connected
 from dtq.broker.consumer import Consumer, Delivery, Subscription
 from dtq.broker.keeper import Keeper
 from dtq.broker.link import Link
-from dtq.broker.publisher import Message, Publisher
+from dtq.broker.publish_window import Message
+from dtq.broker.publisher import Publisher
 from dtq.domain.errors import Unavailable
 from dtq.domain.manifests import QueueSetSpec
 from dtq.domain.topology import Topology, main_exchange, topology_of, work_queue

@@ -11,7 +11,8 @@ import pytest
 import pytest_asyncio
 from prometheus_client import CollectorRegistry
 
-from dtq.broker.publisher import Message, Publisher
+from dtq.broker.publish_window import Message
+from dtq.broker.publisher import Publisher
 from dtq.domain.errors import Unavailable
 from dtq.domain.queue_sets import QueueSets
 from dtq.runtime.loops import wait

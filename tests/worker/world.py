@@ -15,7 +15,8 @@ import asyncpg
 from prometheus_client import CollectorRegistry
 
 from dtq.broker import wakeups
-from dtq.broker.publisher import Message, Publisher
+from dtq.broker.publish_window import Message
+from dtq.broker.publisher import Publisher
 from dtq.domain.backoff import Backoff
 from dtq.domain.queue_sets import QueueSets
 from dtq.handlers import Handler

@@ -9,40 +9,24 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final
 
 import aiormq
 import structlog
 from aiormq.abc import AbstractChannel, AbstractConnection
-from pamqp.commands import Basic
 
 from dtq.broker.declare import Channels, exchange_exists
 from dtq.broker.link import BROKER_ERRORS, SETUP_SECONDS, Link, Url
+from dtq.broker.publish_window import Message, publish_window
 from dtq.domain.errors import Rejected, Unavailable
 from dtq.runtime.loops import own_cancellation
 from dtq.runtime.metrics import BrokerMetrics
 
-PERSISTENT: Final = 2
 RENEW_SECONDS: Final = 10.0
 """How often refusals open a new channel, in seconds: a quorum queue tells a channel that it is full, and tells that it
 has room only when a message is taken out. If it got room by a policy, the old channel would be refused for ever."""
 
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
-    """A wake-up on its way.
-
-    Attributes:
-        ttl_ms: the message's own TTL, in milliseconds; None leaves it to the queue.
-    """
-
-    exchange: str
-    routing_key: str
-    body: bytes
-    ttl_ms: int | None = None
 
 
 class Publisher:
@@ -67,7 +51,7 @@ class Publisher:
         self._refusal = refusal
         self._metrics = metrics
         self._timeout_seconds = timeout_seconds
-        self._numbers = itertools.count(1)
+        self._numbers = itertools.count(1)  # aiormq finds a returned message by its id: unique for every publish
         self._channel: AbstractChannel | None = None
         self._spent: AbstractChannel | None = None
         self._renewed_at = -math.inf
@@ -107,48 +91,41 @@ class Publisher:
         return results
 
     async def _publish_window(self, messages: Sequence[Message]) -> list[str | None]:
+        ids = [str(next(self._numbers)) for _ in messages]
         try:
             channel = await self._confirming()
+            with own_cancellation():
+                met = await publish_window(channel, messages, ids, timeout_seconds=self._timeout_seconds)
         except (*BROKER_ERRORS, Unavailable) as error:
             self._metrics.publishes.labels("lost").inc(len(messages))
             return [f"not connected: {error}"] * len(messages)
-        return list(await asyncio.gather(*(self._publish_one(channel, message) for message in messages)))
-
-    async def _publish_one(self, channel: AbstractChannel, message: Message) -> str | None:
-        properties = Basic.Properties(
-            delivery_mode=PERSISTENT,
-            content_type="application/json",
-            # aiormq finds a returned message by this id: unique for every publish.
-            message_id=str(next(self._numbers)),
-            expiration=None if message.ttl_ms is None else str(message.ttl_ms),
-        )
-        result, label = None, "ok"
-        try:
-            with own_cancellation():
-                await channel.basic_publish(
-                    message.body,
-                    exchange=message.exchange,
-                    routing_key=message.routing_key,
-                    properties=properties,
-                    mandatory=True,
-                    timeout=self._timeout_seconds,
-                )
-        except aiormq.exceptions.PublishError:
-            result, label = _RETURNED, "returned"
-        except aiormq.exceptions.DeliveryError:
-            result, label = _REFUSED, "refused"
-        except TimeoutError:
-            result, label = f"no confirm within {self._timeout_seconds:g} s", "timeout"
+        if any(isinstance(error, TimeoutError) for error in met) and not await self.link.is_blocked():
             # The connection may be dead without our being told: a new one shows, long before its heartbeat would.
             # One that is blocked is alive: the broker has said so.
-            if not await self.link.is_blocked():
-                self.link.invalidate(result)
-        except aiormq.exceptions.ChannelNotFoundEntity:
-            result, label = _NO_EXCHANGE, "lost"
-        except BROKER_ERRORS as error:
-            result, label = f"connection lost: {type(error).__name__}", "lost"
+            self.link.invalidate(self._no_confirm)
+        return [self._told(error) for error in met]
+
+    def _told(self, error: BaseException | None) -> str | None:
+        """Count a message, and return why it is not confirmed, or None if it is."""
+        match error:
+            case None:
+                result, label = None, "ok"
+            case aiormq.exceptions.PublishError():
+                result, label = _RETURNED, "returned"
+            case aiormq.exceptions.DeliveryError():
+                result, label = _REFUSED, "refused"
+            case TimeoutError():
+                result, label = self._no_confirm, "timeout"
+            case aiormq.exceptions.ChannelNotFoundEntity():
+                result, label = _NO_EXCHANGE, "lost"
+            case _:
+                result, label = f"connection lost: {type(error).__name__}", "lost"
         self._metrics.publishes.labels(label).inc()
         return result
+
+    @property
+    def _no_confirm(self) -> str:
+        return f"no confirm within {self._timeout_seconds:g} s"
 
     async def _confirming(self) -> AbstractChannel:
         """Return the channel with confirms; the broker closes it when an exchange is missing."""

@@ -5,7 +5,7 @@ Owns the addresses of the three kinds of message. Must never build a name: `dtq.
 
 from uuid import UUID
 
-from dtq.broker.publisher import Message
+from dtq.broker.publish_window import Message
 from dtq.domain import topology
 from dtq.domain.envelope import Envelope, encode
 

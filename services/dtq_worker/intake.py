@@ -52,7 +52,8 @@ STOP_SECONDS: Final = 5.0
 DOUBT_SECONDS: Final = STATEMENT_SECONDS + 2.0
 """When an interrupted claim is settled, in seconds: after the server has ended its statement for sure."""
 CLAIM_SECONDS: Final = 15.0
-"""Longest claim with its acknowledgement, in seconds: connecting and one statement, each at its bound, and some."""
+"""Longest claim with its acknowledgement, or note that a suspect runs alone, in seconds: connecting and one statement,
+each at its bound, and some."""
 
 _log = structlog.get_logger(__name__)
 
@@ -209,7 +210,13 @@ class Intake:
 
     async def _start_alone(self, suspect: Suspect) -> None:
         worker_id, claim = suspect.worker_id, suspect.claim
-        started = await store.run_alone(self._lane, worker_id, claim)
+        try:
+            async with asyncio.timeout(CLAIM_SECONDS):
+                await failpoints.hit("alone.next")
+                started = await store.run_alone(self._lane, worker_id, claim)
+                await failpoints.hit("alone.committed")
+        except TimeoutError as error:
+            raise Unavailable("whether a suspect runs alone is unknown: it is asked again") from error
         self._forget(suspect)
         if started and self._lease.worker_id == worker_id:
             self._alone = claim.id

@@ -55,7 +55,7 @@ def row(task_id: str, op: int, status: str = "SUCCEEDED", attempts: int = 1, **f
 def life(
     first: int, task_id: str, *moves: tuple[str, float, int], worker: str = "w1", note: str = ""
 ) -> list[EventRow]:
-    """Return events (name, seconds, attempt), numbered from `first`; a retry or failure has the note."""
+    """Return events (name, seconds, attempt), numbered from `first`; a retry, release or failure has the note."""
     return [
         EventRow(
             id=first + at,
@@ -64,7 +64,7 @@ def life(
             at=when(seconds),
             attempt=attempt,
             worker_id=None if event == "ENQUEUED" else worker,
-            note=note if event in ("RETRY", "FAILED", "DLQ") else None,
+            note=note if event in ("RETRY", "RELEASED", "FAILED", "DLQ") and note else None,
         )
         for at, (event, seconds, attempt) in enumerate(moves)
     ]

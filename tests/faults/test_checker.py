@@ -67,6 +67,14 @@ def suspected_and_run_again() -> History:
     return replace(history, events=events, tasks=tasks, client=client)
 
 
+def suspected_and_handed_on() -> History:
+    """A worker had no time for a suspect and gave it back, while its own lease held."""
+    history = suspected_and_run_again()
+    events = [replace(event, id=event.id + 10) if event.id >= 903 else event for event in history.events]
+    handed_on = life(903, "z", ("RUNNING", 26.02, 2), ("RELEASED", 26.05, 1), worker="w2", note=SUSPECTED)
+    return replace(history, events=[*events, *handed_on])
+
+
 def redriven() -> History:
     events = [
         *life(900, "z", ("ENQUEUED", 20, 0), ("RUNNING", 20.1, 1), ("FAILED", 20.2, 1), ("DLQ", 20.3, 1), note="x"),
@@ -93,6 +101,7 @@ ACCEPTED = {
     "a claim that was given back and won by another": released_and_claimed_again(),
     "an attempt cut short by a shutdown": drained_and_run_again(),
     "an attempt cut short by the loss of its worker": suspected_and_run_again(),
+    "a suspect that was handed on": suspected_and_handed_on(),
     "work done twice because a lease was lost": taken_back(),
     "a failed task that a person sent again": redriven(),
     "a request in doubt that left nothing": changed(client=[*right().client, call(99, 20)]),

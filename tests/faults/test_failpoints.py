@@ -63,8 +63,20 @@ async def test_nothing_is_lost_at_any_step(walk: Walk, action: str, group: str) 
         if not victim.ended:
             # What hangs has been given up by now; still nobody has to wait for it.
             await walk.end(victim, told=False)
+    if group == "alone":
+        await only_what_ran_alone_is_charged(walk, action)
     verdict = await walk.judge(f"{action}-{group}", Limits(bugs_injected=action == "raise"))
     assert verdict.is_valid, str(verdict)
+
+
+async def only_what_ran_alone_is_charged(walk: Walk, action: str) -> None:
+    """A suspect answers for a lost worker from the moment on that it is on record as alone, and for nobody else."""
+    charged = await walk.sql.fetch(
+        "SELECT crashes, attempts - coalesce(uncounted_attempts, 0) AS counted FROM tasks"
+        " WHERE crashes > 0 OR (status = 'SUCCEEDED' AND attempts - coalesce(uncounted_attempts, 0) > 1)"
+    )
+    lost_alone = 1 if action in ("kill9", "raise") else 0
+    assert [tuple(row) for row in charged] == [(1, 2)] * lost_alone
 
 
 async def visit(walk: Walk, name: str, action: str) -> None:

@@ -119,6 +119,12 @@ async def lose_a_worker(walk: Walk, _: Victim) -> None:
     await walk.lose_a_worker()
 
 
+async def lose_a_crowd(walk: Walk, _: Victim) -> None:
+    """Have suspects for whoever is free."""
+    await asyncio.to_thread(walk.empty, f"tasks.{SHELF}")
+    await walk.lose_a_crowd()
+
+
 async def fire(walk: Walk, _: Victim) -> None:
     """Let the time of a cron entry come, a minute of its own each time."""
     minutes = int(time.monotonic() * 2.5) % 58 + 1
@@ -195,6 +201,8 @@ POINTS: Final = {
     "claim.committed": Point(role="worker", trigger=work),
     "claim.acked": Point(role="worker", trigger=work, actions=(*_NO_SERVICE, "hang")),
     "claim.released": Point(role="worker", trigger=stop_between, also="claim.acked=slow(3)@1", stops=True),
+    "alone.next": Point(role="worker", trigger=lose_a_crowd),
+    "alone.committed": Point(role="worker", trigger=lose_a_crowd),
     "run.started": Point(role="worker", trigger=work, actions=_NO_SERVICE),
     "run.ended": Point(role="worker", trigger=work, actions=_NO_SERVICE),
     "finish.decided": Point(role="worker", trigger=work, actions=_NO_SERVICE),
@@ -215,6 +223,7 @@ GROUPS: Final = {
     "upkeep": ("reap.written", "reap.committed", "scheduler.fired", "scheduler.committed", "prune.committed"),
     "person": ("cancel.committed", "redrive.committed", "redrive.dropped"),
     "claim": ("claim.taken", "claim.committed", "claim.acked", "claim.released"),
+    "alone": ("alone.next", "alone.committed"),
     "run": (
         "run.started", "run.ended", "finish.decided", "finish.committed", "retry.published", "dead_letter.published",
     ),

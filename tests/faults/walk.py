@@ -217,6 +217,17 @@ class Walk:
         async with self.stranger([OK]) as (worker_id, lane):
             await attempts.claim(lane, worker_id, [UUID(call.task_id)], [OK])
 
+    async def lose_a_crowd(self) -> None:
+        """Have a worker of another make give up its lease while it holds several tasks: each becomes a suspect.
+
+        They wait on the shelf, where nobody takes them, until the stranger has them; then they go to where all work.
+        """
+        calls = await asyncio.gather(*(self.ask(self.api.address, queue=SHELF) for _ in range(2)))
+        ids = [UUID(call.task_id) for call in calls if call.task_id is not None]
+        async with self.stranger([OK]) as (worker_id, lane):
+            await attempts.claim(lane, worker_id, ids, [OK])
+            await self.sql.execute("UPDATE tasks SET queue = 'default' WHERE id = ANY ($1) AND status = 'RUNNING'", ids)
+
     @asynccontextmanager
     async def stranger(self, types: list[str]) -> AsyncIterator[tuple[UUID, Lane]]:
         """Hold a lease as a worker of another make; it is over at the end."""

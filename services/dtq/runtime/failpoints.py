@@ -37,6 +37,8 @@ NAMES: Final = {
     "claim.committed": "tasks are claimed, nothing is acknowledged",
     "claim.acked": "messages are acknowledged, no handler has begun",
     "claim.released": "claims that never started are given back",
+    "alone.next": "a suspect is next and nothing else runs, nothing is recorded",
+    "alone.committed": "it is recorded that a suspect runs alone, its handler was not called",
     "run.started": "an attempt begins, its handler was not called",
     "run.ended": "a handler has ended, nobody knows",
     "finish.decided": "attempts have ended and what becomes of them is decided, nothing is recorded",

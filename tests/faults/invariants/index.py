@@ -196,8 +196,8 @@ def status_after(event: EventRow) -> str:
 
 
 def is_noted(event: EventRow, beginning: str) -> bool:
-    """Return whether an event's note begins so."""
-    return (event.note or "").startswith(beginning)
+    """Return whether an event's note begins so. That of a release is what was noted before it."""
+    return event.event != "RELEASED" and (event.note or "").startswith(beginning)
 
 
 def accepted(call: Call) -> bool:

@@ -23,7 +23,8 @@ from hack.stack.rabbitmq import USER, RabbitMQ
 from tests.support.addresses import PostgresService, RabbitMQService, given_postgres, given_rabbitmq
 from tests.support.databases import create_database, run_sql
 
-CONNECTIONS_MAX = 200
+# One server for every test process: four walks of failpoints that hang keep a hundred connections each.
+CONNECTIONS_MAX = 500
 STATISTICS_MILLISECONDS = 1000
 START_TRIES = 3
 Server = TypeVar("Server", Postgres, RabbitMQ)

@@ -134,7 +134,8 @@ def without_fence(definition: str) -> str:
 _ACK: Final = "                await self._consumer.ack(deliveries)\n"
 _TAKEN: Final = '                await failpoints.hit("claim.taken")\n'
 _CLAIM: Final = (
-    "                claims = await store.claim(self._lane, worker_id, sorted(ids), self._types) if ids else []\n"
+    "                types = [type_ for type_ in self._types if type_ not in self._newer]\n"
+    "                claims = await store.claim(self._lane, worker_id, sorted(ids), types) if ids else []\n"
     '                await failpoints.hit("claim.committed")\n'
 )
 MUTANTS: Final = {
@@ -147,7 +148,7 @@ MUTANTS: Final = {
     ),
     "without mandatory": Mutant(
         scene=a_queue_is_gone,
-        file="services/dtq/broker/publisher.py",
+        file="services/dtq/broker/publish_window.py",
         before="mandatory=True",
         after="mandatory=False",
     ),

@@ -1,44 +1,35 @@
-"""The intake: takes deliveries while slots are free, claims them in batches, acknowledges, and starts handlers.
+"""The intake: takes deliveries while slots are free, claims them in batches, acknowledges, and has them run.
 
-Owns the slots. A message is acknowledged once its claim is committed, never before; what cannot be claimed
+A message is acknowledged once its claim is committed, never before; what cannot be claimed
 because Postgres is away goes back to the buffer, unacknowledged. No message is held that cannot be claimed soon, and
 a suspect runs while nothing else does.
 """
 
 import asyncio
-import random
 import time
-from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
-from functools import partial
 from typing import Final
 from uuid import UUID
 
 import structlog
 
 from dtq.broker.consumer import Consumer, Delivery
-from dtq.domain.backoff import Backoff
-from dtq.domain.decisions import Attempt, decide
 from dtq.domain.envelope import Envelope, decode
 from dtq.domain.errors import Stale, Unavailable
-from dtq.domain.window import GIVE_BACK_SECONDS, SOON_SECONDS, window
+from dtq.domain.window import GIVE_BACK_SECONDS, window
 from dtq.runtime import failpoints
 from dtq.runtime.loops import backoff_seconds, wait
 from dtq.runtime.metrics import WorkerMetrics
 from dtq_db import attempts as store
-from dtq_db.attempts import Claim
 from dtq_db.connections import STATEMENT_SECONDS, Lane
-from dtq_worker.attempt_log import AttemptLog
-from dtq_worker.deadline import Deadline
 from dtq_worker.finisher import Finisher
 from dtq_worker.handing_on import HandingOn
 from dtq_worker.lease import Lease
-from dtq_worker.runner import CANCEL, DRAIN, FENCE, OUTAGE, Runner, timed_out
+from dtq_worker.runner import CANCEL, FENCE, OUTAGE
+from dtq_worker.running import RunningTasks
 from dtq_worker.suspects import Suspect, Suspects
 
-RUN_SHARE: Final = 0.1
-"""Share of the latest run in the average run time."""
 TAKE_SECONDS: Final = 0.5
 """How long one look for deliveries takes at the most, in seconds."""
 LINGER_SECONDS: Final = 0.003
@@ -47,8 +38,6 @@ BUSY_SECONDS: Final = 0.010
 """A claim that follows the last one within this time, in seconds, is busy."""
 LEASELESS_SECONDS: Final = 0.1
 """How often a worker without a lease looks for one, in seconds."""
-STOP_SECONDS: Final = 5.0
-"""How long a handler may take to give up when it is told to, in seconds."""
 DOUBT_SECONDS: Final = STATEMENT_SECONDS + 2.0
 """When an interrupted claim is settled, in seconds: after the server has ended its statement for sure."""
 CLAIM_SECONDS: Final = 15.0
@@ -71,10 +60,7 @@ class Intake:
     """Claims and starts tasks.
 
     Args:
-        concurrency: slots: handlers that may run at a time.
         prefetch: most messages of a queue that wait here.
-        running: counts handlers by `queue set/queue`, for the lease to report.
-        backoff: for types that declare none.
     """
 
     def __init__(
@@ -82,41 +68,28 @@ class Intake:
         consumer: Consumer,
         lane: Lane,
         lease: Lease,
-        runner: Runner,
+        running: RunningTasks,
         finisher: Finisher,
         handing_on: HandingOn,
         *,
         types: list[str],
-        concurrency: int,
         prefetch: int,
-        running: Counter[str],
-        backoff: Backoff,
         metrics: WorkerMetrics,
     ) -> None:
         self._consumer = consumer
         self._lane = lane
         self._lease = lease
-        self._runner = runner
+        self._running = running
         self._finisher = finisher
         self._handing_on = handing_on
         self._types = types
         self._newer: Collection[str] = ()
-        self._concurrency = concurrency
         self._prefetch = prefetch
-        self._running_by_queue = running
-        self._backoff = backoff
         self._metrics = metrics
-        self._running: dict[UUID, asyncio.Task[None]] = {}
-        self._started_at: dict[UUID, float] = {}
-        self._run_seconds: float | None = None
         self._suspects = Suspects()
         self._alone: UUID | None = None
-        self._stubborn: set[asyncio.Task[None]] = set()
-        self._slot_free = asyncio.Event()
         self._claimed_at = 0.0
         self._doubts: list[Doubt] = []
-        self._bug: BaseException | None = None
-        self._attempts = AttemptLog(time.monotonic)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Claim and start until `stop`.
@@ -125,8 +98,8 @@ class Intake:
         """
         failures = 0
         while not stop.is_set():
-            if self._bug is not None:
-                raise self._bug
+            if self._running.bug is not None:
+                raise self._running.bug
             if self._lease.worker_id is None:
                 await self._consumer.resize(0)
                 await wait(stop, LEASELESS_SECONDS)
@@ -155,39 +128,28 @@ class Intake:
 
     async def _take(self) -> list[Delivery]:
         """Return deliveries for the slots that are free; none after a bounded wait without a free slot or a message."""
-        slots = self._free_slots
+        slots = self._running.free_slots
         if slots <= 0:
             await self._wait_for_slot()
             return []
         if self._consumer.window < self._prefetch:
-            most = window(moving=self._moving_slots, run_seconds=self._run_seconds, most=self._prefetch)
+            most = window(moving=self._running.moving_slots, run_seconds=self._running.run_seconds, most=self._prefetch)
             if most >= 2 * self._consumer.window:
                 await self._consumer.resize(most)
         if time.monotonic() - self._claimed_at < BUSY_SECONDS:
             await asyncio.sleep(LINGER_SECONDS)
         return await self._consumer.take(slots, TAKE_SECONDS)
 
-    @property
-    def _free_slots(self) -> int:
-        return self._concurrency - len(self._running)
-
-    @property
-    def _moving_slots(self) -> int:
-        """Slots that are free, or whose handlers have not run for long."""
-        since = time.monotonic() - SOON_SECONDS
-        return self._concurrency - sum(started_at < since for started_at in self._started_at.values())
-
     async def _wait_for_slot(self) -> None:
         """Wait a bounded time until a handler ends; meanwhile what waits here too long goes back to the broker."""
-        self._slot_free.clear()
-        await wait(self._slot_free, TAKE_SECONDS)
+        await self._running.wait_for_slot(TAKE_SECONDS)
         await self._give_back_waiting()
 
     async def _give_back_waiting(self) -> None:
         """Give back what could not be claimed soon: others may be free. No more is held than can start now."""
         if self._consumer.oldest_seconds > GIVE_BACK_SECONDS:
             one_runs = self._alone in self._running
-            room = 0 if one_runs or self._suspects else self._free_slots
+            room = 0 if one_runs or self._suspects else self._running.free_slots
             await self._consumer.resize(min(self._prefetch, room))
 
     async def _attend_suspects(self) -> bool:
@@ -220,7 +182,7 @@ class Intake:
         self._forget(suspect)
         if started and self._lease.worker_id == worker_id:
             self._alone = claim.id
-            self._start(worker_id, claim)
+            self._running.start(worker_id, claim)
         elif started:
             # The lease was lost meanwhile: it has not run, and is not to be charged.
             self._doubts.append(Doubt(worker_id, frozenset({claim.id}), time.monotonic()))
@@ -234,14 +196,12 @@ class Intake:
 
     def _forget(self, suspect: Suspect) -> None:
         if self._suspects.remove(suspect):
-            self._running_by_queue[_queue_of(suspect.claim)] -= 1
+            self._running.count(suspect.claim, -1)
 
     def cancel(self, ids: list[UUID]) -> None:
         """Stop the handlers of tasks that a person cancelled."""
         self._suspects.cancel(ids)
-        for id_ in ids:
-            if (task := self._running.get(id_)) is not None:
-                task.cancel(CANCEL)
+        self._running.cancel(ids, CANCEL)
 
     def fence(self, worker_id: UUID, *, postgres_was_away: bool) -> None:
         """Stop every handler: the tasks are others' now.
@@ -250,26 +210,19 @@ class Intake:
         has not crashed, and none of its tasks is to blame. Otherwise nothing is recorded: perhaps one of them is.
         """
         self._metrics.leases_lost.inc()
-        for task in self._running.values():
-            task.cancel(OUTAGE if postgres_was_away else FENCE)
+        self._running.cancel(list(self._running.ids), OUTAGE if postgres_was_away else FENCE)
         ids = frozenset(self._suspects.ids)
         for suspect in self._suspects.clear():
-            self._running_by_queue[_queue_of(suspect.claim)] -= 1
+            self._running.count(suspect.claim, -1)
         if ids and postgres_was_away:
             self._doubts.append(Doubt(worker_id, ids, time.monotonic()))
 
     async def drain(self, grace_seconds: float) -> None:
         """Let what runs end within the grace, then stop it unharmed."""
         for suspect in self._suspects.clear():
-            self._running_by_queue[_queue_of(suspect.claim)] -= 1
+            self._running.count(suspect.claim, -1)
             await self._release(suspect.worker_id, {suspect.claim.id})
-        if self._running:
-            _log.info("draining", running=len(self._running), grace_seconds=grace_seconds)
-            await asyncio.wait(self._running.values(), timeout=grace_seconds)
-        for task in list(self._running.values()):
-            task.cancel(DRAIN)
-        if self._running:
-            await asyncio.wait(list(self._running.values()), timeout=STOP_SECONDS)
+        await self._running.drain(grace_seconds)
         for doubt in list(self._doubts):
             # Sooner than is certain: what is claimed even later ends with the lease, and has cost an attempt.
             await self._release(doubt.worker_id, self._unstarted(doubt))
@@ -309,10 +262,10 @@ class Intake:
             if claim.newer:
                 continue
             if claim.suspected_seconds is None:
-                self._start(worker_id, claim)
+                self._running.start(worker_id, claim)
             else:
                 self._suspects.add(worker_id, claim)
-                self._running_by_queue[_queue_of(claim)] += 1
+                self._running.count(claim, 1)
 
     def _received(self, deliveries: list[Delivery]) -> tuple[list[tuple[str, Envelope]], int]:
         """Return each envelope with the queue that it came from, and how many deliveries are none."""
@@ -336,7 +289,7 @@ class Intake:
                 self._doubts.remove(doubt)
 
     def _unstarted(self, doubt: Doubt) -> set[UUID]:
-        return set(doubt.ids - self._running.keys() - self._finisher.pending - self._suspects.ids)
+        return set(doubt.ids - set(self._running.ids) - self._finisher.pending - self._suspects.ids)
 
     async def _release(self, worker_id: UUID, ids: set[UUID]) -> None:
         try:
@@ -345,66 +298,3 @@ class Intake:
         except Unavailable as error:
             _log.warning("releasing claims failed", tasks=len(ids), reason=str(error))
             self._doubts.append(Doubt(worker_id, frozenset(ids), time.monotonic()))
-
-    def _start(self, worker_id: UUID, claim: Claim) -> None:
-        loop = asyncio.get_running_loop()
-        task = loop.create_task(self._attempt(worker_id, claim))
-        self._running[claim.id] = task
-        self._started_at[claim.id] = time.monotonic()
-        queue = _queue_of(claim)
-        self._running_by_queue[queue] += 1
-        self._metrics.running.set(len(self._running))
-        bound = Deadline(claim.timeout_seconds + STOP_SECONDS, partial(self._give_up, worker_id, claim, task))
-        task.add_done_callback(lambda _: self._ended(claim.id, queue, task, bound))
-
-    def _give_up(self, worker_id: UUID, claim: Claim, task: asyncio.Task[None]) -> None:
-        """Record the time-out of a handler that swallows its cancellation, and let it run on: nobody can stop it."""
-        if self._running.get(claim.id) is not task:
-            return
-        _log.error("a handler ignores its cancellation", type=claim.type, task_id=str(claim.id))
-        del self._running[claim.id]
-        self._started_at.pop(claim.id, None)
-        self._stubborn.add(task)
-        self._slot_free.set()
-        self._record(worker_id, claim, timed_out(claim))
-
-    @property
-    def is_held_up(self) -> bool:
-        """Whether handlers still run that could not be stopped."""
-        return bool(self._running or self._stubborn)
-
-    def _ended(self, id_: UUID, queue: str, task: asyncio.Task[None], bound: Deadline) -> None:
-        bound.cancel()
-        self._stubborn.discard(task)
-        self._running_by_queue[queue] -= 1
-        if self._running.get(id_) is task:
-            del self._running[id_]
-            self._started_at.pop(id_, None)
-        self._metrics.running.set(len(self._running))
-        self._slot_free.set()
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("a bug in the worker ends it", task_id=str(id_), exc_info=error)
-            self._bug = error
-
-    async def _attempt(self, worker_id: UUID, claim: Claim) -> None:
-        structlog.contextvars.bind_contextvars(task_id=str(claim.id), type=claim.type, attempt=claim.attempt)
-        started = time.perf_counter()
-        self._attempts.started(claim)
-        await failpoints.hit("run.started")
-        ended = await self._runner.run(claim)
-        await failpoints.hit("run.ended")
-        seconds = time.perf_counter() - started
-        self._metrics.run_seconds.labels(claim.type).observe(seconds)
-        self._attempts.ended(claim, ended, seconds)
-        before = seconds if self._run_seconds is None else self._run_seconds
-        self._run_seconds = before + RUN_SHARE * (seconds - before)
-        if asyncio.current_task() not in self._stubborn:
-            self._record(worker_id, claim, ended)
-
-    def _record(self, worker_id: UUID, claim: Claim, ended: Attempt) -> None:
-        decision = decide(ended, claim.backoff or self._backoff, random.random())  # noqa: S311
-        self._finisher.add(worker_id, claim, decision)
-
-
-def _queue_of(claim: Claim) -> str:
-    return f"{claim.queue_set}/{claim.queue}"

@@ -41,6 +41,7 @@ from dtq_worker.intake import Intake
 from dtq_worker.lease import Lease
 from dtq_worker.processes import Processes
 from dtq_worker.runner import Runner
+from dtq_worker.running import RunningTasks
 from dtq_worker.startup import StartupWait
 from dtq_worker.unblocker import Unblocker
 
@@ -85,7 +86,7 @@ async def _work(settings: WorkerSettings, handlers: Mapping[str, Handler], stop:
             return
         worker = Worker(settings, database, handlers, queue_sets)
         await worker.run(stop)
-    if worker.intake.is_held_up:
+    if worker.running.is_held_up:
         _log.warning("ending without the handlers that ignore their cancellation")
 
 
@@ -166,18 +167,23 @@ class Worker:
             on_fence=self._on_fence,
             memory=memory.look,
         )
+        self.running = RunningTasks(
+            Runner(handlers, self.processes),
+            self.finisher,
+            concurrency=settings.concurrency,
+            by_queue=running,
+            backoff=settings.backoff,
+            metrics=self._metrics,
+        )
         self.intake = Intake(
             self.consumer,
             database.lane("claim"),
             self.lease,
-            Runner(handlers, self.processes),
+            self.running,
             self.finisher,
             HandingOn(self.publisher, namespace=settings.rmq_namespace, types=handlers),
             types=sorted(handlers),
-            concurrency=settings.concurrency,
             prefetch=settings.worker_prefetch,
-            running=running,
-            backoff=settings.backoff,
             metrics=self._metrics,
         )
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dtq_worker import intake
+from dtq_worker import running as running_tasks
 from tests.broker.world import eventually
 from tests.worker.world import World
 
@@ -53,19 +53,19 @@ async def test_the_time_out_of_a_process_ends_all_that_it_started(world: World, 
 async def test_a_handler_that_swallows_its_cancellation_is_given_up(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(intake, "STOP_SECONDS", 0.5)
+    monkeypatch.setattr(running_tasks, "STOP_SECONDS", 0.5)
     await world.declare("w.stubborn", timeout_seconds=1)
     await world.declare("w.act.async")
     async with world.worker(WORKER_CONCURRENCY="1") as running:
         (id_,) = await world.enqueue("w.stubborn", seconds=6)
         (row,) = await world.ended(id_)
         assert (row["status"], row["last_error"]) == ("FAILED", "took longer than 1 s")
-        assert running.worker.intake.is_held_up, "it still runs"
+        assert running.worker.running.is_held_up, "it still runs"
         (next_,) = await world.enqueue("w.act.async", gives="number")
         assert (await world.ended(next_))[0]["status"] == "SUCCEEDED", "its slot is free"
 
         async def is_over() -> bool:
-            return not running.worker.intake.is_held_up
+            return not running.worker.running.is_held_up
 
         await eventually(is_over, "it ended by itself, late")
         (row,) = await world.ended(id_)

@@ -1,0 +1,176 @@
+"""The attempts that run now: starts handlers, stops them, and hands over what came of each.
+
+Owns the slots. Must never claim or give back a task.
+"""
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Collection, Iterable
+from functools import partial
+from typing import Final
+from uuid import UUID
+
+import structlog
+
+from dtq.domain.backoff import Backoff
+from dtq.domain.decisions import Attempt, decide
+from dtq.domain.window import SOON_SECONDS
+from dtq.runtime import failpoints
+from dtq.runtime.loops import wait
+from dtq.runtime.metrics import WorkerMetrics
+from dtq_db.attempts import Claim
+from dtq_worker.attempt_log import AttemptLog
+from dtq_worker.deadline import Deadline
+from dtq_worker.finisher import Finisher
+from dtq_worker.runner import DRAIN, Runner, timed_out
+
+RUN_SHARE: Final = 0.1
+"""Share of the latest run in the average run time."""
+STOP_SECONDS: Final = 5.0
+"""How long a handler may take to give up when it is told to, in seconds."""
+
+_log = structlog.get_logger(__name__)
+
+
+class RunningTasks:
+    """Runs claimed tasks.
+
+    Args:
+        concurrency: slots: handlers that may run at a time.
+        by_queue: counts handlers by `queue set/queue`, for the lease to report.
+        backoff: for types that declare none.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        finisher: Finisher,
+        *,
+        concurrency: int,
+        by_queue: Counter[str],
+        backoff: Backoff,
+        metrics: WorkerMetrics,
+    ) -> None:
+        self._runner = runner
+        self._finisher = finisher
+        self._concurrency = concurrency
+        self._by_queue = by_queue
+        self._backoff = backoff
+        self._metrics = metrics
+        self._running: dict[UUID, asyncio.Task[None]] = {}
+        self._started_at: dict[UUID, float] = {}
+        self._stubborn: set[asyncio.Task[None]] = set()
+        self._slot_free = asyncio.Event()
+        self._attempts = AttemptLog(time.monotonic)
+        self.run_seconds: float | None = None
+        """How long handlers of this worker run, on average; None if none has ended yet."""
+        self.bug: BaseException | None = None
+        """What went wrong beside a handler: it ends the worker."""
+
+    def __len__(self) -> int:
+        """Return how many handlers run."""
+        return len(self._running)
+
+    def __contains__(self, id_: object) -> bool:
+        """Return whether a task runs."""
+        return id_ in self._running
+
+    @property
+    def ids(self) -> Collection[UUID]:
+        """The tasks that run."""
+        return self._running.keys()
+
+    @property
+    def free_slots(self) -> int:
+        """How many more handlers may run."""
+        return self._concurrency - len(self._running)
+
+    @property
+    def moving_slots(self) -> int:
+        """Slots that are free, or whose handlers have not run for long."""
+        since = time.monotonic() - SOON_SECONDS
+        return self._concurrency - sum(started_at < since for started_at in self._started_at.values())
+
+    @property
+    def is_held_up(self) -> bool:
+        """Whether handlers still run that could not be stopped."""
+        return bool(self._running or self._stubborn)
+
+    async def wait_for_slot(self, seconds: float) -> None:
+        """Wait until a handler ends, for a bounded time."""
+        self._slot_free.clear()
+        await wait(self._slot_free, seconds)
+
+    def start(self, worker_id: UUID, claim: Claim) -> None:
+        """Start a claimed task."""
+        task = asyncio.get_running_loop().create_task(self._attempt(worker_id, claim))
+        self._running[claim.id] = task
+        self._started_at[claim.id] = time.monotonic()
+        self.count(claim, 1)
+        self._metrics.running.set(len(self._running))
+        bound = Deadline(claim.timeout_seconds + STOP_SECONDS, partial(self._give_up, worker_id, claim, task))
+        task.add_done_callback(lambda _: self._ended(claim, task, bound))
+
+    def count(self, claim: Claim, number: int) -> None:
+        """Count a task as running, or no longer: one that waits here for its turn counts too."""
+        self._by_queue[f"{claim.queue_set}/{claim.queue}"] += number
+
+    def cancel(self, ids: Iterable[UUID], reason: str) -> None:
+        """Tell the handlers of these tasks to stop."""
+        for id_ in ids:
+            if (task := self._running.get(id_)) is not None:
+                task.cancel(reason)
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Let what runs end within the grace, then stop it unharmed."""
+        if self._running:
+            _log.info("draining", running=len(self._running), grace_seconds=grace_seconds)
+            await asyncio.wait(self._running.values(), timeout=grace_seconds)
+        self.cancel(list(self._running), DRAIN)
+        if self._running:
+            await asyncio.wait(list(self._running.values()), timeout=STOP_SECONDS)
+
+    async def _attempt(self, worker_id: UUID, claim: Claim) -> None:
+        structlog.contextvars.bind_contextvars(task_id=str(claim.id), type=claim.type, attempt=claim.attempt)
+        started = time.perf_counter()
+        self._attempts.started(claim)
+        await failpoints.hit("run.started")
+        ended = await self._runner.run(claim)
+        await failpoints.hit("run.ended")
+        seconds = time.perf_counter() - started
+        self._metrics.run_seconds.labels(claim.type).observe(seconds)
+        self._attempts.ended(claim, ended, seconds)
+        before = seconds if self.run_seconds is None else self.run_seconds
+        self.run_seconds = before + RUN_SHARE * (seconds - before)
+        if asyncio.current_task() not in self._stubborn:
+            self._record(worker_id, claim, ended)
+
+    def _record(self, worker_id: UUID, claim: Claim, ended: Attempt) -> None:
+        decision = decide(ended, claim.backoff or self._backoff, random.random())  # noqa: S311
+        self._finisher.add(worker_id, claim, decision)
+
+    def _give_up(self, worker_id: UUID, claim: Claim, task: asyncio.Task[None]) -> None:
+        """Record the time-out of a handler that swallows its cancellation, and let it run on: nobody can stop it."""
+        if self._running.get(claim.id) is not task:
+            return
+        _log.error("a handler ignores its cancellation", type=claim.type, task_id=str(claim.id))
+        del self._running[claim.id]
+        self._started_at.pop(claim.id, None)
+        self._stubborn.add(task)
+        self._slot_free.set()
+        self._record(worker_id, claim, timed_out(claim))
+
+    def _ended(self, claim: Claim, task: asyncio.Task[None], bound: Deadline) -> None:
+        bound.cancel()
+        self._stubborn.discard(task)
+        self.count(claim, -1)
+        if self._running.get(claim.id) is task:
+            del self._running[claim.id]
+            self._started_at.pop(claim.id, None)
+        self._metrics.running.set(len(self._running))
+        self._slot_free.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("a bug in the worker ends it", task_id=str(claim.id), exc_info=error)
+            self.bug = error

@@ -86,6 +86,17 @@ SCENES: Final[Mapping[str, Scene]] = {
         fires={'dq_broker_connected{purpose="publish"}': at(0)},
         quiet={'dq_broker_connected{purpose="publish"}': f"1x58 0x2 1x{STEPS}"},
     ),
+    "DtqQueueSetNotDeclared": Scene(
+        fires={
+            'dq_queue_set_declared{queue_set="default"}': at(1),
+            'dq_queue_set_declared{queue_set="reports",pod="a"}': at(1),
+            'dq_queue_set_declared{queue_set="reports",pod="b"}': at(0),
+        },
+        quiet={
+            'dq_queue_set_declared{queue_set="default"}': at(1),
+            'dq_queue_set_declared{queue_set="reports"}': "1x51 0x8",
+        },
+    ),
     "DtqPublishFails": Scene(
         fires={'dq_publish_total{result="ok"}': rising(9), 'dq_publish_total{result="timeout"}': rising(1)},
         quiet={'dq_publish_total{result="ok"}': rising(99), 'dq_publish_total{result="timeout"}': rising(1)},

@@ -6,7 +6,7 @@ Owns reading and writing them in the caller's transaction. Must never decide: `d
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import asyncpg
 
@@ -16,6 +16,8 @@ from dtq.domain.plan import Owner
 from dtq.domain.rows import QueueRow, QueueSetRow, ScheduleRow, TaskTypeRow
 from dtq_db.connections import Database
 from dtq_db.queries import query
+
+REMOVED_QUEUES_MAX: Final = 100
 
 Kind = Literal["TaskType", "QueueSet"]
 
@@ -115,6 +117,14 @@ class Resources:
     async def waiting(self, name: str, queue: str) -> int:
         """Return how many tasks wait in a queue, whatever they wait for: WAITING_MAX at the most."""
         return int(await self._connection.fetchval(query("queue_waiting"), name, queue, WAITING_MAX))
+
+    async def moving(self, name: str) -> dict[str, int]:
+        """Return how many tasks wait in queues that a queue set declares no longer, by queue: WAITING_MAX at the most.
+
+        Of very many such queues, only the first REMOVED_QUEUES_MAX of all queue sets are looked at.
+        """
+        rows = await self._connection.fetch(query("queue_removed"), REMOVED_QUEUES_MAX)
+        return {row["queue"]: await self.waiting(name, row["queue"]) for row in rows if row["queue_set"] == name}
 
     async def put_queue_set(self, row: QueueSetRow) -> None:
         """Write a queue set and its queues."""

@@ -6,7 +6,7 @@ parked and come back with it.
 
 import hashlib
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -121,7 +121,7 @@ class Backends:
             raise
         if done.plan.refusal:
             return _refused(done.plan.refusal, "TopologyDeclared")
-        return self._queue_set_effect(manifest, done, await self._hints(key, manifest))
+        return self._queue_set_effect(manifest, done, await self._hints(key, manifest), await self._moving(key.name))
 
     async def release(self, key: Key, owner: Owner, *, policy: str | None, force: bool) -> Refusal | None:
         """Let go of an object as its policy says; return why that must wait, or None.
@@ -146,7 +146,17 @@ class Backends:
             return True
         return claim is not None and not owner.is_same_object(claim)
 
-    def _queue_set_effect(self, manifest: QueueSet, done: Reconciled, hints: Hints) -> Effect:
+    async def _moving(self, queue_set: str) -> dict[str, int]:
+        """Return how many tasks wait in queues that were taken out; nothing while that is unknown."""
+        try:
+            async with transaction(self._database) as resources:
+                return await resources.moving(queue_set)
+        except Unavailable:
+            return {}
+
+    def _queue_set_effect(
+        self, manifest: QueueSet, done: Reconciled, hints: Hints, moving: Mapping[str, int]
+    ) -> Effect:
         spec = manifest.spec
         warning = None
         if done.mismatched:
@@ -154,7 +164,7 @@ class Backends:
             warning = (Why.ARGUMENT_MISMATCH, f"{message}: delete it once it is empty, or declare a new name")
             found = conditions.broker_trouble(*warning, stalled=True)
         else:
-            found = conditions.declared(queues=len(spec.queues), paused=spec.paused)
+            found = conditions.declared(queues=len(spec.queues), paused=spec.paused, moving=moving)
         desired = hints.desired
         found.append(conditions.scaling(manifest, desired, hints.troubles))
         queues = []
@@ -170,6 +180,7 @@ class Backends:
             result="refused" if done.mismatched else "ok",
             repaired=_written(done.plan),
             warning=warning,
+            waits=bool(moving),
         )
 
     def _down(self, key: Key, breaker: Breaker[Key], effect: str, reason: Why) -> Effect:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from dtq.domain.manifests import QueueSet, ScalingMode
-from dtq.domain.plan import Reason, Refusal
+from dtq.domain.plan import Reason, Refusal, told_waiting
 from dtq.domain.serving import Gap, Served
 from dtq_operator.reasons import CONDITION_REASONS, Why
 
@@ -142,14 +142,14 @@ def unavailable(effect: str, reason: str, message: str) -> list[Condition]:
     ]
 
 
-def declared(*, queues: int, paused: bool) -> list[Condition]:
-    """A QueueSet whose topology is as it should be."""
+def declared(*, queues: int, paused: bool, moving: Mapping[str, int]) -> list[Condition]:
+    """A QueueSet whose topology is as it should be; `moving` are the tasks that wait in queues that were taken out."""
     message = "no task is handed out until paused is false" if paused else f"{queues} queue(s) are declared"
     return [
         Condition(type="Accepted", status="True", reason=Why.CLAIMED),
         Condition(type="TopologyDeclared", status="True", reason=Why.DECLARED),
         Condition(type="Ready", status="True", reason=Why.PAUSED if paused else "Serving", message=message),
-        *_settled(),
+        *(_moving(held) if (held := told_waiting(moving)) else _settled()),
     ]
 
 
@@ -207,6 +207,11 @@ def _settled() -> list[Condition]:
         Condition(type="Reconciling", status="False", reason=Why.SETTLED),
         Condition(type="Stalled", status="False", reason=Why.SETTLED),
     ]
+
+
+def _moving(held: str) -> list[Condition]:
+    message = f"tasks of queues that were taken out are moved to declared ones; still to be moved: {held}"
+    return _progress(stalled=False, reason=Why.MOVING_TASKS, message=message)
 
 
 def _progress(*, stalled: bool, reason: str, message: str) -> list[Condition]:

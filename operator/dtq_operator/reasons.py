@@ -25,6 +25,7 @@ class Why(StrEnum):
     INACTIVE = "Inactive"
     PAUSED = "Paused"
     SETTLED = "Settled"
+    MOVING_TASKS = "MovingTasks"
     NOT_ACCEPTED = "NotAccepted"
     INVALID_SPEC = "InvalidSpec"
     DATABASE_UNAVAILABLE = "DatabaseUnavailable"

@@ -117,6 +117,18 @@ async def a_set_that_is_served(stage: Stage) -> Object:
     return stage.world.queue_set()
 
 
+@reaches("Reconciling", "True", "MovingTasks")
+async def a_queue_taken_out_with_the_tasks_that_wait_in_it(stage: Stage) -> Object:
+    world = stage.world
+    low = [{"name": "default"}, {"name": "low"}]
+    await stage.begin()
+    await world.create_ready(world.queue_set(queues=low), world.task_type())
+    await world.enqueue(3, queue="low")
+    spec = {"queues": low[:1], "onRemoval": {"policy": "MoveTo", "queue": "default"}}
+    await world.patch(world.queue_set(), {"spec": spec})
+    return world.queue_set()
+
+
 @reaches("Ready", "True", "Paused")
 async def a_set_that_is_paused(stage: Stage) -> Object:
     await stage.begin()

@@ -1,5 +1,7 @@
 """One object's mistake stays its own, and a queue with tasks is not removed under them."""
 
+from dtq_api.loops import Mover
+from dtq_db.connections import Database
 from tests.operator.conftest import Start
 from tests.operator.world import World
 from tests.support.kube_api import eventually
@@ -24,7 +26,7 @@ async def test_a_set_that_rabbitmq_refuses_says_so_and_leaves_the_other_ready(wo
     assert await names(world, "queue_set") == ["default", "reports"]
 
 
-async def test_a_queue_is_removed_only_without_its_tasks_and_the_condition_counts_them(
+async def test_a_queue_is_removed_only_without_its_tasks_or_moves_them_and_the_condition_counts_them(
     world: World, start: Start
 ) -> None:
     await start()
@@ -41,12 +43,22 @@ async def test_a_queue_is_removed_only_without_its_tasks_and_the_condition_count
     assert await names(world, "queue") == ["default", "low"]
 
     await world.patch(world.queue_set(), {"spec": {"onRemoval": {"policy": "MoveTo", "queue": "default"}}})
-    await world.until(world.queue_set(), "Ready", "True")
+    found = await world.until(world.queue_set(), "Reconciling", "True", "MovingTasks")
+    conditions = {each["type"]: each for each in found["status"]["conditions"]}
+    assert conditions["Reconciling"]["message"].endswith("still to be moved: low (3)")
+    assert conditions["Ready"]["status"] == "True"
+    assert await names(world, "queue") == ["default"]
 
-    async def is_removed() -> bool:
-        return await names(world, "queue") == ["default"]
+    await world.sql("SELECT dtq_move('default', 'low', 2)")
 
-    await eventually("the queue is removed", is_removed)
+    async def counts_down() -> bool:
+        found = await world.get(world.queue_set())
+        return found is not None and "still to be moved: low (1)" in str(found["status"]["conditions"])
+
+    await eventually("the condition counts what is left", counts_down)
+    async with Database(world.dsn, name="test") as database:
+        await Mover(database).once()
+    await world.until(world.queue_set(), "Reconciling", "False", "Settled")
 
 
 async def names(world: World, table: str) -> list[str]:

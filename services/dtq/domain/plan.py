@@ -272,7 +272,7 @@ def _used_refusal(row: QueueSetRow, observed: ObservedQueueSet, name: str, *, fo
     if observed.used_queues:
         return Refusal(reason=Reason.IN_USE, message=f"task types still refer to QueueSet {name}: delete them first")
     forced = row.deletion_policy == QueueSetDeletionPolicy.DELETE and force
-    if (held := _told(observed.waiting)) and not forced:
+    if (held := told_waiting(observed.waiting)) and not forced:
         message = f"tasks still wait in queues of QueueSet {name}: {held}; let them run, or cancel them"
         return Refusal(reason=Reason.IN_USE, message=message)
     return None
@@ -357,7 +357,7 @@ def _immutability_refusal(desired: QueueSetRow, observed: ObservedQueueSet) -> R
     if gone:
         message = f"task types still use queue {', '.join(gone)}: move them to another queue first"
         return Refusal(reason=Reason.IN_USE, message=message)
-    if desired.removal_queue is None and (held := _told(observed.waiting)):
+    if desired.removal_queue is None and (held := told_waiting(observed.waiting)):
         message = (
             f"tasks wait in queues that are taken out: {held}; let them run, or set onRemoval: "
             f"{{policy: MoveTo, queue: NAME}}"
@@ -372,7 +372,7 @@ def removed_queues(row: QueueSetRow | None, desired: QueueSetRow) -> list[str]:
     return [queue.name for queue in row.queues if queue.name not in kept] if row else []
 
 
-def _told(waiting: Mapping[str, int]) -> str:
+def told_waiting(waiting: Mapping[str, int]) -> str:
     """Return how many tasks wait, by queue, for people; empty if there are none."""
     most = WAITING_MAX
     return ", ".join(

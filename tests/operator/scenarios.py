@@ -1,4 +1,4 @@
-"""Owns one way to each reason that a condition can have, on a real API server, Postgres and RabbitMQ.
+"""Owns one way to each reason that a condition or an Event can have, on a real API server, Postgres and RabbitMQ.
 
 It must never write a status: only the operator does.
 """
@@ -39,7 +39,7 @@ _SCENARIOS: dict[tuple[str, str, str], Scenario] = {}
 
 
 def reaches(type_: str, status: str, reason: str) -> Callable[[Scenario], Scenario]:
-    """Mark a scenario with the condition that it leads to."""
+    """Mark a scenario with the condition, or with the `Event`, that it leads to."""
 
     def keep(scenario: Scenario) -> Scenario:
         assert (type_, status, str(reason)) not in _SCENARIOS
@@ -50,7 +50,7 @@ def reaches(type_: str, status: str, reason: str) -> Callable[[Scenario], Scenar
 
 
 def scenarios() -> dict[tuple[str, str, str], Scenario]:
-    """Every scenario, by type, status and reason of its condition."""
+    """Every scenario, by type, status and reason of its condition; of an Event, the status is its type."""
     return dict(_SCENARIOS)
 
 
@@ -105,7 +105,7 @@ async def a_type_whose_pool_is_scaled_to_zero(stage: Stage) -> Object:
 @reaches("Ready", "True", "Inactive")
 async def a_type_that_takes_nothing_new(stage: Stage) -> Object:
     await stage.begin()
-    await stage.world.create(stage.world.queue_set(), stage.world.task_type(active=False))
+    await stage.world.create_ready(stage.world.queue_set(), stage.world.task_type(active=False))
     return stage.world.task_type()
 
 
@@ -280,6 +280,26 @@ async def a_deletion_while_the_broker_is_down(stage: Stage) -> Object:
     return world.queue_set()
 
 
+@reaches("Event", "Warning", "ExternalResourcesOrphaned")
+async def a_deletion_that_gives_up_on_the_broker(stage: Stage) -> Object:
+    world = stage.world
+    await stage.begin(DTQ_DELETE_GIVE_UP="2s")
+    await world.create_ready(world.queue_set(deletionPolicy="DeleteIfEmpty"))
+    await stage.rabbitmq.shut()
+    await world.delete(world.queue_set())
+    await world.until_gone(world.queue_set())
+    return world.queue_set()
+
+
+@reaches("Event", "Warning", "DriftRepaired")
+async def a_row_that_somebody_edits(stage: Stage) -> Object:
+    world = stage.world
+    await stage.begin()
+    await world.create_ready(world.queue_set(), world.task_type())
+    await world.sql("UPDATE task_type SET default_max_attempts = 1")
+    return world.task_type()
+
+
 @reaches("Ready", "False", "DatabaseUnavailable")
 @reaches("Accepted", "Unknown", "DatabaseUnavailable")
 @reaches("Served", "Unknown", "DatabaseUnavailable")
@@ -335,6 +355,7 @@ def scaled(world: World, **scaling: Any) -> Object:
 
 
 @reaches("ScalingActive", "True", "OperatorScaling")
+@reaches("Event", "Normal", "Scaled")
 async def a_deployment_that_the_operator_scales(stage: Stage) -> Object:
     world = stage.world
     await world.create_deployment(DEPLOYMENT)

@@ -1,4 +1,7 @@
-"""Every reason of every condition is reached, and is explained in the documentation."""
+"""Every reason of every condition is reached, is explained in the docs, and says what `golden/reasons.txt` has.
+
+`WRITE_GOLDEN=1 pytest tests/operator/test_reasons.py` rewrites the golden file.
+"""
 
 import re
 from pathlib import Path
@@ -7,19 +10,22 @@ import pytest
 
 from dtq_operator.conditions import USER_ERRORS
 from dtq_operator.reasons import CONDITION_REASONS, Happened
+from tests.operator import golden
 from tests.operator.conftest import Start
 from tests.operator.door import Door
 from tests.operator.scenarios import Scenario, Stage, scenarios
 from tests.operator.world import World
+from tests.support.kube_api import Object, eventually
 from tests.support.kube_proxy import KubeProxy
 
 DOCUMENTED = Path(__file__).resolve().parents[2] / "docs" / "operator.md"
+GOLDEN_SECONDS = 5.0
 SCENARIOS = scenarios()
 FIRST = {scenario: condition for condition, scenario in reversed(SCENARIOS.items())}
 
 
 def test_each_reason_has_a_scenario_that_reaches_it() -> None:
-    assert {reason for _, _, reason in SCENARIOS} == CONDITION_REASONS
+    assert {reason for _, _, reason in SCENARIOS} == CONDITION_REASONS | set(map(str, Happened))
 
 
 def test_each_reason_is_explained_in_the_documentation() -> None:
@@ -28,14 +34,20 @@ def test_each_reason_is_explained_in_the_documentation() -> None:
     assert rows == CONDITION_REASONS | set(map(str, Happened))
 
 
+def test_the_golden_file_has_a_section_for_each_scenario() -> None:
+    assert golden.sections().keys() == {scenario.__name__ for scenario in FIRST}
+
+
 @pytest.mark.parametrize("scenario", FIRST, ids=lambda scenario: scenario.__name__)
 async def test_reason(
     scenario: Scenario, proxy: KubeProxy, postgres_door: Door, rabbitmq_door: Door, world: World, start: Start
 ) -> None:
     stage = Stage(world=world, start=start, postgres=postgres_door, rabbitmq=rabbitmq_door, proxy=proxy)
     obj = await scenario(stage)
-    for (type_, status, reason), one in SCENARIOS.items():
-        if one is not scenario:
+    reached = {condition for condition, other in SCENARIOS.items() if other is scenario}
+    for type_, status, reason in reached:
+        if type_ == "Event":
+            await world.until_event(obj, reason)
             continue
         found = await world.until(obj, type_, status, reason)
         conditions = {each["type"]: each for each in found["status"]["conditions"]}
@@ -44,3 +56,22 @@ async def test_reason(
         if reason in map(str, USER_ERRORS):
             assert conditions["Stalled"]["status"] == "True"
             assert conditions["Reconciling"]["status"] == "False"
+    await _says_as_before(world, obj, reached, scenario.__name__)
+
+
+async def _says_as_before(world: World, obj: Object, reached: set[tuple[str, str, str]], scenario: str) -> None:
+    """Compare with the golden file; an Event may come a little later than the condition."""
+    text = ""
+
+    async def says() -> bool:
+        nonlocal text
+        text = golden.said(await world.get(obj), reached, await world.events(obj))
+        return text == golden.sections().get(scenario)
+
+    try:
+        await eventually("it says what the golden file has", says, seconds=GOLDEN_SECONDS)
+    except AssertionError:
+        if golden.is_rewritten():
+            golden.write(scenario, text)
+        else:
+            assert text == golden.sections().get(scenario, "")

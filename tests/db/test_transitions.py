@@ -35,7 +35,7 @@ async def test_the_whole_life_of_a_task_is_in_its_history(world: World) -> None:
         ("RUNNING", None, 1, worker),
         ("RETRY", "first", 1, worker),
         ("RUNNING", None, 2, worker),
-        ("RELEASED", "first", 1, worker),
+        ("RELEASED", None, 1, worker),
         ("RUNNING", None, 2, worker),
         ("FAILED", "second", 2, worker),
         ("DLQ", "second", 2, worker),

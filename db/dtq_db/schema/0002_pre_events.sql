@@ -76,7 +76,8 @@ CREATE TRIGGER tasks_inserted AFTER INSERT ON tasks
 CREATE FUNCTION dtq_record_updates() RETURNS trigger LANGUAGE plpgsql
 -- Transition tables have no statistics; matched by a nested loop, a batch would cost its square.
 SET enable_nestloop = off SET enable_hashjoin = on SET enable_sort = on AS $$
--- A way back from RUNNING is a RETRY, or RELEASED when the attempt was given back unused.
+-- A way back from RUNNING is a RETRY, or RELEASED when the attempt was given back unused: its note is not the error of
+-- an attempt before it.
 BEGIN
     INSERT INTO task_events (task_id, event, note, attempt, worker_id)
     SELECT n.id,
@@ -86,7 +87,7 @@ BEGIN
             WHEN n.attempts < o.attempts THEN 'RELEASED'
             ELSE 'RETRY'
         END,
-        CASE WHEN n.status = 'SUCCEEDED' OR n.status = 'RUNNING' THEN NULL ELSE n.last_error END,
+        CASE WHEN n.status IN ('SUCCEEDED', 'RUNNING') OR n.attempts < o.attempts THEN NULL ELSE n.last_error END,
         n.attempts,
         n.worker_id
     FROM changed n JOIN former o ON o.id = n.id

@@ -21,7 +21,14 @@ INSIDE = ROOT / "tests" / "e2e" / "inside"
 NAME = NAMESPACE = "dtq"
 BURST_MAX = 4
 HELM_SECONDS = 420.0
-STEADY, BURST, FAILING = "e2e.steady.v1", "e2e.burst.v1", "e2e.fail.v1"
+TIMEOUT_SECONDS = 45
+SLOW_MAX, SHARED_MAX = 7, 3
+STEADY, BURST, FAILING, LATE = "e2e.steady.v1", "e2e.burst.v1", "e2e.fail.v1", "e2e.late.v1"
+LEFT, RIGHT, SLOW = "e2e.left.v1", "e2e.right.v1", "e2e.slow.v1"
+INNOCENT, BOMB = "e2e.innocent.v1", "e2e.bomb.v1"
+TYPES = {BURST: "default", STEADY: "high", LEFT: "left", RIGHT: "right", SLOW: "slow", INNOCENT: "fragile"}
+"""Those whose tasks succeed and that are there from the beginning, with their queues."""
+FRAGILE_MEMORY = "256Mi"
 CLIENT = "e2e-client"
 # Who may do what: the token of Prometheus and KEDA, and the client's ServiceAccount. Nobody else may do anything.
 GRANTS: list[Object] = [
@@ -83,11 +90,12 @@ class Release:
         self.helm("upgrade", NAME, str(CHART), "--values", str(self._values), "--wait", "--timeout", "6m")
 
     def values(self) -> Object:
-        """Two pools: one that is always there, one that KEDA scales; everything that can be watched is."""
+        """A pool that is always there, and one for each drill; everything that can be watched is."""
         repository, _, tag = self.images["dtq"].rpartition(":")
         mount = {"name": "e2e", "mountPath": _HANDLERS_FOLDER, "readOnly": True}
         requests = {"requests": {"cpu": "20m", "memory": "96Mi"}, "limits": {"memory": "512Mi"}}
-        scaling = {"mode": "keda", "maxReplicas": BURST_MAX, "pollingSeconds": 2, "cooldownSeconds": 10}
+        scaling = {"mode": "keda", "pollingSeconds": 2, "cooldownSeconds": 10}
+        fragile = {**requests, "limits": {"memory": FRAGILE_MEMORY}}
         token = {"name": "dtq-monitoring", "key": "token"}
         return {
             "image": {"repository": repository, "tag": tag, "pullPolicy": "Never"},
@@ -99,7 +107,7 @@ class Release:
                 "defaults": {
                     "handlers": ["dtq_worker.demo", "e2e_handlers"],
                     "concurrency": 4,
-                    "longestTaskSeconds": 30,
+                    "longestTaskSeconds": TIMEOUT_SECONDS,
                     "resources": requests,
                     "extraEnv": [
                         {"name": "PYTHONPATH", "value": _HANDLERS_FOLDER},
@@ -109,8 +117,16 @@ class Release:
                     "extraVolumeMounts": [mount],
                 },
                 "pools": {
-                    "default": {"queues": ["high"], "replicas": 2},
-                    "burst": {"queues": ["default"], "autoscaling": scaling},
+                    # It waits for the queue late, which is declared later.
+                    "default": {"queues": ["high", "late"], "replicas": 2},
+                    "burst": {"queues": ["default"], "autoscaling": {**scaling, "maxReplicas": BURST_MAX}},
+                    "shared": {"queues": ["left", "right"], "autoscaling": {"mode": "operator"}},
+                    "slow": {
+                        "queues": ["slow"],
+                        "concurrency": 1,
+                        "autoscaling": {**scaling, "maxReplicas": SLOW_MAX},
+                    },
+                    "fragile": {"queues": ["fragile"], "concurrency": 8, "resources": fragile},
                 },
             },
             "monitoring": {
@@ -173,15 +189,27 @@ class Release:
         return self.kube.run(*pod, "psql", "-qAt", dsn, *asked, timeout_seconds=120).splitlines()
 
 
-def queue_set() -> Object:
-    """The one of `examples/`, whose queue `default` lets its workers go down to none."""
-    scaling = {"minReplicas": 0, "maxReplicas": BURST_MAX, "targetBacklogPerReplica": 20}
-    return {
-        "apiVersion": "dtq.dev/v1alpha1",
-        "kind": "QueueSet",
-        "metadata": _named("default"),
-        "spec": {"namespace": "tasks", "queues": [{"name": "high"}, {"name": "default", "scaling": scaling}]},
+def queue_set(*more: str, **spec: Any) -> Object:
+    """The one of `examples/` with a queue for each drill; those of KEDA's pools let their workers go down to none."""
+    burst = {"minReplicas": 0, "maxReplicas": BURST_MAX, "targetBacklogPerReplica": 20}
+    slow = {"minReplicas": 0, "maxReplicas": 50, "targetBacklogPerReplica": 1}
+    shared = {
+        "mode": "Operator",
+        "targetRef": {"name": f"{NAME}-worker-shared"},
+        "minReplicas": 1,
+        "maxReplicas": SHARED_MAX,
+        "targetBacklogPerReplica": 10,
+        "cooldownSeconds": 10,
     }
+    scaling = {"default": burst, "slow": slow, "left": shared, "right": shared}
+    names = ("high", "default", "left", "right", "slow", "fragile", *more)
+    queues = [{"name": name} | ({"scaling": scaling[name]} if name in scaling else {}) for name in names]
+    return queue_set_named("default", namespace="tasks", queues=queues, **spec)
+
+
+def queue_set_named(name: str, **spec: Any) -> Object:
+    """A queue set."""
+    return {"apiVersion": "dtq.dev/v1alpha1", "kind": "QueueSet", "metadata": _named(name), "spec": spec}
 
 
 def task_type(name: str, queue: str, *, attempts: int = 20) -> Object:
@@ -193,7 +221,7 @@ def task_type(name: str, queue: str, *, attempts: int = 20) -> Object:
         "spec": {
             "queue": queue,
             "maxAttempts": attempts,
-            "timeoutSeconds": 30,
+            "timeoutSeconds": TIMEOUT_SECONDS,
             "backoff": {"strategy": "List", "delaysSeconds": [5]},
         },
     }

@@ -4,60 +4,56 @@ What it sees is written to `docs/e2e-report.md` by the last step; what the pods 
 """
 
 import json
+import time
 from collections.abc import Iterator
 from http import HTTPStatus
 
 import pytest
 
+from dtq.domain.decisions import CRASHES_MAX
 from hack.cluster.report import ClusterError
 from tests.e2e import report, watching
-from tests.e2e.kube import Kube, Object
-from tests.e2e.release import BURST, BURST_MAX, CLIENT, FAILING, NAME, NAMESPACE, ROOT, STEADY, queue_set, task_type
+from tests.e2e.kube import Kube
+from tests.e2e.release import (
+    BOMB,
+    BURST,
+    BURST_MAX,
+    CLIENT,
+    FAILING,
+    FRAGILE_MEMORY,
+    INNOCENT,
+    LATE,
+    LEFT,
+    NAME,
+    NAMESPACE,
+    RIGHT,
+    ROOT,
+    SHARED_MAX,
+    SLOW,
+    SLOW_MAX,
+    STEADY,
+    TYPES,
+    queue_set,
+    queue_set_named,
+    task_type,
+)
+from tests.e2e.rest import SWEEPS, Rest
+from tests.e2e.workloads import PARTS, READY_SECONDS, condition, kill, names, restarts, rolled_out
 from tests.e2e.world import World
 
 pytestmark = pytest.mark.timeout(1200)
 
-PARTS = ("api", "operator", "worker-default")
-"""What is always there: each has pods, and a Deployment."""
-READY_SECONDS = 180
 DONE_SECONDS = 240.0
 ZERO_SECONDS = 180.0
 DRIFT_SECONDS = 90.0  # promised: 60 s after it is noticed
 BURST_TASKS, BURST_TASK_SECONDS = 120, 3.0
 LOAD_TASKS = 40
-
-
-def pods(kube: Kube, component: str) -> list[Object]:
-    """The running pods of a component."""
-    found = kube.items("pods", "-n", NAMESPACE, "-l", f"app.kubernetes.io/component={component}")
-    return [pod for pod in found if not pod["metadata"].get("deletionTimestamp")]
-
-
-def kill(kube: Kube, component: str) -> str:
-    """End a pod of a component as a lost node would: nothing of it is told to drain."""
-    name = str(pods(kube, component)[0]["metadata"]["name"])
-    kube.run("delete", "pod", name, "-n", NAMESPACE, "--grace-period=0", "--force", timeout_seconds=60)
-    return name
-
-
-def restarts(kube: Kube) -> dict[str, int]:
-    """How often each container of the release was started again."""
-    found = kube.items("pods", "-n", NAMESPACE, "-l", f"app.kubernetes.io/instance={NAME}")
-    return {
-        pod["metadata"]["name"]: sum(one["restartCount"] for one in pod["status"].get("containerStatuses", ()))
-        for pod in found
-    }
-
-
-def names(kube: Kube) -> set[str]:
-    """The names of the running pods that are always there."""
-    return {pod["metadata"]["name"] for part in PARTS for pod in pods(kube, part)}
-
-
-def rolled_out(kube: Kube, part: str, kind: str = "deployment") -> None:
-    """Wait until a Deployment, or another workload, is as it should be."""
-    name = f"{kind}/{NAME}-{part}"
-    kube.run("rollout", "status", name, "-n", NAMESPACE, f"--timeout={READY_SECONDS}s", timeout_seconds=READY_SECONDS)
+SLOW_TASKS, SLOW_TASK_SECONDS = 20, 30.0
+INNOCENTS, INNOCENT_SECONDS = 6, 8.0
+SHARED_TASKS, SHARED_TASK_SECONDS = 160, 1.0
+LATE_TASK_SECONDS = 1.0
+FOLLOW_SECONDS = 20.0  # promised: consumers follow within 10 s
+REST_SECONDS = 180.0
 
 
 def test_the_chart_is_installed_where_only_restricted_pods_are_admitted(world: World) -> None:
@@ -72,11 +68,14 @@ def test_task_types_and_queue_sets_become_ready(world: World) -> None:
     with world.step("kubectl apply -f examples/, until all are Ready"):
         world.kube.run("apply", "-n", NAMESPACE, "-f", str(ROOT / "examples"))
         world.kube.apply(
-            queue_set(), task_type(BURST, "default"), task_type(STEADY, "high"), task_type(FAILING, "high", attempts=2)
+            queue_set(),
+            task_type(FAILING, "high", attempts=2),
+            task_type(BOMB, "fragile", attempts=5),
+            *(task_type(name, queue) for name, queue in TYPES.items()),
         )
         world.kube.wait(NAMESPACE, "condition=Ready", "tt,qs", "--all")
     with world.step("after that, until every pod is ready"):
-        for part in (*PARTS, "worker-burst"):
+        for part in (*PARTS, "worker-burst", "worker-shared", "worker-fragile"):
             rolled_out(world.kube, part)
     assert set(restarts(world.kube).values()) == {0}
 
@@ -119,8 +118,7 @@ def test_keda_scales_a_pool_from_zero_to_its_most_and_back_and_nothing_is_lost(w
         with world.step(
             f"burst of {BURST_TASKS} tasks of {BURST_TASK_SECONDS:g} s, 0 workers, until all have succeeded"
         ):
-            for _ in range(BURST_TASKS):
-                world.recorder.order(BURST, {"seconds": BURST_TASK_SECONDS})
+            world.order(BURST, BURST_TASKS, seconds=BURST_TASK_SECONDS)
             world.finished("the burst", seconds=DONE_SECONDS)
         with world.step("after the burst, until no worker is left"):
             kube.until(
@@ -132,6 +130,137 @@ def test_keda_scales_a_pool_from_zero_to_its_most_and_back_and_nothing_is_lost(w
         world.replicas = list(watch.seen)
     assert watch.most_wanted == BURST_MAX
     assert watch.most_ready > 1  # where others need the machine too, the burst may be over before the last is ready
+
+
+def test_keda_sees_all_that_waits_behind_one_slot(world: World) -> None:
+    kube, name = world.kube, f"{NAME}-worker-slow"
+    one_slot_seconds = SLOW_TASKS * SLOW_TASK_SECONDS
+    what = f"{SLOW_TASKS} tasks of {SLOW_TASK_SECONDS:g} s behind one slot, until all have succeeded"
+    with watching.replicas(kube, NAMESPACE, name) as watch, world.step(what):
+        kube.until(
+            "no worker waits for work", lambda: watch.now().wanted == 0, namespace=NAMESPACE, seconds=ZERO_SECONDS
+        )
+        begun = time.monotonic()
+        world.order(SLOW, SLOW_TASKS, seconds=SLOW_TASK_SECONDS)
+        kube.until(
+            "one of them runs",
+            lambda: [status for (status,) in world.rows("status", SLOW)].count("RUNNING") == 1,
+            namespace=NAMESPACE,
+            seconds=DONE_SECONDS,
+        )
+        hint = world.hint("slow")
+        assert (hint["backlog"], hint["desiredReplicas"]) == (SLOW_TASKS, SLOW_TASKS)
+        kube.until(
+            "the autoscaler's metric says so too",
+            lambda: external_metric(kube, name) == SLOW_TASKS,
+            namespace=NAMESPACE,
+            seconds=SLOW_TASK_SECONDS,
+        )
+        world.finished("what waited", seconds=DONE_SECONDS)
+    assert watch.most_wanted == SLOW_MAX
+    assert time.monotonic() - begun < one_slot_seconds / 2
+
+
+def external_metric(kube: Kube, scaled_object: str) -> int:
+    """What the external metrics API, which the autoscaler asks, says of a ScaledObject's one trigger."""
+    (name,) = kube.get("scaledobject", scaled_object, "-n", NAMESPACE)["status"]["externalMetricNames"]
+    selector = f"labelSelector=scaledobject.keda.sh%2Fname%3D{scaled_object}"
+    path = f"/apis/external.metrics.k8s.io/v1beta1/namespaces/{NAMESPACE}/{name}?{selector}"
+    (item,) = json.loads(kube.run("get", "--raw", path))["items"]
+    return int(item["value"])
+
+
+def test_a_task_that_exhausts_memory_is_charged_alone(world: World) -> None:
+    what = f"{INNOCENTS} innocents and a memory bomb in a pod of {FRAGILE_MEMORY}, until it has failed for good"
+    with world.step(what):
+        world.order(INNOCENT, INNOCENTS, seconds=INNOCENT_SECONDS)
+        world.kube.until(
+            "all innocents run",
+            lambda: [status for (status,) in world.rows("status", INNOCENT)] == ["RUNNING"] * INNOCENTS,
+            namespace=NAMESPACE,
+            seconds=INNOCENT_SECONDS,
+        )
+        world.order_failing(BOMB)
+        world.kube.until(
+            "the culprit has failed",
+            lambda: world.rows("status", BOMB) == [["FAILED"]],
+            namespace=NAMESPACE,
+            seconds=DONE_SECONDS,
+        )
+        world.finished("each innocent", seconds=DONE_SECONDS)
+    assert sum(restarts(world.kube, "worker-fragile").values()) >= 1
+    innocents = world.rows("status, attempts, crashes", INNOCENT)
+    assert innocents == [["SUCCEEDED", "2", "0"]] * INNOCENTS, "the first attempt was cut short, the second is the last"
+    (((error, crashes),)) = world.rows("last_error, crashes", BOMB)
+    assert int(crashes) == CRASHES_MAX
+    assert error.startswith(f"worker lost {CRASHES_MAX} times by this task, which ran alone each time")
+    assert "memory" in error
+    assert "resources.limits.memory" in error
+
+
+def test_two_queues_of_one_target_give_it_one_number(world: World) -> None:
+    """One of them is idle at first, and would have the fewest replicas by itself."""
+    kube = world.kube
+    with watching.replicas(kube, NAMESPACE, f"{NAME}-worker-shared") as watch, world.step("two queues of one target"):
+        world.order(LEFT, SHARED_TASKS, seconds=SHARED_TASK_SECONDS)
+        kube.until("it has its most", lambda: watch.now().ready == SHARED_MAX, namespace=NAMESPACE, seconds=90)
+        world.order(RIGHT, SHARED_TASKS // 4, seconds=SHARED_TASK_SECONDS)
+        world.finished("the work of both", seconds=DONE_SECONDS)
+        kube.until("it has its fewest", lambda: watch.now().wanted == 1, namespace=NAMESPACE, seconds=ZERO_SECONDS)
+    top = watch.turns.index(SHARED_MAX)
+    assert watch.turns == sorted(watch.turns[:top]) + sorted(watch.turns[top:], reverse=True), "it went up and down"
+    assert condition(kube, "qs/default", "ScalingActive")["reason"] == "OperatorScaling"
+
+
+def test_a_queue_is_added_under_load_and_one_with_waiting_tasks_is_removed(world: World) -> None:
+    kube = world.kube
+    with world.under_load():
+        with world.step("a queue is added under load, until a first task of it has succeeded"):
+            kube.apply(queue_set("late"), task_type(LATE, "late"))
+            kube.wait(NAMESPACE, "condition=Ready", "qs/default", f"tt/{LATE}")
+            world.order(LATE, 1, seconds=0.1)
+            kube.until(
+                "it has succeeded",
+                lambda: world.rows("status", LATE) == [["SUCCEEDED"]],
+                namespace=NAMESPACE,
+                seconds=FOLLOW_SECONDS,
+            )
+        world.order(LATE, LOAD_TASKS, seconds=LATE_TASK_SECONDS)
+        kube.until("they wait", lambda: len(world.rows("id", LATE)) > LOAD_TASKS, namespace=NAMESPACE, seconds=60)
+        with world.step("its type moves, and the queue is removed with the tasks that wait in it"):
+            kube.apply(task_type(LATE, "high"))
+            kube.wait(NAMESPACE, "condition=Ready", f"tt/{LATE}")
+            kube.apply(queue_set(onRemoval={"policy": "MoveTo", "queue": "high"}))
+            kube.wait(NAMESPACE, "condition=Ready", "qs/default")
+            kube.until(
+                "they have succeeded",
+                lambda: {status for (status,) in world.rows("status", LATE)} == {"SUCCEEDED"},
+                namespace=NAMESPACE,
+                seconds=DONE_SECONDS,
+            )
+    assert {queue for (queue,) in world.rows("queue", LATE)} == {"late", "high"}, "none was moved"
+
+
+def test_a_set_that_the_broker_refuses_hurts_no_other(world: World) -> None:
+    kube, before = world.kube, restarts(world.kube)
+    walled = queue_set_named("walled", namespace="walled", queues=[{"name": "default"}], deletionPolicy="DeleteIfEmpty")
+    with world.under_load():
+        world.restrict_broker(r"^tasks\..*")
+        with world.step("a queue set that the broker refuses, until its status says so"):
+            kube.apply(walled)
+            kube.wait(NAMESPACE, "condition=Stalled", "qs/walled")
+        told = condition(kube, "qs/walled", "TopologyDeclared")
+        assert (told["status"], told["reason"]) == ("False", "AccessRefused")
+        assert "walled" in told["message"]
+        for part in PARTS:
+            kube.wait(NAMESPACE, "condition=Available", f"deployment/{NAME}-{part}", seconds=1)
+        assert condition(kube, "qs/default", "Ready")["status"] == "True"
+        world.load(LOAD_TASKS)
+        world.restrict_broker(".*")
+        with world.step("after the right is given, until it is Ready"):
+            kube.wait(NAMESPACE, "condition=Ready", "qs/walled")
+        kube.run("delete", "qs/walled", "-n", NAMESPACE, f"--timeout={READY_SECONDS}s", timeout_seconds=READY_SECONDS)
+    assert restarts(kube) == before
 
 
 def test_prometheus_scrapes_every_process_through_the_charts_monitors(world: World) -> None:
@@ -220,7 +349,7 @@ def test_a_task_that_fails_for_good_is_a_dead_letter(world: World) -> None:
     with world.step("a task that fails twice, until it is a dead letter"):
         world.order_failing()
         world.kube.until(
-            "it is a dead letter", lambda: len(world.dead_letters()) == 1, namespace=NAMESPACE, seconds=120
+            "it is a dead letter", lambda: len(world.dead_letters()) == world.failing, namespace=NAMESPACE, seconds=120
         )
 
 
@@ -273,6 +402,16 @@ def dashboard_queries(text: str) -> Iterator[str]:
         for name, value in (("$__rate_interval", "1m"), ("$__interval", "30s"), ("$__range", "30m")):
             filled = filled.replace(name, value)
         yield filled.replace("$namespace", NAMESPACE)
+
+
+def test_at_rest_nothing_is_written(world: World) -> None:
+    world.finished("everything", seconds=DONE_SECONDS)
+    rest = Rest(world)
+    try:
+        with world.step(f"at rest, until {SWEEPS} sweeps have passed without a write"):
+            world.kube.until("nothing is written", rest.reached, namespace=NAMESPACE, seconds=REST_SECONDS)
+    except ClusterError as error:
+        raise AssertionError(f"written last: {sorted(rest.written)}") from error
 
 
 def test_nothing_was_lost(world: World) -> None:

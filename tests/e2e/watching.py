@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import groupby
 
 from hack.cluster import programs
 from tests.e2e.kube import Kube
@@ -37,6 +38,11 @@ class Watch:
     def most_wanted(self) -> int:
         """The most replicas that were wanted at a time."""
         return max(one.wanted for one in self.seen)
+
+    @property
+    def turns(self) -> list[int]:
+        """Every number of replicas that was wanted, in order."""
+        return [number for number, _ in groupby(one.wanted for one in self.seen)]
 
     @property
     def most_ready(self) -> int:

@@ -24,6 +24,7 @@ LOAD_TASK_SECONDS = 0.5
 ASK_SECONDS = 30
 CONTROL_SECONDS = 90
 DEAD_LETTERS_MAX = 100
+API = f"http://{NAME}-api.{NAMESPACE}.svc:8080"
 ROTATED = "rotated-by-e2e"
 LIMITS = Limits(
     # A burst waits for pods to start, and there are more tasks than slots.
@@ -83,10 +84,14 @@ class World:
             last = self.recorder.calls[-1] if self.recorder.calls else None
             raise AssertionError(f"{counts}; last answer: {last}\n{error}") from error
 
+    def order(self, type_: str, tasks: int, *, seconds: float) -> None:
+        """Order tasks that take so long, all at once."""
+        for _ in range(tasks):
+            self.recorder.order(type_, {"seconds": seconds})
+
     def load(self, tasks: int) -> None:
         """Order short tasks, all at once."""
-        for _ in range(tasks):
-            self.recorder.order(STEADY, {"seconds": LOAD_TASK_SECONDS})
+        self.order(STEADY, tasks, seconds=LOAD_TASK_SECONDS)
 
     @contextmanager
     def under_load(self) -> Iterator[None]:
@@ -115,8 +120,19 @@ class World:
 
     def ask_api(self, path: str, body: Object | None = None, *, token: str | None = None) -> int:
         """The status of one request to the API from the client's pod, by the Service's name."""
-        url = f"http://{NAME}-api.{NAMESPACE}.svc:8080{path}"
-        return int(self._ask(url, body, f"Bearer {token}" if token else None)["status"])
+        return int(self._ask(f"{API}{path}", body, f"Bearer {token}" if token else None)["status"])
+
+    def hint(self, queue: str) -> Any:
+        """What the API says to KEDA of a queue."""
+        said = self._ask(f"{API}/queues/{queue}/scaling", None, f"Bearer {self.release.token}")
+        assert said["status"] == HTTPStatus.OK, said
+        return json.loads(said["body"])
+
+    def rows(self, columns: str, type_: str) -> list[list[str]]:
+        """Columns of the rows of a type's tasks."""
+        dsn = self.release.secret(f"{NAME}-demo-postgres")["dsn"]
+        asked = f"SELECT {columns} FROM tasks WHERE type = '{type_}' ORDER BY id"
+        return [line.split("|") for line in self.release.psql(dsn, asked)]
 
     def _ask(self, url: str, body: Object | None, authorization: str | None) -> Any:
         asked = json.dumps({"url": url, "body": body, "authorization": authorization})
@@ -163,10 +179,15 @@ class World:
         broker = ("exec", "-n", NAMESPACE, f"{NAME}-demo-rabbitmq-0", "--", "rabbitmqctl", "-q")
         return self.kube.run(*broker, *command, timeout_seconds=CONTROL_SECONDS)
 
-    def order_failing(self) -> None:
+    def restrict_broker(self, configure: str) -> None:
+        """Let dtq's user declare only what matches an expression."""
+        user = self.release.secret(f"{NAME}-demo-rabbitmq")["username"]
+        self._control("set_permissions", "-p", "/", user, configure, ".*", ".*")
+
+    def order_failing(self, type_: str = FAILING) -> None:
         """Order a task whose every attempt fails."""
         self.failing += 1
-        self.recorder.order(FAILING, {})
+        self.recorder.order(type_, {})
 
     def open_rows(self) -> int:
         """How many tasks have not come to their end."""

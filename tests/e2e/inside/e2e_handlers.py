@@ -12,6 +12,7 @@ from typing import Any
 from dtq import Context, handler
 
 RECORD_SECONDS = 20.0
+BLOCK_BYTES = 4 * 1024 * 1024
 
 
 def note(phase: str, context: Context, outcome: str | None = None) -> None:
@@ -38,8 +39,18 @@ def work(payload: Any, context: Context) -> dict[str, int]:
     return {"attempt": context.attempt}
 
 
-burst = handler("e2e.burst.v1")(work)
-steady = handler("e2e.steady.v1")(work)
+burst, steady, late, left, right, slow, innocent = (
+    handler(f"e2e.{name}.v1")(work) for name in ("burst", "steady", "late", "left", "right", "slow", "innocent")
+)
+
+
+@handler("e2e.bomb.v1")
+def bomb(_: Any, context: Context) -> None:
+    """Use memory until the kernel ends the worker."""
+    note("start", context)
+    held = []
+    while True:
+        held.append(b"x" * BLOCK_BYTES)
 
 
 @handler("e2e.fail.v1")

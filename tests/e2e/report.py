@@ -45,8 +45,8 @@ fault suite's checker decides.
 **Verdict:** {world.verdict}
 
 {tasks} tasks were ordered and {world.recorder.accepted} accepted, after {answers} requests: what was refused
-or not answered was asked for again by its key. {world.recorder.succeeded} succeeded; {world.failing}, whose handler
-always fails, became a dead letter.
+or not answered was asked for again by its key. {world.recorder.succeeded} succeeded; {world.failing} cannot succeed,
+one that always raises and one that exhausts memory, and became dead letters.
 
 | step | seconds |
 |---|---|

@@ -1,7 +1,7 @@
 """One object's mistake stays its own, and a queue with tasks is not removed under them."""
 
-from dtq_api.loops import Mover
 from dtq_db.connections import Database
+from dtq_maintenance.mover import Mover
 from tests.operator.conftest import Start
 from tests.operator.world import World
 from tests.support.kube_api import eventually

@@ -20,7 +20,7 @@ from dtq.domain.errors import Stale
 from dtq.domain.limits import CLAIM_EARLY_SECONDS, LEASE_SECONDS
 from dtq.domain.memory import Memory
 from dtq.domain.stored import NewerRelease, backoff_of
-from dtq_db.connections import Dsn, Lane, connect
+from dtq_db.connections import DedicatedConnection, Dsn, connect
 from dtq_db.driver_errors import translated
 from dtq_db.queries import query
 
@@ -91,7 +91,9 @@ def parse_backoff(text: str | None) -> Backoff | None:
     return None if text is None else backoff_of(json.loads(text))
 
 
-async def claim(lane: Lane, worker_id: UUID, ids: Sequence[UUID], types: Sequence[str]) -> list[Claim]:
+async def claim(
+    dedicated: DedicatedConnection, worker_id: UUID, ids: Sequence[UUID], types: Sequence[str]
+) -> list[Claim]:
     """Claim what can be claimed of `ids`; the rest is a duplicate, over, or back with the relay.
 
     Raises:
@@ -99,7 +101,7 @@ async def claim(lane: Lane, worker_id: UUID, ids: Sequence[UUID], types: Sequenc
         Unavailable: whether the claims took effect is unknown: `release` what was not started, later.
     """
     try:
-        rows = await lane.fetch(query("task_claim"), worker_id, sorted(set(ids)), list(types), CLAIM_EARLY_SECONDS)
+        rows = await dedicated.fetch(query("task_claim"), worker_id, sorted(set(ids)), list(types), CLAIM_EARLY_SECONDS)
     except asyncpg.PostgresError as error:
         if error.sqlstate == LEASE_GONE:
             raise Stale(str(error)) from error
@@ -131,24 +133,24 @@ def _claim(row: asyncpg.Record) -> Claim:
     )
 
 
-async def run_alone(lane: Lane, worker_id: UUID, claim: Claim) -> bool:
+async def run_alone(dedicated: DedicatedConnection, worker_id: UUID, claim: Claim) -> bool:
     """Say that a suspect starts now and that its worker runs nothing else; return False if it was taken away.
 
     Raises:
         Unavailable: nothing is known; asking again is safe.
     """
-    (row,) = await lane.fetch(query("task_run_alone"), worker_id, claim.id, claim.attempt)
+    (row,) = await dedicated.fetch(query("task_run_alone"), worker_id, claim.id, claim.attempt)
     return bool(row[0])
 
 
-async def finish(lane: Lane, ended: Sequence[Completion]) -> dict[UUID, Finished]:
+async def finish(dedicated: DedicatedConnection, ended: Sequence[Completion]) -> dict[UUID, Finished]:
     """Record the end of attempts; a task that is missing from the answer had gone to someone else.
 
     Raises:
         Unavailable: whether it took effect is unknown; asking again is safe, the fence sees to it.
         Rejected: `NotStorable`: a result cannot be stored.
     """
-    rows = await lane.fetch(query("task_finish"), *finish_columns(ended))
+    rows = await dedicated.fetch(query("task_finish"), *finish_columns(ended))
     return {row["id"]: Finished(status=row["status"], updated_at=row["updated_at"]) for row in rows}
 
 
@@ -171,19 +173,19 @@ def finish_columns(ended: Sequence[Completion]) -> tuple[list[Any], ...]:
     )
 
 
-async def release(lane: Lane, worker_id: UUID, ids: Collection[UUID]) -> int:
+async def release(dedicated: DedicatedConnection, worker_id: UUID, ids: Collection[UUID]) -> int:
     """Give back claims that never started, uncounted; return how many there were.
 
     Raises:
         Unavailable: nothing is known; asking again is safe.
     """
-    return len(await lane.fetch(query("task_release"), worker_id, sorted(ids)))
+    return len(await dedicated.fetch(query("task_release"), worker_id, sorted(ids)))
 
 
-async def dead_lettered(lane: Lane, versions: dict[UUID, datetime]) -> int:
+async def dead_lettered(dedicated: DedicatedConnection, versions: dict[UUID, datetime]) -> int:
     """Note that the broker confirmed the dead-letter copies of these tasks; return for how many that was news."""
     ids = sorted(versions)
-    (row,) = await lane.fetch(query("task_dead_letter"), ids, [versions[id_] for id_ in ids])
+    (row,) = await dedicated.fetch(query("task_dead_letter"), ids, [versions[id_] for id_ in ids])
     return int(row["noted"])
 
 

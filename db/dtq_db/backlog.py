@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from dtq_db.connections import Database, Lane
+from dtq_db.connections import Database, DedicatedConnection
 from dtq_db.queries import query
 
 COUNT_MAX: Final = 10_000
@@ -48,12 +48,12 @@ async def waiting(database: Database, queue_set: str, queues: Sequence[str]) -> 
     return {row["queue"]: row["waiting"] for row in rows}
 
 
-async def look(lane: Lane) -> Backlog:
+async def look(dedicated: DedicatedConnection) -> Backlog:
     """Return the backlog as it is now.
 
     Raises:
         Unavailable: the database does not answer.
     """
-    queues = await lane.fetch(query("backlog_queues"), COUNT_MAX)
-    (totals,) = await lane.fetch(query("backlog_totals"), COUNT_MAX)
+    queues = await dedicated.fetch(query("backlog_queues"), COUNT_MAX)
+    (totals,) = await dedicated.fetch(query("backlog_totals"), COUNT_MAX)
     return Backlog(queues=tuple(QueueBacklog(**dict(row)) for row in queues), **dict(totals))

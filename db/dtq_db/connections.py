@@ -1,4 +1,4 @@
-"""Connections: a small pool for occasional statements, and lanes that hold one connection each.
+"""Connections: a small pool for occasional statements, and dedicated connections for what runs all the time.
 
 Owns who holds a connection, and for how long. Must never retry a statement whose outcome is unknown: only the caller
 knows whether that is safe.
@@ -22,7 +22,7 @@ ACQUIRE_SECONDS: Final = 2.0
 STATEMENT_SECONDS: Final = 5.0
 """Longest statement, in seconds; the server ends it."""
 POOL_MAX: Final = 8
-"""Most connections of one process's pool; lanes come on top."""
+"""Most connections of one process's pool; dedicated ones come on top."""
 
 SERVER_SETTINGS: Final = {
     "statement_timeout": str(int(STATEMENT_SECONDS * 1000)),
@@ -53,7 +53,7 @@ async def connect(dsn: Dsn, *, name: str) -> "asyncpg.Connection[asyncpg.Record]
     )
 
 
-class Lane:
+class DedicatedConnection:
     """One held connection for one user at a time: no reset query, no wait for a pool.
 
     It connects when it is first used and again after it broke.
@@ -107,13 +107,13 @@ class Lane:
 
 
 class Database:
-    """The pool of one process and the lanes it has handed out."""
+    """The pool of one process and the dedicated connections it has handed out."""
 
     def __init__(self, dsn: Dsn, *, name: str) -> None:
         self.dsn = dsn
         self.name = name
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
-        self._lanes: list[Lane] = []
+        self._dedicateds: list[DedicatedConnection] = []
 
     async def __aenter__(self) -> Self:
         """Prepare the pool without connecting: a process may start before its database."""
@@ -123,20 +123,20 @@ class Database:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Close every lane and the pool."""
-        for lane in self._lanes:
-            await lane.close()
+        """Close the pool and every dedicated connection."""
+        for dedicated in self._dedicateds:
+            await dedicated.close()
         if self._pool is not None:
             self._pool.terminate()
 
     async def _connect(self, *_: Any, **__: Any) -> "asyncpg.Connection[asyncpg.Record]":
         return await connect(self.dsn, name=self.name)
 
-    def lane(self, purpose: str) -> Lane:
-        """Return a new lane; it is closed with the database."""
-        lane = Lane(self.dsn, name=f"{self.name}/{purpose}")
-        self._lanes.append(lane)
-        return lane
+    def dedicated(self, purpose: str) -> DedicatedConnection:
+        """Return a new dedicated connection; it is closed with the database."""
+        dedicated = DedicatedConnection(self.dsn, name=f"{self.name}/{purpose}")
+        self._dedicateds.append(dedicated)
+        return dedicated
 
     async def fetch(self, query: str, *args: Any) -> list[asyncpg.Record]:
         """Run one statement on a pooled connection and return its rows.

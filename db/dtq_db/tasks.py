@@ -13,7 +13,7 @@ import asyncpg
 
 from dtq.domain.limits import RELAY_GRACE_SECONDS
 from dtq_db import pages
-from dtq_db.connections import Database, Lane
+from dtq_db.connections import Database, DedicatedConnection
 from dtq_db.pages import FailedFilter, Page, TaskFilter
 from dtq_db.queries import query
 
@@ -41,7 +41,7 @@ class NewTask:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hit:
+class ExistingTask:
     """The task that already holds an idempotency key of its type.
 
     Attributes:
@@ -54,7 +54,7 @@ class Hit:
     same: bool
 
 
-async def enqueue(lane: Lane, tasks: Sequence[NewTask]) -> dict[UUID, datetime]:
+async def enqueue(dedicated: DedicatedConnection, tasks: Sequence[NewTask]) -> dict[UUID, datetime]:
     """Store tasks in one statement and commit; return `updated_at` by id.
 
     A task that is missing hit an idempotency key of its type or a type that is not active: ask `replay`.
@@ -63,7 +63,7 @@ async def enqueue(lane: Lane, tasks: Sequence[NewTask]) -> dict[UUID, datetime]:
         Unavailable: the outcome is unknown.
         Rejected: `NotStorable`: a payload cannot be stored.
     """
-    rows = await lane.fetch(query("task_enqueue"), *_columns(tasks), RELAY_GRACE_SECONDS)
+    rows = await dedicated.fetch(query("task_enqueue"), *_columns(tasks), RELAY_GRACE_SECONDS)
     return {row["id"]: row["updated_at"] for row in rows}
 
 
@@ -86,22 +86,22 @@ def _columns(tasks: Sequence[NewTask]) -> tuple[list[Any], ...]:
     )
 
 
-async def replay(lane: Lane, task: NewTask) -> Hit | None:
+async def replay(dedicated: DedicatedConnection, task: NewTask) -> ExistingTask | None:
     """Return the task that holds the key of `task`, pinning it if it is the same; None if there is none."""
-    rows = await lane.fetch(query("task_replay"), task.idempotency_key, task.type, task.payload)
-    return Hit(**dict(rows[0])) if rows else None
+    rows = await dedicated.fetch(query("task_replay"), task.idempotency_key, task.type, task.payload)
+    return ExistingTask(**dict(rows[0])) if rows else None
 
 
-async def undo(lane: Lane, ids: Sequence[UUID]) -> set[UUID]:
+async def undo(dedicated: DedicatedConnection, ids: Sequence[UUID]) -> set[UUID]:
     """Take back tasks that the broker refused; return those that are gone. The others run or will."""
-    rows = await lane.fetch(query("task_undo"), list(ids))
+    rows = await dedicated.fetch(query("task_undo"), list(ids))
     return {row["id"] for row in rows}
 
 
-async def confirm(lane: Lane, confirmed: Mapping[UUID, datetime]) -> None:
+async def confirm(dedicated: DedicatedConnection, confirmed: Mapping[UUID, datetime]) -> None:
     """Note that the broker holds a message for each of these, unless they moved on since `updated_at`."""
     ids = sorted(confirmed)
-    await lane.fetch(query("task_confirm"), ids, [confirmed[id_] for id_ in ids])
+    await dedicated.fetch(query("task_confirm"), ids, [confirmed[id_] for id_ in ids])
 
 
 class TaskStore:

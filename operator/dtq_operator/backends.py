@@ -24,7 +24,7 @@ from dtq_operator.breaker import Breaker
 from dtq_operator.conditions import USER_ERRORS, Condition
 from dtq_operator.hints import Hints
 from dtq_operator.kube_errors import Conflict
-from dtq_operator.reasons import Why
+from dtq_operator.reasons import ConditionReason
 from dtq_operator.store import Key
 from dtq_reconcile.queue_sets import Reconciled, reconcile_queue_set, release_queue_set
 from dtq_reconcile.task_types import reconcile_task_type, release_task_type
@@ -80,13 +80,13 @@ class Backends:
     async def apply_task_type(self, key: Key, manifest: TaskType, owner: Owner) -> Effect:
         """Make Postgres hold a TaskType."""
         if self.postgres.is_open:
-            return self._down(key, self.postgres, "Synced", Why.DATABASE_UNAVAILABLE)
+            return self._down(key, self.postgres, "Synced", ConditionReason.DATABASE_UNAVAILABLE)
         try:
             plan = await reconcile_task_type(self._database, manifest, owner)
             served = await self._served(key)
         except Unavailable:
             if await self.postgres.is_down():
-                return self._down(key, self.postgres, "Synced", Why.DATABASE_UNAVAILABLE)
+                return self._down(key, self.postgres, "Synced", ConditionReason.DATABASE_UNAVAILABLE)
             raise
         if plan.refusal:
             return _refused(plan.refusal, "Synced")
@@ -104,7 +104,10 @@ class Backends:
 
     async def apply_queue_set(self, key: Key, manifest: QueueSet, owner: Owner) -> Effect:
         """Make Postgres and RabbitMQ hold a QueueSet."""
-        backends = ((self.postgres, Why.DATABASE_UNAVAILABLE), (self.rabbitmq, Why.BROKER_UNREACHABLE))
+        backends = (
+            (self.postgres, ConditionReason.DATABASE_UNAVAILABLE),
+            (self.rabbitmq, ConditionReason.BROKER_UNREACHABLE),
+        )
         for breaker, reason in backends:
             if breaker.is_open:
                 return self._down(key, breaker, "TopologyDeclared", reason)
@@ -113,7 +116,7 @@ class Backends:
             done = await reconcile_queue_set(self._database, self._settings.rmq_url, manifest, owner, lost=lost)
             self._lost.pop(key, None)
         except Rejected as error:
-            return _trouble(Why.ACCESS_REFUSED, str(error))
+            return _trouble(ConditionReason.ACCESS_REFUSED, str(error))
         except Unavailable:
             for breaker, reason in backends:
                 if await breaker.is_down():
@@ -161,7 +164,10 @@ class Backends:
         warning = None
         if done.mismatched:
             message = "; ".join(f"{name} exists with other arguments" for name in sorted(done.mismatched))
-            warning = (Why.ARGUMENT_MISMATCH, f"{message}: delete it once it is empty, or declare a new name")
+            warning = (
+                ConditionReason.ARGUMENT_MISMATCH,
+                f"{message}: delete it once it is empty, or declare a new name",
+            )
             found = conditions.broker_trouble(*warning, stalled=True)
         else:
             found = conditions.declared(queues=len(spec.queues), paused=spec.paused, moving=moving)
@@ -183,14 +189,14 @@ class Backends:
             waits=bool(moving),
         )
 
-    def _down(self, key: Key, breaker: Breaker[Key], effect: str, reason: Why) -> Effect:
+    def _down(self, key: Key, breaker: Breaker[Key], effect: str, reason: ConditionReason) -> Effect:
         breaker.trip(key)
         # The driver's words differ from try to try, and each would be one more write.
         text = f"{breaker.name} does not answer; everything is looked at again once it does"
-        if reason is Why.BROKER_UNREACHABLE:
+        if reason is ConditionReason.BROKER_UNREACHABLE:
             text = f"no connection to RabbitMQ, vhost {self._settings.rmq_vhost!r}; tried again until there is one"
         if isinstance(breaker.error, Unmigrated):
-            reason = Why.DATABASE_NOT_MIGRATED
+            reason = ConditionReason.DATABASE_NOT_MIGRATED
             text = "the database does not have this release's schema: run `dtq migrate`, and all is looked at again"
         return Effect(conditions=conditions.unavailable(effect, reason, text), result="waiting", warning=(reason, text))
 
@@ -210,7 +216,7 @@ def _refused(refusal: Refusal, effect: str) -> Effect:
     )
 
 
-def _trouble(reason: Why, message: str) -> Effect:
+def _trouble(reason: ConditionReason, message: str) -> Effect:
     found = conditions.broker_trouble(reason, message, stalled=True)
     return Effect(conditions=found, result="refused", warning=(reason, message), waits=True)
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 from dtq.domain.manifests import QueueSet, ScalingMode
 from dtq.domain.plan import Reason, Refusal, told_waiting
 from dtq.domain.serving import Gap, Served
-from dtq_operator.reasons import CONDITION_REASONS, Why
+from dtq_operator.reasons import CONDITION_REASONS, ConditionReason
 
 USER_ERRORS: Final = frozenset(
     {
@@ -76,14 +76,14 @@ def serving(*, active: bool, served: Condition) -> list[Condition]:
     """A TaskType that is as it should be; whether anybody runs its tasks is the condition `served`."""
     is_served = served.status == "True"
     if active:
-        reason = Why.SERVING if is_served else Why.ACCEPTING
+        reason = ConditionReason.SERVING if is_served else ConditionReason.ACCEPTING
         message = "tasks of this type are accepted" + (" and run" if is_served else "; Served says who runs them")
     else:
-        reason = Why.INACTIVE
+        reason = ConditionReason.INACTIVE
         message = f"new tasks are refused; accepted ones {'run' if is_served else 'wait for a worker, see Served'}"
     return [
-        Condition(type="Accepted", status="True", reason=Why.CLAIMED),
-        Condition(type="Synced", status="True", reason=Why.ROW_MATCHES),
+        Condition(type="Accepted", status="True", reason=ConditionReason.CLAIMED),
+        Condition(type="Synced", status="True", reason=ConditionReason.ROW_MATCHES),
         Condition(type="Ready", status="True", reason=reason, message=message),
         served,
         *_settled(),
@@ -102,21 +102,23 @@ def served(found: Served, *, where: str, is_new: bool, is_idle: bool, former: Se
     """
     if found.gap is None:
         message = "a live worker consumes the queue and handles the type"
-        return Condition(type="Served", status="True", reason=Why.WORKERS_READY, message=message)
+        return Condition(type="Served", status="True", reason=ConditionReason.WORKERS_READY, message=message)
     before = {condition.get("reason") for condition in former if condition.get("type") == "Served"}
-    was_served = found.since is not None or not before.isdisjoint({Why.WORKERS_READY, Why.SCALED_TO_ZERO})
+    was_served = found.since is not None or not before.isdisjoint(
+        {ConditionReason.WORKERS_READY, ConditionReason.SCALED_TO_ZERO}
+    )
     if found.gap is Gap.QUEUE_NOT_CONSUMED and is_idle and was_served:
         message = f"{where} is idle and wants no worker: its pool is scaled to zero"
-        return Condition(type="Served", status="Unknown", reason=Why.SCALED_TO_ZERO, message=message)
+        return Condition(type="Served", status="Unknown", reason=ConditionReason.SCALED_TO_ZERO, message=message)
     if is_new and not was_served:
         message = f"no worker of {where} handles the type yet"
-        return Condition(type="Served", status="Unknown", reason=Why.JUST_DECLARED, message=message)
+        return Condition(type="Served", status="Unknown", reason=ConditionReason.JUST_DECLARED, message=message)
     since = f" since {found.since:%Y-%m-%dT%H:%M:%SZ}" if found.since else ""
     if found.gap is Gap.QUEUE_NOT_CONSUMED:
         message = f"no live worker consumes {where}{since}: start one with this queue in QUEUES"
     else:
         message = f"no live worker of {where} handles the type{since}: name the handler's module in WORKER_HANDLERS"
-    return Condition(type="Served", status="False", reason=Why(found.gap), message=message)
+    return Condition(type="Served", status="False", reason=ConditionReason(found.gap), message=message)
 
 
 def refused(refusal: Refusal, effect: str) -> list[Condition]:
@@ -125,7 +127,7 @@ def refused(refusal: Refusal, effect: str) -> list[Condition]:
     reason, message = str(refusal.reason), refusal.message
     return [
         Condition(type="Accepted", status="False", reason=reason, message=message),
-        Condition(type=effect, status="False", reason=Why.NOT_ACCEPTED, message="nothing was changed"),
+        Condition(type=effect, status="False", reason=ConditionReason.NOT_ACCEPTED, message="nothing was changed"),
         Condition(type="Ready", status="False", reason=reason, message=message),
         *_progress(stalled=stalled, reason=reason, message=message),
     ]
@@ -146,9 +148,9 @@ def declared(*, queues: int, paused: bool, moving: Mapping[str, int]) -> list[Co
     """A QueueSet whose topology is as it should be; `moving` are the tasks that wait in queues that were taken out."""
     message = "no task is handed out until paused is false" if paused else f"{queues} queue(s) are declared"
     return [
-        Condition(type="Accepted", status="True", reason=Why.CLAIMED),
-        Condition(type="TopologyDeclared", status="True", reason=Why.DECLARED),
-        Condition(type="Ready", status="True", reason=Why.PAUSED if paused else "Serving", message=message),
+        Condition(type="Accepted", status="True", reason=ConditionReason.CLAIMED),
+        Condition(type="TopologyDeclared", status="True", reason=ConditionReason.DECLARED),
+        Condition(type="Ready", status="True", reason=ConditionReason.PAUSED if paused else "Serving", message=message),
         *(_moving(held) if (held := told_waiting(moving)) else _settled()),
     ]
 
@@ -156,7 +158,7 @@ def declared(*, queues: int, paused: bool, moving: Mapping[str, int]) -> list[Co
 def broker_trouble(reason: str, message: str, *, stalled: bool) -> list[Condition]:
     """A QueueSet whose rows are written and whose topology is not as it should be."""
     return [
-        Condition(type="Accepted", status="True", reason=Why.CLAIMED),
+        Condition(type="Accepted", status="True", reason=ConditionReason.CLAIMED),
         Condition(type="TopologyDeclared", status="False", reason=reason, message=message),
         Condition(type="Ready", status="False", reason=reason, message=message),
         *_progress(stalled=stalled, reason=reason, message=message),
@@ -177,41 +179,43 @@ def deleting(reason: str, message: str) -> list[Condition]:
     """An object whose deletion waits for something."""
     return [
         Condition(type="Ready", status="False", reason=reason, message=message),
-        Condition(type="Reconciling", status="True", reason=Why.TERMINATING, message=message),
+        Condition(type="Reconciling", status="True", reason=ConditionReason.TERMINATING, message=message),
     ]
 
 
-def scaling(manifest: QueueSet, desired: Mapping[str, int], troubles: Mapping[str, tuple[Why, str]]) -> Condition:
+def scaling(
+    manifest: QueueSet, desired: Mapping[str, int], troubles: Mapping[str, tuple[ConditionReason, str]]
+) -> Condition:
     """Whether the scaling of a QueueSet works; `troubles` are reason and message by queue."""
     modes = {queue.scaling.mode for queue in manifest.spec.queues}
     acts = ScalingMode.OPERATOR in modes
     if modes == {ScalingMode.DISABLED}:
-        found = ("Unknown", Why.DISABLED, "scaling.mode is Disabled")
+        found = ("Unknown", ConditionReason.DISABLED, "scaling.mode is Disabled")
     elif not desired:
-        found = ("False", Why.STATS_UNAVAILABLE, "the backlog is unknown: replicas stay as they are")
+        found = ("False", ConditionReason.STATS_UNAVAILABLE, "the backlog is unknown: replicas stay as they are")
     elif acts and manifest.spec.paused:
-        found = ("False", Why.PAUSED, "paused: replicas stay as they are")
+        found = ("False", ConditionReason.PAUSED, "paused: replicas stay as they are")
     elif troubles:
         reason = troubles[min(troubles)][0]
         found = ("False", reason, "; ".join(f"queue {queue}: {text}" for queue, (_, text) in sorted(troubles.items())))
     elif acts:
-        found = ("True", Why.OPERATOR_SCALING, "the operator scales the Deployments that targetRef names")
+        found = ("True", ConditionReason.OPERATOR_SCALING, "the operator scales the Deployments that targetRef names")
     else:
-        found = ("True", Why.PUBLISHED, "desiredReplicas are published")
+        found = ("True", ConditionReason.PUBLISHED, "desiredReplicas are published")
     status, reason, message = found
     return Condition(type="ScalingActive", status=status, reason=reason, message=message)
 
 
 def _settled() -> list[Condition]:
     return [
-        Condition(type="Reconciling", status="False", reason=Why.SETTLED),
-        Condition(type="Stalled", status="False", reason=Why.SETTLED),
+        Condition(type="Reconciling", status="False", reason=ConditionReason.SETTLED),
+        Condition(type="Stalled", status="False", reason=ConditionReason.SETTLED),
     ]
 
 
 def _moving(held: str) -> list[Condition]:
     message = f"tasks of queues that were taken out are moved to declared ones; still to be moved: {held}"
-    return _progress(stalled=False, reason=Why.MOVING_TASKS, message=message)
+    return _progress(stalled=False, reason=ConditionReason.MOVING_TASKS, message=message)
 
 
 def _progress(*, stalled: bool, reason: str, message: str) -> list[Condition]:

@@ -6,7 +6,7 @@ Owns the value that scaling hands to reconciling, so that neither knows the othe
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from dtq_operator.reasons import Why
+from dtq_operator.reasons import ConditionReason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,4 +19,4 @@ class Hints:
     """
 
     desired: Mapping[str, int] = field(default_factory=dict)
-    troubles: Mapping[str, tuple[Why, str]] = field(default_factory=dict)
+    troubles: Mapping[str, tuple[ConditionReason, str]] = field(default_factory=dict)

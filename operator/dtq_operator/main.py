@@ -22,8 +22,8 @@ from dtq_operator.backends import Backends
 from dtq_operator.bootstrap import create_absent, read
 from dtq_operator.conditions import is_ready
 from dtq_operator.events import Events
+from dtq_operator.intervals import Intervals
 from dtq_operator.kube import Kube, Object
-from dtq_operator.pace import Pace
 from dtq_operator.reconciler import Reconciler
 from dtq_operator.scaling import Scaler
 from dtq_operator.serving import Serving
@@ -60,10 +60,10 @@ class Operator:
         kopf_settings: kopf.OperatorSettings,
         database: Database,
         kube: Kube,
-        pace: Pace | None = None,
+        pace: Intervals | None = None,
     ) -> None:
         self._settings = settings
-        self._pace = pace or Pace()
+        self._pace = pace or Intervals()
         self._kube = kube
         self._bootstrap = read(settings.bootstrap_file) if settings.bootstrap_file else []
         self.registry = CollectorRegistry()

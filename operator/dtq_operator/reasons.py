@@ -9,7 +9,7 @@ from typing import Final
 from dtq.domain.plan import Reason
 
 
-class Why(StrEnum):
+class ConditionReason(StrEnum):
     """Why a condition is as it is; what a plan refuses has its own word in `dtq.domain.plan.Reason`."""
 
     CLAIMED = "Claimed"
@@ -44,7 +44,7 @@ class Why(StrEnum):
     BACKEND_UNAVAILABLE = "BackendUnavailable"
 
 
-class Happened(StrEnum):
+class EventReason(StrEnum):
     """Reasons of Events about something that happened; an Event about a condition has the condition's reason."""
 
     DRIFT_REPAIRED = "DriftRepaired"
@@ -52,5 +52,5 @@ class Happened(StrEnum):
     SCALED = "Scaled"
 
 
-CONDITION_REASONS: Final = frozenset({*map(str, Why), *map(str, Reason)} - {str(Reason.STALE_GENERATION)})
+CONDITION_REASONS: Final = frozenset({*map(str, ConditionReason), *map(str, Reason)} - {str(Reason.STALE_GENERATION)})
 """Every reason that a condition may have; a stale generation is read again and never told."""

@@ -22,7 +22,7 @@ from dtq_operator.conditions import Condition, is_ready
 from dtq_operator.events import Events
 from dtq_operator.kube import Kube, Object
 from dtq_operator.kube_errors import Conflict
-from dtq_operator.reasons import Happened, Why
+from dtq_operator.reasons import ConditionReason, EventReason
 from dtq_operator.store import Key, Store
 
 FINALIZER: Final = "dtq.dev/operator"
@@ -90,7 +90,7 @@ class Reconciler:
         try:
             manifest = parse(key.kind, obj)
         except ValidationError as error:
-            reason, message = told(error)
+            reason, message = first_error(error)
             await self._write_status(key, obj, conditions.invalid(key.kind, reason, message), {})
             await self._events.record(key.kind, obj, reason, message, warning=True)
             return "refused", None
@@ -105,7 +105,7 @@ class Reconciler:
             return "conflict", await self._reread(key)
         if effect.repaired and self._was_settled(obj):
             self._metrics.drift.labels(key.kind).inc()
-            await self._events.record(key.kind, obj, Happened.DRIFT_REPAIRED, effect.repaired, warning=True)
+            await self._events.record(key.kind, obj, EventReason.DRIFT_REPAIRED, effect.repaired, warning=True)
         if effect.warning:
             await self._events.record(key.kind, obj, effect.warning[0], effect.warning[1], warning=True)
         await self._write_status(key, obj, effect.conditions, effect.status)
@@ -135,14 +135,14 @@ class Reconciler:
         try:
             refusal = await self._backends.release(key, owner_of(obj), policy=_policy_of(obj), force=force)
         except Rejected as error:
-            return await self._deletion_waits(key, obj, Why.ACCESS_REFUSED, str(error))
+            return await self._deletion_waits(key, obj, ConditionReason.ACCESS_REFUSED, str(error))
         except Unavailable:
             if not self._is_given_up(obj):
                 # The driver's words differ from try to try, and each would be one more write.
                 text = f"a backend that the deletion needs does not answer; given up after {self._give_up_seconds:g} s"
-                return await self._deletion_waits(key, obj, Why.BACKEND_UNAVAILABLE, text)
+                return await self._deletion_waits(key, obj, ConditionReason.BACKEND_UNAVAILABLE, text)
             message = f"deleted after {self._give_up_seconds:g} s without its backend: rows or queues may be left"
-            await self._events.record(key.kind, obj, Happened.EXTERNAL_RESOURCES_ORPHANED, message, warning=True)
+            await self._events.record(key.kind, obj, EventReason.EXTERNAL_RESOURCES_ORPHANED, message, warning=True)
             refusal = None
         if refusal is not None:
             return await self._deletion_waits(key, obj, str(refusal.reason), refusal.message)
@@ -228,7 +228,7 @@ def owner_of(obj: Object) -> Owner:
     return Owner(uid=meta["uid"], namespace=meta["namespace"], name=meta["name"], generation=meta.get("generation", 0))
 
 
-def told(error: ValidationError) -> tuple[str, str]:
+def first_error(error: ValidationError) -> tuple[str, str]:
     """Return why the models refuse an object, and where: reason and message.
 
     The API server keeps no field and no word that the definitions do not have: one that is unknown here was let in by
@@ -241,7 +241,7 @@ def told(error: ValidationError) -> tuple[str, str]:
     if newer:
         message = f"{where} is unknown to this release: nothing is changed until the operator is updated"
         return Reason.NEWER_RELEASE, message
-    return Why.INVALID_SPEC, f"{where}: {first['msg'].removeprefix('Value error, ')}"
+    return ConditionReason.INVALID_SPEC, f"{where}: {first['msg'].removeprefix('Value error, ')}"
 
 
 def _policy_of(obj: Object) -> str | None:

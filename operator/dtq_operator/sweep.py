@@ -77,7 +77,7 @@ class Sweep:
         """
         try:
             present = await self._list()
-            self._watch_the_watch(present)
+            self._check_watch_progress(present)
             await self._catch_up(present)
             await self._find_drift()
             await self._find_orphans(present)
@@ -95,7 +95,7 @@ class Sweep:
                     present[Key(kind, meta["namespace"], meta["name"])] = meta
         return present
 
-    def _watch_the_watch(self, present: dict[Key, Object]) -> None:
+    def _check_watch_progress(self, present: dict[Key, Object]) -> None:
         """Notice a watch that keeps silent: what one sweep has listed it should have told by the next."""
         untold = [key for key, listed in self._listed.items() if key in present and self._told.get(key, 0) < listed]
         self._listed = {key: version({"metadata": meta}) for key, meta in present.items()}

@@ -18,7 +18,7 @@ from dtq.domain.scaling import Load, desired_together, shared_bounds
 from dtq_operator.events import Events
 from dtq_operator.kube import Kube, Object
 from dtq_operator.kube_errors import Conflict, NotFound
-from dtq_operator.reasons import Happened, Why
+from dtq_operator.reasons import ConditionReason, EventReason
 from dtq_operator.store import Key
 
 BACKOFF_SECONDS_MAX: Final = 120.0
@@ -26,7 +26,7 @@ BACKOFF_SECONDS_MAX: Final = 120.0
 CONFLICTS_MAX: Final = 3
 """Conflicts in a row that mean somebody else scales all the time, or that the API server answers so by itself."""
 
-Trouble = tuple[Why, str]
+Trouble = tuple[ConditionReason, str]
 """Why a target is not scaled: reason and message of a condition."""
 
 _log = structlog.get_logger(__name__)
@@ -134,7 +134,7 @@ class Targets:
             return None
         if unknown := ", ".join(sorted(demand.title for demand in queues if demand.load is None)):
             text = f"the backlog of queue {unknown} is unknown: Deployment {target.deployment} stays as it is"
-            return Why.STATS_UNAVAILABLE, text
+            return ConditionReason.STATS_UNAVAILABLE, text
         if scalers is None or self._waits(target):
             return self._failing[target].trouble
         try:
@@ -150,8 +150,8 @@ class Targets:
         name = target.deployment
         if other := scalers.get(name):
             text = f"{other} scales Deployment {name} already: remove it, or set scaling.mode Hints"
-            return Why.EXTERNALLY_MANAGED, text
-        missing = (Why.TARGET_NOT_FOUND, f"there is no Deployment {name}: create it")
+            return ConditionReason.EXTERNALLY_MANAGED, text
+        missing = (ConditionReason.TARGET_NOT_FOUND, f"there is no Deployment {name}: create it")
         found = await self._kube.scale(target.namespace, name)
         if found is None:
             return missing
@@ -164,7 +164,7 @@ class Targets:
                 return missing
             message = f"{name}: {current} to {wanted} replicas"
             for demand in {demand.key: demand for demand in queues}.values():
-                await self._events.record("QueueSet", demand.obj, Happened.SCALED, message)
+                await self._events.record("QueueSet", demand.obj, EventReason.SCALED, message)
         return None
 
     def _wanted(self, target: Target, queues: Sequence[Demand], current: int) -> int:
@@ -191,6 +191,6 @@ class Targets:
             return None
         pause = min(BACKOFF_SECONDS_MAX, self._pause_seconds * 2.0 ** min(failing.failures - 1, 10))
         failing.again_at = time.monotonic() + pause
-        failing.trouble = (Why.SCALING_FAILED, f"Deployment {target.deployment} is not scaled: {error}")
+        failing.trouble = (ConditionReason.SCALING_FAILED, f"Deployment {target.deployment} is not scaled: {error}")
         _log.warning("scaling waits", target=target.deployment, reason=str(error), again_after=pause)
         return failing.trouble

@@ -30,10 +30,10 @@ KOPF_SECONDS: Final = 10.0
 END_SECONDS: Final = 15.0
 """Longest wait for a life's end, in seconds: more than kopf may take, less than a pod's termination grace."""
 
-GOODBYE_SECONDS: Final = 0.1
+CONNECTION_CLOSE_SECONDS: Final = 0.1
 """What kopf's connections get to close after its end, in seconds: the loop ends next."""
 
-Told = Callable[[str | None, Key, Object], None]
+EventCallback = Callable[[str | None, Key, Object], None]
 """Takes what the watch says: `DELETED`, another type, or None for what was there before."""
 
 _log = structlog.get_logger(__name__)
@@ -48,7 +48,7 @@ class Watch:
         told: called in the loop that runs `run`, once for each event.
     """
 
-    def __init__(self, settings: kopf.OperatorSettings, namespaces: tuple[str, ...], told: Told) -> None:
+    def __init__(self, settings: kopf.OperatorSettings, namespaces: tuple[str, ...], told: EventCallback) -> None:
         self._settings = settings
         self._namespaces = namespaces
         self._told = told
@@ -75,7 +75,7 @@ class Watch:
         async def main(stopping: asyncio.Event) -> None:
             await self._kopf(ours, stopping, lambda: ours.call_soon_threadsafe(ending.set))
 
-        life = _Life(main, lambda: ours.call_soon_threadsafe(ended.set))
+        life = _KopfThread(main, lambda: ours.call_soon_threadsafe(ended.set))
         life.start()
         waiting = [asyncio.create_task(one.wait()) for one in (stop, ending, ended)]
         try:
@@ -114,7 +114,7 @@ class Watch:
             async with asyncio.timeout(KOPF_SECONDS):
                 await kopf.run_tasks(tasks, ignored=before)
         finally:
-            await asyncio.sleep(GOODBYE_SECONDS)
+            await asyncio.sleep(CONNECTION_CLOSE_SECONDS)
         if not stopping.is_set():
             raise Unavailable("kopf came to its end")
 
@@ -127,7 +127,7 @@ class Watch:
         self._told(type_, key, obj)
 
 
-class _Life:
+class _KopfThread:
     """A thread with an event loop that runs one coroutine."""
 
     def __init__(self, main: Callable[[asyncio.Event], Any], ended: Callable[[], object]) -> None:

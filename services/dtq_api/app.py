@@ -29,13 +29,13 @@ from dtq.runtime import failpoints
 from dtq.runtime.metrics import UNKNOWN, ApiMetrics
 from dtq.runtime.probes import Health, health_response, metrics_response
 from dtq_api import openapi, problems, requests
-from dtq_api.auth.door import Door, rights_of
-from dtq_api.auth.gate import Gate, Open
+from dtq_api.auth.authenticator import Authenticator, NoAuthentication
+from dtq_api.auth.middleware import AuthenticationMiddleware, permissions_of
 from dtq_api.auth.policy import Rights, Verb
 from dtq_api.catalog import CatalogCache
-from dtq_api.counted import Counted
 from dtq_api.enqueue import enqueue
-from dtq_api.lanes import Lanes
+from dtq_api.group_commit import GroupCommit
+from dtq_api.response_metrics import ResponseMetricsMiddleware
 from dtq_api.scaling import ScalingHints
 from dtq_db.pages import FailedFilter, TaskFilter
 from dtq_db.tasks import TaskRow, TaskStore
@@ -65,7 +65,7 @@ class Parts:
     """
 
     catalog: CatalogCache
-    lanes: Lanes
+    group_commit: GroupCommit
     trouble: Callable[[str, str], str | None]
     tasks: TaskStore
     scaling: ScalingHints
@@ -74,7 +74,7 @@ class Parts:
     health: Health
     ready: Health
     after_redrive: Callable[[set[str]], None]
-    gate: Gate
+    authenticator: Authenticator
 
 
 def build(parts: Parts) -> Starlette:
@@ -97,7 +97,10 @@ def build(parts: Parts) -> Starlette:
             Route("/queues/{queue}/scaling", routes.scaling, methods=["GET"]),
             Route("/dlq/redrive", routes.redrive, methods=["POST"]),
         ],
-        middleware=[Middleware(Counted, responses=parts.metrics.responses), Middleware(Door, gate=parts.gate)],
+        middleware=[
+            Middleware(ResponseMetricsMiddleware, responses=parts.metrics.responses),
+            Middleware(AuthenticationMiddleware, authenticator=parts.authenticator),
+        ],
         exception_handlers={
             Rejected: problems.on_rejected,
             Unavailable: problems.on_rejected,
@@ -130,24 +133,27 @@ class _Routes:
         return health_response({})
 
     async def metrics(self, request: Request) -> Response:
-        rights_of(request).need(Verb.METRICS)
+        permissions_of(request).require(Verb.METRICS)
         return metrics_response(self._parts.registry)
 
     async def openapi(self, _: Request) -> Response:
-        return Response(openapi.text(secured=not isinstance(self._parts.gate, Open)), media_type="application/json")
+        return Response(
+            openapi.text(secured=not isinstance(self._parts.authenticator, NoAuthentication)),
+            media_type="application/json",
+        )
 
     async def enqueue(self, request: Request) -> Response:
         started = time.perf_counter()
         type_ = queue = UNKNOWN
         status = "error"
         try:
-            rights = rights_of(request)
-            rights.need(Verb.ENQUEUE)
+            rights = permissions_of(request)
+            rights.require(Verb.ENQUEUE)
             asked = requests.parse_enqueue(await body(request), datetime.now(UTC))
-            rights.need(Verb.ENQUEUE, asked.type)
+            rights.require(Verb.ENQUEUE, asked.type)
             # Only what is declared may become a label: strangers invent names without end.
             type_ = asked.type if asked.type in self._parts.catalog.current.types else UNKNOWN
-            done = await enqueue(asked, self._parts.catalog, self._parts.lanes, self._parts.trouble)
+            done = await enqueue(asked, self._parts.catalog, self._parts.group_commit, self._parts.trouble)
             type_, queue, status = asked.type, done.queue, "ok"
         finally:
             self._parts.metrics.enqueues.labels(type_, queue, status).inc()
@@ -159,9 +165,9 @@ class _Routes:
         return _json({"id": done.id, "status": done.status, "queue": done.queue}, status=201, headers=headers)
 
     async def list_tasks(self, request: Request) -> Response:
-        rights = rights_of(request)
+        rights = permissions_of(request)
         page = requests.parse_page(request.query_params)
-        rights.need(Verb.READ, page.type)
+        rights.require(Verb.READ, page.type)
         chosen = TaskFilter(
             after=page.cursor,
             status=page.status,
@@ -173,7 +179,7 @@ class _Routes:
         return _json({"tasks": [dict(row) for row in found.rows], "next_cursor": found.next})
 
     async def get_task(self, request: Request) -> Response:
-        id_, rights = _id(request), rights_of(request)
+        id_, rights = _id(request), permissions_of(request)
         row = await self._parts.tasks.get(id_)
         if row is None or not rights.may(Verb.READ, row["type"]):
             raise _not_found(id_)
@@ -184,15 +190,15 @@ class _Routes:
         return _json(shown)
 
     async def get_payload(self, request: Request) -> Response:
-        id_, rights = _id(request), rights_of(request)
+        id_, rights = _id(request), permissions_of(request)
         row = await self._parts.tasks.payload(id_)
         self._check(id_, row, rights, Verb.READ)
         assert row is not None
-        rights.need(Verb.READ_PAYLOAD, row["type"])
+        rights.require(Verb.READ_PAYLOAD, row["type"])
         return _json({"payload": msgspec.Raw(row["payload"].encode())})
 
     async def get_events(self, request: Request) -> Response:
-        id_, rights = _id(request), rights_of(request)
+        id_, rights = _id(request), permissions_of(request)
         if not rights.every(Verb.READ):
             await self._find(id_, rights, Verb.READ)
         rows = await self._parts.tasks.events(id_, EVENTS_MAX)
@@ -201,7 +207,7 @@ class _Routes:
         return _json({"events": [dict(row) for row in rows]})
 
     async def cancel(self, request: Request) -> Response:
-        id_, rights = _id(request), rights_of(request)
+        id_, rights = _id(request), permissions_of(request)
         if not rights.every(Verb.CANCEL):
             await self._find(id_, rights, Verb.CANCEL)
         row = await self._parts.tasks.cancel(id_)
@@ -216,15 +222,15 @@ class _Routes:
         return _json({"id": row["id"], "status": row["status"]}, status=202 if row["status"] == "RUNNING" else 200)
 
     async def scaling(self, request: Request) -> Response:
-        rights_of(request).need(Verb.SCALE_READ)
+        permissions_of(request).require(Verb.SCALE_READ)
         queue_set = request.query_params.get("queue_set", "default")
         return _json(await self._parts.scaling.hint(queue_set, request.path_params["queue"]))
 
     async def redrive(self, request: Request) -> Response:
-        rights = rights_of(request)
-        rights.need(Verb.REDRIVE)
+        rights = permissions_of(request)
+        rights.require(Verb.REDRIVE)
         asked = requests.parse_redrive(await body(request))
-        rights.need(Verb.REDRIVE, asked.type)
+        rights.require(Verb.REDRIVE, asked.type)
         types = rights.types(Verb.REDRIVE, self._parts.catalog.current.types)
         ids = asked.ids
         if ids is None:
@@ -271,7 +277,7 @@ class _Routes:
         # Callers without `read` get 404, so that ids cannot be probed.
         if row is None or not (rights.may(verb, row["type"]) or rights.may(Verb.READ, row["type"])):
             raise _not_found(id_)
-        rights.need(verb, row["type"])
+        rights.require(verb, row["type"])
 
 
 async def body(request: Request) -> bytes:

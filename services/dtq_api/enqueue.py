@@ -15,7 +15,7 @@ from dtq.domain.errors import Problem, Rejected, Unavailable
 from dtq.domain.json_text import keep_number_kinds
 from dtq.domain.states import TaskStatus
 from dtq_api.catalog import CatalogCache
-from dtq_api.lanes import Lanes
+from dtq_api.group_commit import GroupCommit
 from dtq_api.requests import EnqueueRequest
 from dtq_db.tasks import NewTask
 
@@ -38,14 +38,14 @@ class Enqueued:
 
 
 async def enqueue(
-    request: EnqueueRequest, catalog: CatalogCache, lanes: Lanes, trouble: Callable[[str, str], str | None]
+    request: EnqueueRequest, catalog: CatalogCache, group_commit: GroupCommit, trouble: Callable[[str, str], str | None]
 ) -> Enqueued:
     """Make a task of a request, durably.
 
     Args:
         request: a well-formed one.
         catalog: what is declared.
-        lanes: where it is stored and published.
+        group_commit: where it is stored and published.
         trouble: returns why a task of a queue set and queue could not run now, or None.
 
     Raises:
@@ -58,7 +58,7 @@ async def enqueue(
         raise Rejected("InvalidPayload", f"the payload does not satisfy the schema of {policy.type}", problems)
     if (reason := trouble(task.queue_set, task.queue)) is not None:
         raise Unavailable(f"the task could not run: queue set {task.queue_set!r} is not declared: {reason}")
-    stored = await lanes.store(task)
+    stored = await group_commit.store(task)
     if stored is None:
         return Enqueued(id=task.id, status=TaskStatus.ENQUEUED, queue=task.queue, replayed=False)
     if not stored.same:

@@ -14,9 +14,10 @@ from dtq.runtime.metrics import ApiMetrics, LoopMetrics
 from dtq.runtime.probes import probe_app, serve_until, server
 from dtq.runtime.settings import ApiSettings, Switch, WhenBrokerDown
 from dtq_api.app import Parts, build
-from dtq_api.auth import gate
+from dtq_api.auth.authenticator import REFRESH_SECONDS as AUTH_REFRESH_SECONDS
+from dtq_api.auth.authenticator import authenticator_of
 from dtq_api.catalog import REFRESH_SECONDS, CatalogCache
-from dtq_api.lanes import Lanes
+from dtq_api.group_commit import GroupCommit
 from dtq_api.scaling import ScalingHints
 from dtq_db.connections import Database
 from dtq_db.tasks import TaskStore
@@ -50,7 +51,7 @@ class Api:
         self.maintenance = Maintenance(
             settings, database, queue_sets=self.catalog.queue_sets, registry=self.registry, loops=self._loops
         )
-        self.lanes = Lanes(
+        self.group_commit = GroupCommit(
             database,
             self.maintenance.publisher,
             queue_sets=self.catalog.queue_sets,
@@ -59,15 +60,15 @@ class Api:
             confirmed=self.maintenance.confirms.add,
         )
         self.tasks = TaskStore(database)
-        self.gate = gate.gate_of(settings, metrics)
+        self.authenticator = authenticator_of(settings, metrics)
         self.health = Health(
-            database, self.maintenance.publisher, self.maintenance.keeper, queue_sets=self.catalog.queue_sets
+            database, self.maintenance.publisher, self.maintenance.declarer, queue_sets=self.catalog.queue_sets
         )
         self.app = build(
             Parts(
                 catalog=self.catalog,
-                lanes=self.lanes,
-                trouble=self.maintenance.keeper.trouble,
+                group_commit=self.group_commit,
+                trouble=self.maintenance.declarer.trouble,
                 tasks=self.tasks,
                 scaling=ScalingHints(
                     database, queue_sets=self.catalog.queue_sets, newer=lambda: self.catalog.current.newer
@@ -77,7 +78,7 @@ class Api:
                 health=self.health.everything,
                 ready=self.health.ready,
                 after_redrive=self.maintenance.dead_letters.redriven,
-                gate=self.gate,
+                authenticator=self.authenticator,
             )
         )
 
@@ -86,9 +87,9 @@ class Api:
         stop_parts = asyncio.Event()
         serving = server(self.app, self._settings.http_port, grace_seconds=GRACE_SECONDS)
         async with asyncio.TaskGroup() as parts:
-            refresh = self._loops.noted("catalog", self._refresh)
+            refresh = self._loops.instrumented("catalog", self._refresh)
             parts.create_task(every(REFRESH_SECONDS, refresh, stop_parts, name="catalog"))
-            parts.create_task(every(gate.REFRESH_SECONDS, self.gate.refresh, stop_parts, name="auth"))
+            parts.create_task(every(AUTH_REFRESH_SECONDS, self.authenticator.refresh, stop_parts, name="auth"))
             self.maintenance.start_base(parts, stop, stop_parts)
             if self._settings.api_maintenance is Switch.ON:
                 self.maintenance.start_roles(parts, stop)
@@ -98,9 +99,9 @@ class Api:
                 parts.create_task(serve_until(stop_parts, metrics_server))
             _log.info("api listens", address="{}:{}".format(*self._settings.http_port))
             await serve_until(stop, serving)
-            await self.lanes.idle()
+            await self.group_commit.idle()
             stop_parts.set()
-        await self.gate.close()
+        await self.authenticator.close()
         _log.info("api ended")
 
     async def _refresh(self) -> bool:
@@ -112,7 +113,7 @@ class Api:
             return False
         before = dict(queue_sets)
         await self.catalog.refresh()
-        if queue_sets != before and publisher.link.is_up:
+        if queue_sets != before and publisher.broker.is_up:
             await publisher.declare()
         return False
 

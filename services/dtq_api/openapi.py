@@ -11,7 +11,7 @@ import msgspec
 
 from dtq.domain import limits
 from dtq_api import problems
-from dtq_api.auth.door import OPEN_PATHS
+from dtq_api.auth.middleware import OPEN_PATHS
 from dtq_api.openapi_schemas import SCHEMAS, STATUS, STRING, TEXT, TYPE, UUID, Schema, reference
 from dtq_api.requests import PAGE_DEFAULT
 

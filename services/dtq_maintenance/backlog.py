@@ -17,7 +17,7 @@ class BacklogWatch:
     """Looks, and sets the gauges."""
 
     def __init__(self, database: Database, *, metrics: BacklogMetrics) -> None:
-        self._lane = database.lane("backlog")
+        self._dedicated = database.dedicated("backlog")
         self._metrics = metrics
 
     async def once(self) -> bool:
@@ -26,7 +26,7 @@ class BacklogWatch:
         Raises:
             Unavailable: the database does not answer; the gauges stay, and the loop's last success grows old.
         """
-        found = await backlog.look(self._lane)
+        found = await backlog.look(self._dedicated)
         metrics = self._metrics
         for gauge in (metrics.waiting, metrics.oldest):
             gauge.clear()

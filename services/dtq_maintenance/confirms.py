@@ -31,7 +31,7 @@ class Confirms:
     """Collects confirms and writes those of the round before last."""
 
     def __init__(self, database: Database) -> None:
-        self._lane = database.lane("confirm")
+        self._dedicated = database.dedicated("confirm")
         self._fresh: dict[UUID, datetime] = {}
         self._ripe: dict[UUID, datetime] = {}
 
@@ -44,7 +44,7 @@ class Confirms:
         """Write what has waited long enough; return False."""
         ripe = iter(list(self._ripe))
         while batch := list(islice(ripe, BATCH_MAX)):
-            await store.confirm(self._lane, {id_: self._ripe[id_] for id_ in batch})
+            await store.confirm(self._dedicated, {id_: self._ripe[id_] for id_ in batch})
             await failpoints.hit("confirm.noted")
             for id_ in batch:
                 del self._ripe[id_]

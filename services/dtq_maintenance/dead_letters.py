@@ -6,7 +6,7 @@ from uuid import UUID
 
 import structlog
 
-from dtq.broker.inspect import drop_spent
+from dtq.broker.dead_letters import drop_spent
 from dtq.broker.publisher import Publisher
 from dtq.domain.errors import Unavailable
 from dtq.domain.queue_sets import QueueSets
@@ -44,7 +44,7 @@ class DeadLetters:
         Raises:
             Unavailable: database or broker do not answer; the next call goes on.
         """
-        if not self._has_begun and self._publisher.link.is_up and self._queue_sets:
+        if not self._has_begun and self._publisher.broker.is_up and self._queue_sets:
             self._redriven.update(name for name, spec in self._queue_sets.items() if spec.dead_letter.enabled)
             self._has_begun = True
         while self._redriven:
@@ -52,7 +52,7 @@ class DeadLetters:
             if (spec := self._queue_sets.get(name)) is None:
                 continue
             try:
-                dropped = await drop_spent(self._publisher.link, dead_letter_queue(spec.namespace), self._spent)
+                dropped = await drop_spent(self._publisher.broker, dead_letter_queue(spec.namespace), self._spent)
             except Unavailable:
                 self._redriven.add(name)
                 raise

@@ -8,9 +8,9 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from dtq_db import upkeep
+from dtq_db import maintenance
 from dtq_db.connections import Database
-from dtq_db.upkeep import Work
+from dtq_db.maintenance import Work
 
 LOOK_SECONDS: Final = 0.4
 """How long a look is good for, in seconds: less than the pause of the quickest loop."""
@@ -22,7 +22,7 @@ class DueCache:
     """The last look."""
 
     def __init__(self, database: Database) -> None:
-        self._lane = database.lane("due")
+        self._dedicated = database.dedicated("due")
         self._looking = asyncio.Lock()
         self._looked_at = float("-inf")
         self._work: Work | None = None
@@ -35,7 +35,7 @@ class DueCache:
         """
         async with self._looking:
             if self._work is None or time.monotonic() - self._looked_at > LOOK_SECONDS:
-                self._work = await upkeep.look(self._lane)
+                self._work = await maintenance.look(self._dedicated)
                 self._looked_at = time.monotonic()
             return self._work
 

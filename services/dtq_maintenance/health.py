@@ -7,9 +7,9 @@ import asyncio
 import time
 from typing import Final
 
-from dtq.broker.inspect import ready_counts
-from dtq.broker.keeper import Keeper
+from dtq.broker.admin import ready_counts
 from dtq.broker.publisher import Publisher
+from dtq.broker.topology_declarer import TopologyDeclarer
 from dtq.domain.errors import Unavailable
 from dtq.domain.manifests import QueueSetSpec
 from dtq.domain.queue_sets import QueueSets
@@ -30,13 +30,13 @@ class Health:
         self,
         database: Database,
         publisher: Publisher,
-        keeper: Keeper,
+        declarer: TopologyDeclarer,
         *,
         queue_sets: QueueSets,
     ) -> None:
         self._database = database
         self._publisher = publisher
-        self._keeper = keeper
+        self._keeper = declarer
         self._queue_sets = queue_sets
         self._checking = asyncio.Lock()
         self._checked_at = float("-inf")
@@ -89,7 +89,7 @@ class Health:
         if (reason := self._keeper.refused.get(name)) is not None:
             return f"not declared: {reason}"
         names = [*(work_queue(spec.namespace, queue.name) for queue in spec.queues), dead_letter_queue(spec.namespace)]
-        counts = await ready_counts(self._publisher.link, names)
+        counts = await ready_counts(self._publisher.broker, names)
         if missing := [name for name, count in counts.items() if count is None]:
             return f"queue missing: {', '.join(missing)}"
         if mismatched := self._keeper.mismatched.get(name):

@@ -43,7 +43,7 @@ class Process:
             settings, database, queue_sets=self._queue_sets, registry=registry, loops=self._loops
         )
         self._health = Health(
-            database, self.maintenance.publisher, self.maintenance.keeper, queue_sets=self._queue_sets
+            database, self.maintenance.publisher, self.maintenance.declarer, queue_sets=self._queue_sets
         )
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -52,7 +52,9 @@ class Process:
         serving = server(app, self._settings.maintenance_http_port, grace_seconds=1)
         async with asyncio.TaskGroup() as parts:
             parts.create_task(serve_until(stop, serving))
-            parts.create_task(every(REFRESH_SECONDS, self._loops.noted("catalog", self._refresh), stop, name="catalog"))
+            parts.create_task(
+                every(REFRESH_SECONDS, self._loops.instrumented("catalog", self._refresh), stop, name="catalog")
+            )
             self.maintenance.start_base(parts, stop, stop)
             self.maintenance.start_roles(parts, stop)
             _log.info("maintenance runs", address="{}:{}".format(*self._settings.maintenance_http_port))
@@ -70,7 +72,7 @@ class Process:
         if revision == self._revision:
             return False
         changed = self._queue_sets.replace(await catalog.queue_sets(self._database))
-        if changed and self.maintenance.publisher.link.is_up:
+        if changed and self.maintenance.publisher.broker.is_up:
             await self.maintenance.publisher.declare()
         self._revision = revision
         return False

@@ -9,15 +9,15 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry
 
-from dtq.broker.keeper import RETRY_SECONDS, Keeper
 from dtq.broker.publisher import Publisher
+from dtq.broker.topology_declarer import RETRY_SECONDS, TopologyDeclarer
 from dtq.domain.limits import DELAY_SECONDS_MAX
 from dtq.domain.queue_sets import QueueSets
 from dtq.runtime.loops import every
 from dtq.runtime.metrics import BacklogMetrics, BrokerMetrics, LoopMetrics, MaintenanceMetrics
 from dtq.runtime.settings import MaintenanceSettings
 from dtq_db.connections import Database
-from dtq_db.upkeep import Work
+from dtq_db.maintenance import Work
 from dtq_maintenance.backlog import BACKLOG_SECONDS, BacklogWatch
 from dtq_maintenance.confirms import Confirms
 from dtq_maintenance.dead_letters import DROP_SECONDS, DeadLetters
@@ -52,7 +52,7 @@ class Maintenance:
     ) -> None:
         metrics, broker_metrics = MaintenanceMetrics(registry), BrokerMetrics(registry)
         self._loops = loops
-        self.keeper = Keeper(
+        self.declarer = TopologyDeclarer(
             lambda: settings.rmq_url,
             queue_sets=queue_sets,
             on_lost=self._on_lost,
@@ -61,8 +61,8 @@ class Maintenance:
         )
         self.publisher = Publisher(
             lambda: settings.rmq_url,
-            declare=self.keeper.declare,
-            refusal=self.keeper.refusal,
+            declare=self.declarer.declare,
+            refusal=self.declarer.refusal,
             metrics=broker_metrics,
             timeout_seconds=settings.publish_timeout_seconds,
         )
@@ -74,7 +74,7 @@ class Maintenance:
             self.publisher,
             queue_sets=queue_sets,
             confirmed=self.confirms.add,
-            closed=lambda: self.keeper.closed,
+            closed=lambda: self.declarer.closed,
             metrics=metrics,
         )
         self.mover = Mover(database)
@@ -92,13 +92,13 @@ class Maintenance:
             stop: ends what does work of its own.
             stop_last: ends what others still publish through.
         """
-        parts.create_task(self.publisher.link.run(stop_last))
+        parts.create_task(self.publisher.broker.run(stop_last))
         parts.create_task(self.confirms.run(stop_last))
         for name, seconds, once in (
             ("dead letters", DROP_SECONDS, self.dead_letters.once),
-            ("declarations", RETRY_SECONDS, self.keeper.retry),
+            ("declarations", RETRY_SECONDS, self.declarer.retry),
         ):
-            parts.create_task(every(seconds, self._loops.noted(name, once), stop, name=name))
+            parts.create_task(every(seconds, self._loops.instrumented(name, once), stop, name=name))
 
     def start_roles(self, parts: asyncio.TaskGroup, stop: asyncio.Event) -> None:
         """Start the roles; `start_base` must have been called."""
@@ -112,7 +112,7 @@ class Maintenance:
             ("schedules", REPLAN_SECONDS, self.scheduler.replan),
             ("backlog", BACKLOG_SECONDS, self.backlog.once),
         ):
-            parts.create_task(every(seconds, self._loops.noted(name, once), stop, name=name))
+            parts.create_task(every(seconds, self._loops.instrumented(name, once), stop, name=name))
 
     async def _on_lost(self, queue_set: str, queue: str) -> None:
         await self.watch.find_lost(queue_set, queue, waiting_seconds=-LOST_AHEAD_SECONDS)

@@ -4,9 +4,9 @@ from typing import Final
 
 import structlog
 
-from dtq_db import upkeep
+from dtq_db import maintenance
 from dtq_db.connections import Database
-from dtq_db.upkeep import BATCH
+from dtq_db.maintenance import BATCH
 
 MOVE_SECONDS: Final = 5.0
 """Pause of the mover, in seconds: how long a task stays in a queue that was removed."""
@@ -18,7 +18,7 @@ class Mover:
     """Moves tasks out of queues that their set declares no longer: they waited there, came late, or are retried."""
 
     def __init__(self, database: Database) -> None:
-        self._lane = database.lane("mover")
+        self._dedicated = database.dedicated("mover")
 
     async def once(self) -> bool:
         """Move one batch out of each such queue; return whether there may be more.
@@ -27,8 +27,8 @@ class Mover:
             Unavailable: the database does not answer.
         """
         more = False
-        for queue_set, queue in await upkeep.removed_queues(self._lane):
-            moved = await upkeep.move(self._lane, queue_set, queue)
+        for queue_set, queue in await maintenance.removed_queues(self._dedicated):
+            moved = await maintenance.move(self._dedicated, queue_set, queue)
             if moved:
                 _log.info("tasks moved out of a removed queue", queue_set=queue_set, queue=queue, tasks=moved)
             more = more or moved == BATCH

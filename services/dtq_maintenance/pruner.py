@@ -6,7 +6,7 @@ import structlog
 
 from dtq.runtime import failpoints
 from dtq.runtime.metrics import MaintenanceMetrics
-from dtq_db import upkeep
+from dtq_db import maintenance
 from dtq_db.connections import Database
 
 PRUNE_SECONDS: Final = 60.0
@@ -22,7 +22,7 @@ class Pruner:
 
     def __init__(self, database: Database, *, events_retention_days: int, metrics: MaintenanceMetrics) -> None:
         self._database = database
-        self._lane = database.lane("pruner")
+        self._dedicated = database.dedicated("pruner")
         self._keep_days = events_retention_days
         self._metrics = metrics
         self._is_walking = False
@@ -34,11 +34,13 @@ class Pruner:
             Unavailable: the database does not answer.
         """
         if not self._is_walking:
-            dropped = await upkeep.rotate_events(self._database, days_ahead=EVENT_DAYS_AHEAD, keep_days=self._keep_days)
+            dropped = await maintenance.rotate_events(
+                self._database, days_ahead=EVENT_DAYS_AHEAD, keep_days=self._keep_days
+            )
             if dropped:
                 _log.info("history dropped", partitions=dropped)
-            await upkeep.prune_workers(self._database)
-        pruned, self._is_walking = await upkeep.prune(self._lane)
+            await maintenance.prune_workers(self._database)
+        pruned, self._is_walking = await maintenance.prune(self._dedicated)
         if pruned:
             await failpoints.hit("prune.committed")
         self._metrics.pruned.inc(pruned)

@@ -13,10 +13,10 @@ from dtq.domain.memory import cause_of_death
 from dtq.domain.states import Outcome
 from dtq.runtime import failpoints
 from dtq.runtime.metrics import MaintenanceMetrics
-from dtq_db import catalog, upkeep
+from dtq_db import catalog, maintenance
 from dtq_db.attempts import Completion
 from dtq_db.connections import Database
-from dtq_db.upkeep import Held
+from dtq_db.maintenance import OrphanedTask
 
 REAP_SECONDS: Final = 2.0
 """Pause of the reaper, in seconds."""
@@ -34,7 +34,7 @@ class Reaper:
     """
 
     def __init__(self, database: Database, *, backoff: Backoff, metrics: MaintenanceMetrics) -> None:
-        self._lane = database.lane("reaper")
+        self._dedicated = database.dedicated("reaper")
         self._backoff = backoff
         self._metrics = metrics
         self._database = database
@@ -53,7 +53,7 @@ class Reaper:
         if time.monotonic() < self._not_before:
             return False
         try:
-            taken, more = await upkeep.reap(self._lane, self._lost)
+            taken, more = await maintenance.reap(self._dedicated, self._lost)
         except Unavailable:
             self._was_away = True
             raise
@@ -64,7 +64,7 @@ class Reaper:
             _log.warning("tasks taken back from a lost worker", tasks=taken.total())
         return more
 
-    def _lost(self, held: Held) -> Completion:
+    def _lost(self, held: OrphanedTask) -> Completion:
         ended = Attempt(
             outcome=Outcome.LOST,
             attempt=held.attempt,

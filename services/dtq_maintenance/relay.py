@@ -8,16 +8,16 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
+from dtq.broker.messages import dead_letter, work
 from dtq.broker.publish_window import Message
 from dtq.broker.publisher import Publisher
-from dtq.broker.wakeups import dead_letter, work
 from dtq.domain.limits import RELAY_GRACE_SECONDS
 from dtq.domain.queue_sets import QueueSets
 from dtq.runtime import failpoints
 from dtq.runtime.metrics import MaintenanceMetrics
-from dtq_db import upkeep
+from dtq_db import maintenance
 from dtq_db.connections import Database
-from dtq_db.upkeep import BATCH, RELAY_BATCH, Due
+from dtq_db.maintenance import BATCH, RELAY_BATCH, DueTask
 
 RELAY_SECONDS: Final = 0.5
 """Pause of the relay, in seconds: how late a scheduled task may start."""
@@ -40,7 +40,7 @@ class Relay:
         closed: Callable[[], list[str]],
         metrics: MaintenanceMetrics,
     ) -> None:
-        self._lane = database.lane("relay")
+        self._dedicated = database.dedicated("relay")
         self._confirmed = confirmed
         self._publisher = publisher
         self._queue_sets = queue_sets
@@ -56,7 +56,7 @@ class Relay:
         """
         await self._publisher.check()
         closed = self._closed()
-        due = await upkeep.relay(self._lane, hold_seconds=2 * RELAY_GRACE_SECONDS, without=closed)
+        due = await maintenance.relay(self._dedicated, hold_seconds=2 * RELAY_GRACE_SECONDS, without=closed)
         due += await self._unblocked()
         if due:
             await failpoints.hit("relay.picked")
@@ -66,22 +66,26 @@ class Relay:
             self._confirmed(confirmed)
             self._metrics.relayed.inc(len(confirmed))
             await failpoints.hit("relay.confirmed")
-        noted = await upkeep.dead_letter(self._lane, RELAY_GRACE_SECONDS, self._publish_dead_letters, without=closed)
+        noted = await maintenance.dead_letter(
+            self._dedicated, RELAY_GRACE_SECONDS, self._publish_dead_letters, without=closed
+        )
         self._metrics.dead_lettered.inc(noted)
         return len(due) >= RELAY_BATCH
 
-    async def _unblocked(self) -> list[Due]:
+    async def _unblocked(self) -> list[DueTask]:
         """Pick tasks for which a limit has room again; each call goes on where the last one stopped."""
-        slots = await upkeep.blocked_slots(self._lane, self._after_slot)
+        slots = await maintenance.blocked_slots(self._dedicated, self._after_slot)
         self._after_slot = slots[-1] if len(slots) == BATCH else ""
-        return await upkeep.unblock(self._lane, slots, hold_seconds=2 * RELAY_GRACE_SECONDS) if slots else []
+        return await maintenance.unblock(self._dedicated, slots, hold_seconds=2 * RELAY_GRACE_SECONDS) if slots else []
 
-    async def _publish_dead_letters(self, overdue: list[Due]) -> dict[UUID, datetime]:
+    async def _publish_dead_letters(self, overdue: list[DueTask]) -> dict[UUID, datetime]:
         confirmed = await self._publish(overdue, dead_letter)
         await failpoints.hit("relay.dead_letters_published")
         return confirmed
 
-    async def _publish(self, due: list[Due], message: Callable[[str, str, UUID, str], Message]) -> dict[UUID, datetime]:
+    async def _publish(
+        self, due: list[DueTask], message: Callable[[str, str, UUID, str], Message]
+    ) -> dict[UUID, datetime]:
         messages = [message(self._queue_sets.prefix(one.queue_set), one.queue, one.id, one.type) for one in due]
         results = await self._publisher.publish(messages)
         return {one.id: one.updated_at for one, refused in zip(due, results, strict=True) if refused is None}

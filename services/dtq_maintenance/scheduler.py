@@ -12,10 +12,10 @@ from uuid_utils.compat import uuid7
 from dtq.domain.schedules import BadSchedule, next_fire
 from dtq.runtime import failpoints
 from dtq.runtime.metrics import MaintenanceMetrics
-from dtq_db import upkeep
+from dtq_db import maintenance
 from dtq_db.connections import Database
+from dtq_db.maintenance import DueSchedule
 from dtq_db.tasks import NewTask
-from dtq_db.upkeep import DueSchedule
 
 SCHEDULE_SECONDS: Final = 1.0
 """Pause of the scheduler, in seconds: how late a cron entry may fire."""
@@ -38,9 +38,9 @@ class Scheduler:
     """Fires due cron entries."""
 
     def __init__(self, database: Database, *, metrics: MaintenanceMetrics) -> None:
-        self._lane = database.lane("scheduler")
+        self._dedicated = database.dedicated("scheduler")
         self._metrics = metrics
-        self._after = upkeep.FIRST_SCHEDULE
+        self._after = maintenance.FIRST_SCHEDULE
 
     async def once(self) -> bool:
         """Fire one batch; return whether there may be more.
@@ -48,7 +48,7 @@ class Scheduler:
         Raises:
             Unavailable: the database does not answer; nothing was fired twice.
         """
-        fired, more = await upkeep.fire(self._lane, plan_fire)
+        fired, more = await maintenance.fire(self._dedicated, plan_fire)
         if fired:
             await failpoints.hit("scheduler.committed")
         for type_ in fired:
@@ -63,7 +63,7 @@ class Scheduler:
         Raises:
             Unavailable: the database does not answer.
         """
-        self._after, earlier = await upkeep.replan(self._lane, self._after, REPLAN_BATCH, _following)
+        self._after, earlier = await maintenance.replan(self._dedicated, self._after, REPLAN_BATCH, _following)
         for type_, name in earlier:
             _log.warning("schedule planned too late: next fire moved forward", type=type_, schedule=name)
         return False

@@ -4,7 +4,7 @@ from typing import Final
 
 import structlog
 
-from dtq.broker.inspect import ready_counts
+from dtq.broker.admin import ready_counts
 from dtq.broker.publisher import Publisher
 from dtq.domain.errors import Unavailable
 from dtq.domain.limits import RELAY_LOST_SECONDS
@@ -13,9 +13,9 @@ from dtq.domain.queue_sets import QueueSets
 from dtq.domain.topology import work_queue
 from dtq.runtime import failpoints
 from dtq.runtime.metrics import MaintenanceMetrics
-from dtq_db import upkeep
+from dtq_db import maintenance
 from dtq_db.connections import Database
-from dtq_db.upkeep import BATCH
+from dtq_db.maintenance import BATCH
 
 WATCH_SECONDS: Final = 15.0
 """Pause between two looks at the topology, in seconds: how long a queue deleted by hand may be gone."""
@@ -34,7 +34,7 @@ class TopologyWatch:
         queue_sets: QueueSets,
         metrics: MaintenanceMetrics,
     ) -> None:
-        self._lane = database.lane("watch")
+        self._dedicated = database.dedicated("watch")
         self._publisher = publisher
         self._queue_sets = queue_sets
         self._metrics = metrics
@@ -58,13 +58,13 @@ class TopologyWatch:
 
     async def _look(self, name: str, spec: QueueSetSpec) -> None:
         names = {work_queue(spec.namespace, queue.name): queue.name for queue in spec.queues}
-        for broker_name, ready in (await ready_counts(self._publisher.link, list(names))).items():
+        for broker_name, ready in (await ready_counts(self._publisher.broker, list(names))).items():
             if ready == 0:
                 await self.find_lost(name, names[broker_name], RELAY_LOST_SECONDS)
 
     async def find_lost(self, queue_set: str, queue: str, waiting_seconds: float) -> None:
         """Have the confirmed tasks of a queue published again that the broker no longer holds."""
-        while count := await upkeep.lost(self._lane, queue_set, queue, waiting_seconds):
+        while count := await maintenance.lost(self._dedicated, queue_set, queue, waiting_seconds):
             await failpoints.hit("relay.lost_marked")
             self._metrics.lost.inc(count)
             _log.warning("tasks lost by the broker are published again", queue=queue, tasks=count)
@@ -73,5 +73,5 @@ class TopologyWatch:
 
     async def recall_dead_letters(self, queue_set: str) -> None:
         """Have the copy of every failed task published again: the dead letter queue was lost."""
-        if count := await upkeep.dead_letters_lost(self._lane, queue_set):
+        if count := await maintenance.dead_letters_lost(self._dedicated, queue_set):
             _log.warning("dead letters lost by the broker are published again", queue_set=queue_set, tasks=count)

@@ -19,7 +19,7 @@ import msgspec
 from dtq.domain.decisions import cut, cut_traceback, describe, message_of, too_large
 from dtq.domain.limits import RESULT_BYTES_MAX
 from dtq.handlers import Handler, PermanentError, RetryLater, Snooze
-from dtq_worker.child_protocol import Answer, Order
+from dtq_worker.child_protocol import RunRequest, RunResult
 from dtq_worker.forks import EndsForks, give_up
 from dtq_worker.leftovers import ProcessState
 from dtq_worker.registry import load
@@ -33,7 +33,7 @@ OOM_SCORE: Final = 500
 
 def serve(orders: BinaryIO, answers: BinaryIO, handlers: dict[str, Handler]) -> None:
     """Answer every order until the orders end."""
-    decoder = msgspec.json.Decoder(Order)
+    decoder = msgspec.json.Decoder(RunRequest)
     for line in orders:
         before = ProcessState.now()
         answer = run(decoder.decode(line), handlers)
@@ -44,7 +44,7 @@ def serve(orders: BinaryIO, answers: BinaryIO, handlers: dict[str, Handler]) -> 
         answers.flush()
 
 
-def encoded(answer: Answer) -> bytes:
+def encoded(answer: RunResult) -> bytes:
     """Return an answer as JSON; one whose value cannot be kept becomes the error that says so."""
     try:
         whole = msgspec.json.encode(answer)
@@ -56,25 +56,25 @@ def encoded(answer: Answer) -> bytes:
     return whole
 
 
-def _refusal(error: str, answer: Answer) -> bytes:
-    return msgspec.json.encode(Answer(error=cut(error), permanent=True, left=answer.left))
+def _refusal(error: str, answer: RunResult) -> bytes:
+    return msgspec.json.encode(RunResult(error=cut(error), permanent=True, left=answer.left))
 
 
-def run(order: Order, handlers: dict[str, Handler]) -> Answer:
+def run(order: RunRequest, handlers: dict[str, Handler]) -> RunResult:
     """Run one handler, in a context of its own, and say how it ended."""
     handler = handlers[order.type]
     payload = msgspec.json.decode(order.payload)
     try:
         args = (payload, order.context) if handler.wants_context else (payload,)
         with EndsForks():
-            return Answer(value=contextvars.copy_context().run(handler.run, *args))
+            return RunResult(value=contextvars.copy_context().run(handler.run, *args))
     except PermanentError as error:
-        return Answer(error=cut(describe(error)), permanent=True, traceback=cut_traceback(traceback_of(error)))
+        return RunResult(error=cut(describe(error)), permanent=True, traceback=cut_traceback(traceback_of(error)))
     except (RetryLater, Snooze) as error:
         snoozed = isinstance(error, Snooze)
-        return Answer(error=cut(message_of(error)), delay_seconds=error.delay_seconds, snoozed=snoozed)
+        return RunResult(error=cut(message_of(error)), delay_seconds=error.delay_seconds, snoozed=snoozed)
     except BaseException as error:  # noqa: BLE001 - SystemExit of a handler is its failure, not our end
-        return Answer(error=cut(describe(error)), traceback=cut_traceback(traceback_of(error)))
+        return RunResult(error=cut(describe(error)), traceback=cut_traceback(traceback_of(error)))
 
 
 def main() -> None:

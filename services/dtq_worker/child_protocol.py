@@ -10,7 +10,7 @@ import msgspec
 from dtq.handlers import Context
 
 
-class Order(msgspec.Struct):
+class RunRequest(msgspec.Struct):
     """What a child is asked to run. `payload` is JSON."""
 
     type: str
@@ -18,7 +18,7 @@ class Order(msgspec.Struct):
     context: Context
 
 
-class Answer(msgspec.Struct):
+class RunResult(msgspec.Struct):
     """How it ended: a value, or an error; and what the run left behind in its process, in words."""
 
     value: Any = None

@@ -14,21 +14,21 @@ from uuid import UUID
 
 import structlog
 
+from dtq.broker.messages import dead_letter, retry
 from dtq.broker.publish_window import Message
 from dtq.broker.publisher import Publisher
-from dtq.broker.wakeups import dead_letter, retry
 from dtq.domain.decisions import Decision
 from dtq.domain.errors import Rejected, Unavailable
 from dtq.domain.limits import LEASE_SECONDS, RELAY_GRACE_SECONDS
 from dtq.domain.queue_sets import QueueSets
 from dtq.domain.states import Outcome, TaskStatus
-from dtq.domain.topology import rung
+from dtq.domain.topology import retry_delay
 from dtq.runtime import failpoints
 from dtq.runtime.loops import backoff_seconds
 from dtq.runtime.metrics import WorkerMetrics
 from dtq_db import attempts as store
 from dtq_db.attempts import Claim, Completion, Finished
-from dtq_db.connections import Lane
+from dtq_db.connections import DedicatedConnection
 from dtq_db.tasks import confirm
 from dtq_worker.unblocker import Unblocker
 
@@ -55,14 +55,14 @@ class Finisher:
 
     def __init__(
         self,
-        lane: Lane,
+        dedicated: DedicatedConnection,
         publisher: Publisher,
         unblocker: Unblocker,
         *,
         queue_sets: QueueSets,
         metrics: WorkerMetrics,
     ) -> None:
-        self._lane = lane
+        self._dedicated = dedicated
         self._publisher = publisher
         self._unblocker = unblocker
         self._queue_sets = queue_sets
@@ -77,7 +77,7 @@ class Finisher:
 
     def add(self, worker_id: UUID, claim: Claim, decision: Decision) -> None:
         """Hand over an attempt that has ended."""
-        grace = RELAY_GRACE_SECONDS if self._rung(claim, decision) is not None else 0.0
+        grace = RELAY_GRACE_SECONDS if self._retry_delay(claim, decision) is not None else 0.0
         completion = Completion(
             worker_id=worker_id, id=claim.id, attempt=claim.attempt, decision=decision, grace_seconds=grace
         )
@@ -152,7 +152,7 @@ class Finisher:
         while True:
             try:
                 async with asyncio.timeout(WRITE_SECONDS):
-                    finished = await store.finish(self._lane, [completion for _, completion in batch])
+                    finished = await store.finish(self._dedicated, [completion for _, completion in batch])
                     await failpoints.hit("finish.committed")
             except (Unavailable, TimeoutError) as error:
                 failures += 1
@@ -169,9 +169,9 @@ class Finisher:
             else:
                 return finished
 
-    def _rung(self, claim: Claim, decision: Decision) -> int | None:
+    def _retry_delay(self, claim: Claim, decision: Decision) -> int | None:
         spec = self._queue_sets.get(claim.queue_set)
-        return rung(spec, claim.queue, decision.rung_seconds) if spec else None
+        return retry_delay(spec, claim.queue, decision.unjittered_seconds) if spec else None
 
     async def _follow(self, followers: list[tuple[Claim, Decision, Finished]]) -> None:
         """Publish retries and dead letters; what is not confirmed is left to the relay."""
@@ -179,13 +179,13 @@ class Finisher:
         kinds: list[tuple[TaskStatus, UUID, datetime]] = []
         for claim, decision, written in followers:
             spec = self._queue_sets.get(claim.queue_set)
-            step = self._rung(claim, decision)
+            step = self._retry_delay(claim, decision)
             if written.status == TaskStatus.ENQUEUED:
                 self._metrics.retries.labels(claim.type).inc()
                 if spec and step is not None:
                     delay = decision.delay_seconds
                     messages.append(
-                        retry(spec.namespace, claim.queue, claim.id, claim.type, rung=step, delay_seconds=delay)
+                        retry(spec.namespace, claim.queue, claim.id, claim.type, retry_delay=step, delay_seconds=delay)
                     )
                     kinds.append((TaskStatus.ENQUEUED, claim.id, written.updated_at))
             elif written.status == TaskStatus.FAILED:
@@ -205,10 +205,10 @@ class Finisher:
         try:
             if retried:
                 await failpoints.hit("retry.published")
-                await confirm(self._lane, retried)
+                await confirm(self._dedicated, retried)
             if dead:
                 await failpoints.hit("dead_letter.published")
-                self._metrics.dead_lettered.inc(await store.dead_lettered(self._lane, dead))
+                self._metrics.dead_lettered.inc(await store.dead_lettered(self._dedicated, dead))
         except Unavailable as error:
             _log.warning("confirms are lost: the relay publishes once more", reason=str(error))
 

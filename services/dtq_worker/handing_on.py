@@ -10,8 +10,8 @@ from uuid import UUID
 
 import structlog
 
+from dtq.broker.messages import work
 from dtq.broker.publisher import Publisher
-from dtq.broker.wakeups import work
 from dtq.domain.envelope import Envelope
 from dtq.domain.errors import Unavailable
 

@@ -22,7 +22,7 @@ from dtq.runtime import failpoints
 from dtq.runtime.loops import backoff_seconds, wait
 from dtq.runtime.metrics import WorkerMetrics
 from dtq_db import attempts as store
-from dtq_db.connections import STATEMENT_SECONDS, Lane
+from dtq_db.connections import STATEMENT_SECONDS, DedicatedConnection
 from dtq_worker.finisher import Finisher
 from dtq_worker.handing_on import HandingOn
 from dtq_worker.lease import Lease
@@ -38,7 +38,7 @@ BUSY_SECONDS: Final = 0.010
 """A claim that follows the last one within this time, in seconds, is busy."""
 LEASELESS_SECONDS: Final = 0.1
 """How often a worker without a lease looks for one, in seconds."""
-DOUBT_SECONDS: Final = STATEMENT_SECONDS + 2.0
+UNRESOLVED_SECONDS: Final = STATEMENT_SECONDS + 2.0
 """When an interrupted claim is settled, in seconds: after the server has ended its statement for sure."""
 CLAIM_SECONDS: Final = 15.0
 """Longest claim with its acknowledgement, or note that a suspect runs alone, in seconds: connecting and one statement,
@@ -48,7 +48,7 @@ _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Doubt:
+class UnresolvedClaim:
     """Tasks of a claim whose outcome is unknown, and when no server can still be working on it."""
 
     worker_id: UUID
@@ -66,7 +66,7 @@ class Intake:
     def __init__(
         self,
         consumer: Consumer,
-        lane: Lane,
+        dedicated: DedicatedConnection,
         lease: Lease,
         running: RunningTasks,
         finisher: Finisher,
@@ -77,7 +77,7 @@ class Intake:
         metrics: WorkerMetrics,
     ) -> None:
         self._consumer = consumer
-        self._lane = lane
+        self._dedicated = dedicated
         self._lease = lease
         self._running = running
         self._finisher = finisher
@@ -89,7 +89,7 @@ class Intake:
         self._suspects = Suspects()
         self._alone: UUID | None = None
         self._claimed_at = 0.0
-        self._doubts: list[Doubt] = []
+        self._unresolved: list[UnresolvedClaim] = []
 
     async def run(self, stop: asyncio.Event) -> None:
         """Claim and start until `stop`.
@@ -106,7 +106,7 @@ class Intake:
                 continue
             deliveries: list[Delivery] = []
             try:
-                await self._settle_doubts()
+                await self._resolve_unknown_claims()
                 if await self._attend_suspects():
                     continue
                 deliveries = await self._take()
@@ -175,7 +175,7 @@ class Intake:
         try:
             async with asyncio.timeout(CLAIM_SECONDS):
                 await failpoints.hit("alone.next")
-                started = await store.run_alone(self._lane, worker_id, claim)
+                started = await store.run_alone(self._dedicated, worker_id, claim)
                 await failpoints.hit("alone.committed")
         except TimeoutError as error:
             raise Unavailable("whether a suspect runs alone is unknown: it is asked again") from error
@@ -185,12 +185,12 @@ class Intake:
             self._running.start(worker_id, claim)
         elif started:
             # The lease was lost meanwhile: it has not run, and is not to be charged.
-            self._doubts.append(Doubt(worker_id, frozenset({claim.id}), time.monotonic()))
+            self._unresolved.append(UnresolvedClaim(worker_id, frozenset({claim.id}), time.monotonic()))
 
     async def _hand_on(self, suspects: list[Suspect]) -> None:
         """Give suspects back, uncounted, for another worker to run."""
         for suspect in suspects:
-            released = await store.release(self._lane, suspect.worker_id, {suspect.claim.id})
+            released = await store.release(self._dedicated, suspect.worker_id, {suspect.claim.id})
             self._metrics.released.inc(released)
             self._forget(suspect)
 
@@ -215,7 +215,7 @@ class Intake:
         for suspect in self._suspects.clear():
             self._running.count(suspect.claim, -1)
         if ids and postgres_was_away:
-            self._doubts.append(Doubt(worker_id, ids, time.monotonic()))
+            self._unresolved.append(UnresolvedClaim(worker_id, ids, time.monotonic()))
 
     async def drain(self, grace_seconds: float) -> None:
         """Let what runs end within the grace, then stop it unharmed."""
@@ -223,9 +223,9 @@ class Intake:
             self._running.count(suspect.claim, -1)
             await self._release(suspect.worker_id, {suspect.claim.id})
         await self._running.drain(grace_seconds)
-        for doubt in list(self._doubts):
+        for unresolved in list(self._unresolved):
             # Sooner than is certain: what is claimed even later ends with the lease, and has cost an attempt.
-            await self._release(doubt.worker_id, self._unstarted(doubt))
+            await self._release(unresolved.worker_id, self._unstarted(unresolved))
 
     async def _claim(self, deliveries: list[Delivery], stop: asyncio.Event) -> None:
         worker_id = self._lease.worker_id
@@ -238,13 +238,13 @@ class Intake:
             async with asyncio.timeout(CLAIM_SECONDS):
                 await failpoints.hit("claim.taken")
                 types = [type_ for type_ in self._types if type_ not in self._newer]
-                claims = await store.claim(self._lane, worker_id, sorted(ids), types) if ids else []
+                claims = await store.claim(self._dedicated, worker_id, sorted(ids), types) if ids else []
                 await failpoints.hit("claim.committed")
                 await self._consumer.ack(deliveries)
                 await failpoints.hit("claim.acked")
         except (Unavailable, TimeoutError) as error:
             # The claims may have been committed, or may be yet: then they would run nowhere.
-            self._doubts.append(Doubt(worker_id, frozenset(ids), time.monotonic() + DOUBT_SECONDS))
+            self._unresolved.append(UnresolvedClaim(worker_id, frozenset(ids), time.monotonic() + UNRESOLVED_SECONDS))
             raise Unavailable(f"whether tasks are claimed is unknown: {error}") from error
         self._metrics.deliveries.labels("undecodable").inc(undecodable)
         self._metrics.deliveries.labels("claimed").inc(len(claims))
@@ -257,7 +257,7 @@ class Intake:
         unreadable = frozenset(claim.id for claim in claims if claim.newer)
         if unreadable:
             # Their type has changed since the catalog was read; they are released before the next claim.
-            self._doubts.append(Doubt(worker_id, unreadable, time.monotonic()))
+            self._unresolved.append(UnresolvedClaim(worker_id, unreadable, time.monotonic()))
         for claim in claims:
             if claim.newer:
                 continue
@@ -280,21 +280,21 @@ class Intake:
                 _log.error("a message is no envelope and is dropped", queue=delivery.queue, reason=str(error)[:200])
         return received, undecodable
 
-    async def _settle_doubts(self) -> None:
+    async def _resolve_unknown_claims(self) -> None:
         """Give back what an interrupted claim may have taken and this worker never started."""
-        for doubt in list(self._doubts):
-            if time.monotonic() > doubt.settle_at:
-                unstarted = self._unstarted(doubt)
-                self._metrics.released.inc(await store.release(self._lane, doubt.worker_id, unstarted))
-                self._doubts.remove(doubt)
+        for unresolved in list(self._unresolved):
+            if time.monotonic() > unresolved.settle_at:
+                unstarted = self._unstarted(unresolved)
+                self._metrics.released.inc(await store.release(self._dedicated, unresolved.worker_id, unstarted))
+                self._unresolved.remove(unresolved)
 
-    def _unstarted(self, doubt: Doubt) -> set[UUID]:
-        return set(doubt.ids - set(self._running.ids) - self._finisher.pending - self._suspects.ids)
+    def _unstarted(self, unresolved: UnresolvedClaim) -> set[UUID]:
+        return set(unresolved.ids - set(self._running.ids) - self._finisher.pending - self._suspects.ids)
 
     async def _release(self, worker_id: UUID, ids: set[UUID]) -> None:
         try:
-            self._metrics.released.inc(await store.release(self._lane, worker_id, ids))
+            self._metrics.released.inc(await store.release(self._dedicated, worker_id, ids))
             await failpoints.hit("claim.released")
         except Unavailable as error:
             _log.warning("releasing claims failed", tasks=len(ids), reason=str(error))
-            self._doubts.append(Doubt(worker_id, frozenset(ids), time.monotonic()))
+            self._unresolved.append(UnresolvedClaim(worker_id, frozenset(ids), time.monotonic()))

@@ -19,8 +19,8 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from dtq.broker.consumer import TEND_SECONDS, Consumer, Subscription
-from dtq.broker.keeper import RETRY_SECONDS, Keeper
 from dtq.broker.publisher import Publisher
+from dtq.broker.topology_declarer import RETRY_SECONDS, TopologyDeclarer
 from dtq.domain.limits import DELAY_SECONDS_MAX
 from dtq.domain.manifests import QueueSetSpec
 from dtq.domain.queue_sets import QueueSets
@@ -32,7 +32,7 @@ from dtq.runtime.loops import StopSignals, every, wait
 from dtq.runtime.metrics import BrokerMetrics, WorkerMetrics
 from dtq.runtime.probes import probe_app, serve_until, server
 from dtq.runtime.settings import WorkerSettings
-from dtq_db import catalog, upkeep
+from dtq_db import catalog, maintenance
 from dtq_db.connections import Database
 from dtq_worker import event_loop, memory, registry
 from dtq_worker.finisher import Finisher
@@ -47,7 +47,7 @@ from dtq_worker.unblocker import Unblocker
 
 CATALOG_SECONDS: Final = 2.0
 """How often the worker looks whether queue sets have changed, in seconds."""
-RENEW_SECONDS: Final = 10.0
+RESUBSCRIBE_SECONDS: Final = 10.0
 """How often an idle subscription is made anew, in seconds: how long a worker may be deaf without knowing."""
 LAG_SECONDS: Final = 0.5
 """How often the event loop's lag is measured, in seconds."""
@@ -124,18 +124,18 @@ class Worker:
         self.registry = CollectorRegistry()
         self._metrics, broker_metrics = WorkerMetrics(self.registry), BrokerMetrics(self.registry)
         self._metrics.expect(handlers)
-        self.keeper = Keeper(
+        self.declarer = TopologyDeclarer(
             lambda: settings.rmq_url,
             queue_sets=self._consumed,
             on_lost=self._on_lost,
             on_dead_letters_lost=self._on_dead_letters_lost,
             metrics=broker_metrics,
         )
-        self._watch_lane = database.lane("watch")
+        self._watch_connection = database.dedicated("watch")
         self.publisher = Publisher(
             lambda: settings.rmq_url,
-            declare=self.keeper.declare,
-            refusal=self.keeper.refusal,
+            declare=self.declarer.declare,
+            refusal=self.declarer.refusal,
             metrics=broker_metrics,
             timeout_seconds=settings.publish_timeout_seconds,
         )
@@ -143,14 +143,14 @@ class Worker:
             lambda: settings.rmq_url,
             subscriptions=self._subscriptions(),
             window=min(settings.worker_prefetch, settings.concurrency),
-            declare=self.keeper.declare,
+            declare=self.declarer.declare,
             metrics=broker_metrics,
         )
         self.processes = Processes(settings.worker_handlers)
         self.finisher = Finisher(
-            database.lane("finish"),
+            database.dedicated("finish"),
             self.publisher,
-            Unblocker(database.lane("unblock"), self.publisher, queue_sets=self._queue_sets),
+            Unblocker(database.dedicated("unblock"), self.publisher, queue_sets=self._queue_sets),
             queue_sets=self._queue_sets,
             metrics=self._metrics,
         )
@@ -177,7 +177,7 @@ class Worker:
         )
         self.intake = Intake(
             self.consumer,
-            database.lane("claim"),
+            database.dedicated("claim"),
             self.lease,
             self.running,
             self.finisher,
@@ -195,12 +195,12 @@ class Worker:
         self.lease.start()
         async with asyncio.TaskGroup() as parts:
             parts.create_task(serve_until(stop_rest, serving))
-            parts.create_task(self.publisher.link.run(stop_rest))
-            parts.create_task(self.consumer.link.run(stop_rest))
+            parts.create_task(self.publisher.broker.run(stop_rest))
+            parts.create_task(self.consumer.broker.run(stop_rest))
             parts.create_task(every(CATALOG_SECONDS, self._refresh, stop, name="catalog"))
-            parts.create_task(every(RETRY_SECONDS, self.keeper.retry, stop, name="declarations"))
+            parts.create_task(every(RETRY_SECONDS, self.declarer.retry, stop, name="declarations"))
             parts.create_task(every(TEND_SECONDS, self.consumer.tend, stop, name="subscriptions"))
-            parts.create_task(every(RENEW_SECONDS, self.consumer.renew, stop, name="renewals"))
+            parts.create_task(every(RESUBSCRIBE_SECONDS, self.consumer.resubscribe, stop, name="renewals"))
             parts.create_task(self._measure_lag(stop_rest))
             parts.create_task(self.lease.held())
             finishing = parts.create_task(self.finisher.run(stop_finishing))
@@ -241,11 +241,11 @@ class Worker:
         trouble = {}
         if self.lease.worker_id is None:
             trouble["db"] = "no lease: Postgres does not answer"
-        if not self.consumer.link.is_up:
+        if not self.consumer.broker.is_up:
             trouble["rmq"] = "not connected to RabbitMQ"
         elif missing := self.consumer.missing:
             trouble["rmq"] = "; ".join(f"not consuming from {queue}: {reason}" for queue, reason in missing.items())
-            for name, reason in self.keeper.refused.items():
+            for name, reason in self.declarer.refused.items():
                 trouble[f"queue_set/{name}"] = f"not declared: {reason}"
         if not self._subscriptions():
             names, namespace = ", ".join(self._settings.queues), self._settings.rmq_namespace
@@ -270,7 +270,7 @@ class Worker:
         self._consumed.replace(self._with_our_prefix())
         if self._consumed != self._followed:
             self.consumer.follow(self._subscriptions())
-            if self.publisher.link.is_up:  # else its next connection declares
+            if self.publisher.broker.is_up:  # else its next connection declares
                 await self.publisher.declare()
             await self.consumer.tend()
             self._followed = dict(self._consumed)
@@ -278,12 +278,15 @@ class Worker:
         return False
 
     async def _on_lost(self, queue_set: str, queue: str) -> None:
-        # What waits on a rung of the retry ladder is due later and may be lost all the same.
-        while await upkeep.lost(self._watch_lane, queue_set, queue, -2.0 * DELAY_SECONDS_MAX) == upkeep.BATCH:
+        # What waits in a retry queue is due later and may be lost all the same.
+        while (
+            await maintenance.lost(self._watch_connection, queue_set, queue, -2.0 * DELAY_SECONDS_MAX)
+            == maintenance.BATCH
+        ):
             pass
 
     async def _on_dead_letters_lost(self, queue_set: str) -> None:
-        await upkeep.dead_letters_lost(self._watch_lane, queue_set)
+        await maintenance.dead_letters_lost(self._watch_connection, queue_set)
 
     async def _measure_lag(self, stop: asyncio.Event) -> None:
         while not stop.is_set():

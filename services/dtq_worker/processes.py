@@ -17,7 +17,7 @@ import msgspec
 import structlog
 
 from dtq.handlers import Context
-from dtq_worker.child_protocol import Answer, Order
+from dtq_worker.child_protocol import RunRequest, RunResult
 
 LINE_BYTES_MAX: Final = 16 * 1_048_576
 """Longest line of the protocol, in bytes: a payload and a result fit, a flood does not."""
@@ -75,7 +75,7 @@ class Processes:
         child = await self._child()
         self._busy.add(child)
         try:
-            answer = await child.ask(Order(type=type_, payload=msgspec.Raw(payload.encode()), context=context))
+            answer = await child.ask(RunRequest(type=type_, payload=msgspec.Raw(payload.encode()), context=context))
             if answer.left:
                 _log.info("child process replaced", type=type_, task_id=str(context.task_id), left=answer.left)
                 await child.kill()
@@ -134,7 +134,7 @@ class Child:
         )
         return cls(transport, protocol)
 
-    async def ask(self, order: Order) -> Answer:
+    async def ask(self, order: RunRequest) -> RunResult:
         """Have the child run an order; return its answer.
 
         The end of the process counts, not only the end of the pipe: a helper that it forked may hold the pipe open.
@@ -157,7 +157,7 @@ class Child:
             code = await self.exited
             raise ChildError(f"the handler's process ended with {_how(code)}", was_killed=code == -signal.SIGKILL)
         try:
-            return msgspec.json.decode(line, type=Answer)
+            return msgspec.json.decode(line, type=RunResult)
         except msgspec.DecodeError as error:
             raise ChildError(f"the handler's process answered nonsense: {error}", permanent=True) from error
 
@@ -176,7 +176,7 @@ class Child:
                 while _has_living_children(self._process.pid):  # noqa: ASYNC110 - only the kernel knows
                     await asyncio.sleep(REAP_SECONDS / 100)
 
-    async def _talk(self, order: Order) -> bytes:
+    async def _talk(self, order: RunRequest) -> bytes:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(msgspec.json.encode(order) + b"\n")

@@ -7,13 +7,13 @@ from collections.abc import Collection
 
 import structlog
 
+from dtq.broker.messages import work
 from dtq.broker.publisher import Publisher
-from dtq.broker.wakeups import work
 from dtq.domain.errors import Unavailable
 from dtq.domain.limits import RELAY_GRACE_SECONDS
 from dtq.domain.queue_sets import QueueSets
-from dtq_db import upkeep
-from dtq_db.connections import Lane
+from dtq_db import maintenance
+from dtq_db.connections import DedicatedConnection
 from dtq_db.tasks import confirm
 
 _log = structlog.get_logger(__name__)
@@ -22,15 +22,15 @@ _log = structlog.get_logger(__name__)
 class Unblocker:
     """Publishes what waited for a slot."""
 
-    def __init__(self, lane: Lane, publisher: Publisher, *, queue_sets: QueueSets) -> None:
-        self._lane = lane
+    def __init__(self, dedicated: DedicatedConnection, publisher: Publisher, *, queue_sets: QueueSets) -> None:
+        self._dedicated = dedicated
         self._publisher = publisher
         self._queue_sets = queue_sets
 
     async def freed(self, slots: Collection[str]) -> None:
         """Wake the tasks that wait for these slots, as far as there is room; what fails is left to the relay."""
         try:
-            due = await upkeep.unblock(self._lane, sorted(slots), RELAY_GRACE_SECONDS)
+            due = await maintenance.unblock(self._dedicated, sorted(slots), RELAY_GRACE_SECONDS)
             known = [(one, spec) for one in due if (spec := self._queue_sets.get(one.queue_set)) is not None]
             results = await self._publisher.publish(
                 [work(spec.namespace, one.queue, one.id, one.type) for one, spec in known]
@@ -39,6 +39,6 @@ class Unblocker:
                 one.id: one.updated_at for (one, _), refused in zip(known, results, strict=True) if refused is None
             }
             if confirmed:
-                await confirm(self._lane, confirmed)
+                await confirm(self._dedicated, confirmed)
         except Unavailable as error:
             _log.warning("waiting tasks are left to the relay", slots=len(slots), reason=str(error))

@@ -57,7 +57,7 @@ async def refuses(api: Running, *, seconds: float = REFUSAL_SECONDS) -> httpx2.R
 
 async def becomes(api: Running, *, up: bool) -> None:
     async def so() -> bool:
-        return api.api.maintenance.publisher.link.is_up is up
+        return api.api.maintenance.publisher.broker.is_up is up
 
     await eventually(so, f"the link is {'up' if up else 'down'}", 60)
 

@@ -11,7 +11,7 @@ import pytest
 
 from dtq.domain import limits
 from dtq.domain.states import TaskStatus
-from dtq.runtime.heads import HEAD_BYTES_MAX
+from dtq.runtime.http_limits import HEAD_BYTES_MAX
 from dtq_api import openapi, problems
 from dtq_api.app import BODY_SECONDS
 from dtq_api.requests import REDRIVE_DEFAULT

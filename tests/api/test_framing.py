@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from dtq.domain.limits import PAYLOAD_BYTES_MAX
-from dtq.runtime import heads
+from dtq.runtime import http_limits
 from dtq_api import app
 from tests.api.world import ANY, Running, eventually, serving
 from tests.support.addresses import BrokerVhost
@@ -101,7 +101,7 @@ async def listening(api: Running, shared_services: tuple[str, BrokerVhost]) -> A
         await eventually(declared, "the topology is declared")
         await eventually(noted, "every dead letter is noted")
         yield host, port
-    assert api.api.maintenance.publisher.link.is_up
+    assert api.api.maintenance.publisher.broker.is_up
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -218,9 +218,9 @@ def head(size: int) -> bytes:
 
 
 async def test_a_head_of_16_kib_is_read_and_a_larger_one_is_refused(server: Server) -> None:
-    assert (await server.ask(head(heads.HEAD_BYTES_MAX))).status == 200
+    assert (await server.ask(head(http_limits.HEAD_BYTES_MAX))).status == 200
     socket = await server.connect()
-    await socket.send(head(heads.HEAD_BYTES_MAX + 1))
+    await socket.send(head(http_limits.HEAD_BYTES_MAX + 1))
     answer = await socket.answer()
     assert (answer.status, answer.body) == (431, b"The request's head is larger than 16384 bytes.")
     assert await socket.is_closed()
@@ -256,7 +256,7 @@ async def test_a_large_head_of_the_second_request_is_refused_too(server: Server)
 async def test_a_head_that_does_not_arrive_in_time_is_given_up(
     server: Server, monkeypatch: pytest.MonkeyPatch, start: bytes
 ) -> None:
-    monkeypatch.setattr(heads, "HEAD_SECONDS", 0.2)
+    monkeypatch.setattr(http_limits, "HEAD_SECONDS", 0.2)
     socket = await server.connect()
     await socket.send(start)
     assert await socket.is_closed()

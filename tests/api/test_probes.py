@@ -29,7 +29,7 @@ async def probes(api: Running) -> dict[str, httpx2.Response]:
 
 
 async def test_without_a_broker_the_api_is_unhealthy_yet_ready_and_alive(fresh_api: Running) -> None:
-    fresh_api.api.maintenance.publisher.link.invalidate("a test says so")
+    fresh_api.api.maintenance.publisher.broker.invalidate("a test says so")
     answers = await probes(fresh_api)
     assert [answer.status_code for answer in answers.values()] == [503, 200, 200]
     assert answers["/healthz"].json()["status"] == "degraded"
@@ -78,7 +78,7 @@ async def test_health_is_asked_of_the_services_once_a_second_and_not_once_a_prob
 
     await eventually(healthy, "all is well")
     monkeypatch.setattr("dtq_maintenance.health.CACHE_SECONDS", 60.0)
-    fresh_api.api.maintenance.publisher.link.invalidate("a test says so")
+    fresh_api.api.maintenance.publisher.broker.invalidate("a test says so")
     assert (await fresh_api.client.get("/healthz")).status_code == 200
 
 

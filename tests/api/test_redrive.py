@@ -6,8 +6,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from dtq.broker.messages import dead_letter
 from dtq.broker.publish_window import Message
-from dtq.broker.wakeups import dead_letter
 from dtq.domain.limits import REDRIVE_MAX
 from tests.api.world import ANY, NAMESPACE, SMALL, Running, problem
 

@@ -51,7 +51,7 @@ async def test_a_task_of_a_refused_set_is_refused_with_the_reason_and_the_others
         permit(broker_vhost, ".*")
 
         async def is_mended() -> bool:
-            await api.api.maintenance.keeper.retry()
+            await api.api.maintenance.declarer.retry()
             return (await api.client.get("/healthz")).status_code == 200
 
         await eventually(is_mended, "the set is declared and healthy")

@@ -61,7 +61,7 @@ async def test_what_a_worker_holds_unclaimed_waits_all_the_same(fresh_api: Runni
 
 async def test_without_a_broker_the_hint_is_known(fresh_api: Running) -> None:
     await fresh_api.enqueued()
-    fresh_api.api.maintenance.publisher.link.invalidate("a test says so")
+    fresh_api.api.maintenance.publisher.broker.invalidate("a test says so")
     assert (await fresh_api.client.get("/queues/default/scaling")).json()["backlog"] == 1
 
 

@@ -16,7 +16,7 @@ import asyncpg
 import httpx2
 from prometheus_client.parser import text_string_to_metric_families
 
-from dtq.broker.inspect import ready_counts
+from dtq.broker.admin import ready_counts
 from dtq.domain.manifests import QueueSet, TaskType
 from dtq.domain.rows import queue_set_row, task_type_row
 from dtq.runtime.environment import load
@@ -94,7 +94,7 @@ class Running:
     async def ready(self, queue: str = "default") -> int:
         """How many messages wait in a queue."""
         name = f"{NAMESPACE}.{queue}"
-        return (await ready_counts(self.api.maintenance.publisher.link, [name]))[name] or 0
+        return (await ready_counts(self.api.maintenance.publisher.broker, [name]))[name] or 0
 
     async def becomes_ready(self, count: int, queue: str = "default") -> None:
         async def so() -> bool:
@@ -191,19 +191,19 @@ async def running(dsn: str, broker: BrokerVhost, *, up: bool = True, **environ: 
     async with Database(dsn, name="dtq-api") as database:
         api = Api(settings, database)
         await api.catalog.refresh()
-        link = asyncio.create_task(api.maintenance.publisher.link.run(stop))
+        link = asyncio.create_task(api.maintenance.publisher.broker.run(stop))
         sql = await asyncpg.connect(dsn)
         try:
             if up:
                 async with asyncio.timeout(READY_SECONDS):
-                    await api.maintenance.publisher.link.up.wait()
+                    await api.maintenance.publisher.broker.up.wait()
             transport = httpx2.ASGITransport(app=api.app, raise_app_exceptions=False)
             hooks = {"response": [conforms]}
             async with httpx2.AsyncClient(transport=transport, base_url="http://api", event_hooks=hooks) as client:
                 yield Running(api=api, client=client, sql=sql, broker=broker)
         finally:
-            await api.lanes.idle()
-            await api.gate.close()
+            await api.group_commit.idle()
+            await api.authenticator.close()
             stop.set()
             await link
             sql.terminate()

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from dtq.domain.errors import Unavailable
 from dtq.runtime.metrics import ApiMetrics
 from dtq_api.auth.policy import Caller
-from dtq_api.auth.reviews import REVIEW_SECONDS, Reviews
+from dtq_api.auth.token_review_client import REVIEW_SECONDS, TokenReviewClient
 from hack.cluster.pki import Identity, Pki
 
 GOOD = (
@@ -35,7 +35,7 @@ def mount(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @asynccontextmanager
-async def answering(mount: Path, answer: bytes) -> AsyncIterator[tuple[Reviews, CollectorRegistry]]:
+async def answering(mount: Path, answer: bytes) -> AsyncIterator[tuple[TokenReviewClient, CollectorRegistry]]:
     """What asks a server that answers each request with these bytes; with NEVER, it keeps silent."""
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(mount / "server.crt", mount / "server.key")
@@ -52,7 +52,7 @@ async def answering(mount: Path, answer: bytes) -> AsyncIterator[tuple[Reviews, 
     server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
     port = server.sockets[0].getsockname()[1]
     registry = CollectorRegistry()
-    reviews = Reviews(f"https://127.0.0.1:{port}", mount, audience="dtq", metrics=ApiMetrics(registry))
+    reviews = TokenReviewClient(f"https://127.0.0.1:{port}", mount, audience="dtq", metrics=ApiMetrics(registry))
     try:
         yield reviews, registry
     finally:
@@ -124,7 +124,7 @@ async def test_only_a_service_account_for_our_audience_is_a_caller(mount: Path, 
 
 
 async def test_after_an_outage_nobody_waits_for_the_next_one(mount: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dtq_api.auth.reviews.PAUSE_SECONDS", 60.0)
+    monkeypatch.setattr("dtq_api.auth.token_review_client.PAUSE_SECONDS", 60.0)
     async with answering(mount, NEVER) as (reviews, _):
         with pytest.raises(Unavailable):
             await reviews.review("a.b.c")

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dtq.domain.errors import Rejected, Unavailable
-from dtq_api.auth import verdicts
-from dtq_api.auth.claims import SKEW_SECONDS, refusal
+from dtq_api.auth import token_review_cache
+from dtq_api.auth.jwt import SKEW_SECONDS, refusal
 from dtq_api.auth.policy import EVERYTHING, Caller, Verb, default_policy, parse_policy
+from dtq_api.auth.reloading_file import ReloadingFile
+from dtq_api.auth.token_review_cache import BAD_SECONDS, GOOD_SECONDS, TokenReviewCache, Verdict
 from dtq_api.auth.tokens import digest_of, new_token, parse_tokens
-from dtq_api.auth.verdicts import BAD_SECONDS, GOOD_SECONDS, Verdict, Verdicts
-from dtq_api.auth.watched import Watched
 
 ACCOUNT = "system:serviceaccount:shop:web"
 WEB = Caller(ACCOUNT, frozenset({"system:serviceaccounts", "system:serviceaccounts:shop"}))
@@ -233,7 +233,7 @@ class Asked:
 
 async def test_a_verdict_is_kept_for_its_time_and_not_longer() -> None:
     now = [0.0]
-    kept, asked = Verdicts(lambda: now[0]), Asked(WEB, "gone", WEB)
+    kept, asked = TokenReviewCache(lambda: now[0]), Asked(WEB, "gone", WEB)
     for time_, expected, times in (
         (0.0, WEB, 1),
         (GOOD_SECONDS - 0.1, WEB, 1),
@@ -248,13 +248,13 @@ async def test_a_verdict_is_kept_for_its_time_and_not_longer() -> None:
 
 
 async def test_requests_that_arrive_together_ask_once() -> None:
-    kept, asked = Verdicts(lambda: 0.0), Asked(WEB)
+    kept, asked = TokenReviewCache(lambda: 0.0), Asked(WEB)
     assert await asyncio.gather(*(kept.get(b"token", asked) for _ in range(50))) == [WEB] * 50
     assert asked.times == 1
 
 
 async def test_a_caller_that_goes_away_does_not_take_the_answer_from_the_others() -> None:
-    kept, asked = Verdicts(lambda: 0.0), Asked(WEB)
+    kept, asked = TokenReviewCache(lambda: 0.0), Asked(WEB)
     first = asyncio.create_task(kept.get(b"token", asked))
     second = asyncio.create_task(kept.get(b"token", asked))
     await asyncio.sleep(0)
@@ -264,15 +264,15 @@ async def test_a_caller_that_goes_away_does_not_take_the_answer_from_the_others(
 
 
 async def test_an_outage_is_not_kept() -> None:
-    kept, asked = Verdicts(lambda: 0.0), Asked(Unavailable("away"), WEB)
+    kept, asked = TokenReviewCache(lambda: 0.0), Asked(Unavailable("away"), WEB)
     with pytest.raises(Unavailable):
         await kept.get(b"token", asked)
     assert await kept.get(b"token", asked) == WEB
 
 
 async def test_the_cache_is_bounded_and_drops_what_was_not_asked_for_longest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verdicts, "VERDICTS_MAX", 2)
-    kept, asked = Verdicts(lambda: 0.0), Asked(*[WEB] * 4)
+    monkeypatch.setattr(token_review_cache, "VERDICTS_MAX", 2)
+    kept, asked = TokenReviewCache(lambda: 0.0), Asked(*[WEB] * 4)
     for digest in (b"1", b"2", b"1", b"3", b"1", b"2"):
         await kept.get(digest, asked)
     assert asked.times == 4
@@ -281,7 +281,7 @@ async def test_the_cache_is_bounded_and_drops_what_was_not_asked_for_longest(mon
 def test_a_file_is_read_again_when_it_changes_and_a_mistake_changes_nothing(tmp_path: Path) -> None:
     file = tmp_path / "policy"
     file.write_text(policy_of(ACCOUNT, "read"))
-    watched = Watched(file, parse_policy, variable="DTQ_AUTH_POLICY_FILE")
+    watched = ReloadingFile(file, parse_policy, variable="DTQ_AUTH_POLICY_FILE")
     first = watched.current
     watched.refresh()
     assert watched.current is first
@@ -299,7 +299,7 @@ def test_a_file_is_read_again_when_it_changes_and_a_mistake_changes_nothing(tmp_
 def test_a_change_that_is_taken_back_is_no_trouble_any_more(tmp_path: Path) -> None:
     file = tmp_path / "tokens"
     file.write_text("")
-    watched = Watched(file, parse_tokens, variable="DTQ_AUTH_TOKENS_FILE")
+    watched = ReloadingFile(file, parse_tokens, variable="DTQ_AUTH_TOKENS_FILE")
     file.write_text("x")
     watched.refresh()
     assert watched._trouble
@@ -313,4 +313,4 @@ def test_at_the_start_a_file_with_a_mistake_is_an_error_that_names_it(tmp_path: 
     file = tmp_path / "tokens"
     file.write_bytes(content)
     with pytest.raises(Rejected, match=r"DTQ_AUTH_TOKENS_FILE: .*tokens"):
-        Watched(file, parse_tokens, variable="DTQ_AUTH_TOKENS_FILE")
+        ReloadingFile(file, parse_tokens, variable="DTQ_AUTH_TOKENS_FILE")

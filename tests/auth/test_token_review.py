@@ -17,12 +17,12 @@ from prometheus_client import CollectorRegistry
 
 from dtq.domain.errors import Unavailable
 from dtq.runtime.metrics import ApiMetrics
-from dtq_api.auth import gate
-from dtq_api.auth.gate import Guarded
+from dtq_api.auth import authenticator
+from dtq_api.auth.authenticator import TokenAuthenticator
 from dtq_api.auth.policy import Caller
-from dtq_api.auth.reviews import Reviews
+from dtq_api.auth.token_review_cache import BAD_SECONDS, GOOD_SECONDS, TokenReviewCache
+from dtq_api.auth.token_review_client import TokenReviewClient
 from dtq_api.auth.tokens import new_token
-from dtq_api.auth.verdicts import BAD_SECONDS, GOOD_SECONDS, Verdicts
 from hack.cluster import control_plane
 from hack.cluster.control_plane import ControlPlane
 from tests.api.conftest import shared_services
@@ -81,10 +81,10 @@ class Cluster:
             "KUBERNETES_SERVICE_PORT": str(self.plane.endpoints.api_port),
         }
 
-    def reviews(self) -> Reviews:
+    def reviews(self) -> TokenReviewClient:
         """What asks the API server, without the checks that come before it."""
         server = self.plane.endpoints.api_url
-        return Reviews(server, self.folder, audience="dtq", metrics=ApiMetrics(CollectorRegistry()))
+        return TokenReviewClient(server, self.folder, audience="dtq", metrics=ApiMetrics(CollectorRegistry()))
 
     @asynccontextmanager
     async def stopped(self) -> AsyncIterator[None]:
@@ -214,7 +214,7 @@ async def test_a_token_that_has_expired_is_refused(
     token = await cluster.token(await cluster.account(), "dtq")
     async with api_of(shared_services, cluster) as api:
         later = time.time() + 2 * TOKEN_SECONDS
-        monkeypatch.setattr(gate, "time", SimpleNamespace(time=lambda: later, monotonic=time.monotonic))
+        monkeypatch.setattr(authenticator, "time", SimpleNamespace(time=lambda: later, monotonic=time.monotonic))
         assert "expired" in problem(await enqueue(api, token), 401, "Unauthenticated")["detail"]
 
 
@@ -225,9 +225,9 @@ async def test_the_token_of_a_deleted_account_is_refused_once_the_cache_has_forg
     token = await cluster.token(account, "dtq")
     now = [0.0]
     async with api_of(shared_services, cluster) as api:
-        guarded = api.api.gate
-        assert isinstance(guarded, Guarded)
-        guarded._verdicts = Verdicts(lambda: now[0])
+        guarded = api.api.authenticator
+        assert isinstance(guarded, TokenAuthenticator)
+        guarded._verdicts = TokenReviewCache(lambda: now[0])
         assert (await enqueue(api, token)).status_code == 201
         await cluster.delete(account)
         assert (await enqueue(api, token)).status_code == 201
@@ -274,7 +274,7 @@ async def test_an_api_that_may_not_ask_says_503_and_its_log_says_what_it_needs(
     (folder / "ca.crt").write_text((cluster.folder / "ca.crt").read_text())
     (folder / "token").write_text(await cluster.token(await cluster.account()))
     metrics = ApiMetrics(CollectorRegistry())
-    reviews = Reviews(cluster.plane.endpoints.api_url, folder, audience="dtq", metrics=metrics)
+    reviews = TokenReviewClient(cluster.plane.endpoints.api_url, folder, audience="dtq", metrics=metrics)
     token = await cluster.token(await cluster.account(), "dtq")
     with pytest.raises(Unavailable):
         await reviews.review(token)
@@ -289,7 +289,7 @@ async def test_an_api_that_may_not_ask_says_503_and_its_log_says_what_it_needs(
 async def test_a_broken_mount_is_an_outage_and_not_a_bug(cluster: Cluster, tmp_path: Path, broken: str) -> None:
     for name in ("token", "ca.crt"):
         (tmp_path / name).write_text((cluster.folder / name).read_text())
-    reviews = Reviews(
+    reviews = TokenReviewClient(
         cluster.plane.endpoints.api_url, tmp_path, audience="dtq", metrics=ApiMetrics(CollectorRegistry())
     )
     (tmp_path / broken).unlink()

@@ -8,10 +8,10 @@ import pytest
 from aiormq.channel import Channel
 from aiormq.exceptions import AMQPError
 
-from dtq.broker import wakeups
-from dtq.broker.admin import Admin, connected
+from dtq.broker import messages
+from dtq.broker.admin import Admin, connected, ready_counts
+from dtq.broker.dead_letters import drop_spent
 from dtq.broker.declare import SETTLE_SECONDS, Channels, declare, message_count
-from dtq.broker.inspect import drop_spent, ready_counts
 from dtq.domain.errors import Rejected, Unavailable
 from dtq.domain.topology import topology_of
 from hack.stack.rabbitmq import RabbitMQ
@@ -85,38 +85,38 @@ async def test_the_keeper_remembers_a_mismatch_until_it_is_gone(world: World) ->
     async with world.raw() as connection:
         channel = await connection.channel()
         await channel.queue_declare("tasks.high", durable=True, arguments={"x-queue-type": "classic"})
-        await world.keeper.declare(connection)
-        assert [*world.keeper.mismatched["default"]] == ["tasks.high"]
+        await world.declarer.declare(connection)
+        assert [*world.declarer.mismatched["default"]] == ["tasks.high"]
         await channel.queue_delete("tasks.high")
-        await world.keeper.declare(connection)
-        assert world.keeper.mismatched == {}
+        await world.declarer.declare(connection)
+        assert world.declarer.mismatched == {}
 
 
 async def test_the_keeper_tells_which_queues_may_have_lost_messages(world: World) -> None:
     async with world.raw() as connection:
-        await world.keeper.declare(connection)
+        await world.declarer.declare(connection)
         world.lost.clear()
-        await world.keeper.declare(connection)
+        await world.declarer.declare(connection)
         assert world.lost == []
         await (await connection.channel()).queue_delete("tasks.retry.high.1s")
-        await world.keeper.declare(connection)
+        await world.declarer.declare(connection)
     assert world.lost == [("default", "high"), ("default", "default")]
 
 
 async def test_the_keeper_tells_that_dead_letters_are_lost_until_somebody_has_heard_it(world: World) -> None:
     async with world.raw() as connection:
-        await world.keeper.declare(connection)
+        await world.declarer.declare(connection)
         world.dead_letters_lost.clear()
         await (await connection.channel()).queue_delete("tasks.retry.high.1s")
-        await world.keeper.declare(connection)
+        await world.declarer.declare(connection)
         assert world.dead_letters_lost == []
         await (await connection.channel()).queue_delete("tasks.dlq")
         world.is_away = True
         with pytest.raises(Unavailable):
-            await world.keeper.declare(connection)
+            await world.declarer.declare(connection)
         world.is_away = False
         for _ in range(2):
-            await world.keeper.declare(connection)
+            await world.declarer.declare(connection)
     assert world.dead_letters_lost == ["default"]
 
 
@@ -124,7 +124,7 @@ async def test_what_was_lost_is_told_even_if_the_declaration_that_mends_it_fails
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with world.raw() as connection:
-        await world.keeper.declare(connection)
+        await world.declarer.declare(connection)
         world.lost.clear()
         await (await connection.channel()).queue_delete("tasks.default")
 
@@ -135,10 +135,10 @@ async def test_what_was_lost_is_told_even_if_the_declaration_that_mends_it_fails
         with monkeypatch.context() as patched:
             patched.setattr(Channel, "queue_bind", break_off)
             with pytest.raises(ConnectionResetError):
-                await world.keeper.declare(connection)
+                await world.declarer.declare(connection)
     assert world.lost == []
     async with world.raw() as connection:
-        await world.keeper.declare(connection)
+        await world.declarer.declare(connection)
     assert world.lost == [("default", "high"), ("default", "default")]
 
 
@@ -172,10 +172,10 @@ async def test_the_administrator_counts_unbinds_and_deletes(world: World) -> Non
         await admin.declare(world.topology)
         assert set((await admin.ready(world.topology)).values()) == {0}
         publisher = world.publisher()
-        async with running(publisher.link):
+        async with running(publisher.broker):
             await publisher.publish([world.message("a"), world.message("b")])
             assert (await admin.counts(["tasks.default", "nothing"])) == {"tasks.default": 2, "nothing": None}
-            assert await ready_counts(publisher.link, ["tasks.default", "no"]) == {"tasks.default": 2, "no": None}
+            assert await ready_counts(publisher.broker, ["tasks.default", "no"]) == {"tasks.default": 2, "no": None}
         await admin.unbind(world.topology)
         await admin.unbind(world.topology)
         assert (await admin.counts(["tasks.default"])) == {"tasks.default": 2}, "unbinding loses nothing"
@@ -189,7 +189,7 @@ async def test_a_queue_whose_leader_is_busy_is_not_taken_for_empty(own_world: Wo
     async with connected(own_world.url) as admin:
         await admin.declare(own_world.topology)
         publisher = own_world.publisher()
-        async with running(publisher.link):
+        async with running(publisher.broker):
             assert await publisher.publish([own_world.message()]) == [None]
 
         async def is_said_to_be_empty() -> bool:
@@ -228,22 +228,22 @@ async def test_a_walk_over_the_dead_letters_drops_only_what_is_named_as_spent(wo
     async def which(asked: list[UUID]) -> set[UUID]:
         return spent & set(asked)
 
-    async with running(publisher.link):
-        await publisher.publish([wakeups.dead_letter("tasks", "default", id_, "a.b") for id_ in ids])
+    async with running(publisher.broker):
+        await publisher.publish([messages.dead_letter("tasks", "default", id_, "a.b") for id_ in ids])
         stranger = world.message("no envelope", "default", exchange="tasks.dlx")
         await publisher.publish([stranger])
-        assert await drop_spent(publisher.link, "tasks.dlq", which) == 125
+        assert await drop_spent(publisher.broker, "tasks.dlq", which) == 125
         await world.becomes_ready("tasks.dlq", 126)
-        assert await drop_spent(publisher.link, "tasks.dlq", which) == 0
+        assert await drop_spent(publisher.broker, "tasks.dlq", which) == 0
         with pytest.raises(Unavailable):
-            await drop_spent(publisher.link, "no-such-queue", which)
+            await drop_spent(publisher.broker, "no-such-queue", which)
 
 
 async def test_a_changed_ladder_keeps_what_waits_on_the_old_one(world: World) -> None:
     publisher, consumer = world.publisher(), world.consumer()
     task_id = uuid4()
-    async with running(publisher.link, consumer.link):
-        await publisher.publish([wakeups.retry("tasks", "high", task_id, "a.b", rung=1, delay_seconds=1)])
+    async with running(publisher.broker, consumer.broker):
+        await publisher.publish([messages.retry("tasks", "high", task_id, "a.b", retry_delay=1, delay_seconds=1)])
         world.spec = spec_of(retry={"delaysSeconds": [60]})
         await publisher.declare()
         assert topology_of(world.spec).queues[2].name == "tasks.retry.high.60s"

@@ -22,14 +22,14 @@ async def test_a_refused_set_leaves_links_publishing_and_consuming_of_the_others
     world.queue_sets["reports"] = REPORTS
     await world.permit(configure=OURS)
     publisher, consumer = world.publisher(), world.consumer()
-    async with running(publisher.link, consumer.link):
+    async with running(publisher.broker, consumer.broker):
         results = await publisher.publish([report(world), world.message("a"), report(world), world.message("b")])
         assert [result is None for result in results] == [False, True, False, True]
         assert "queue set reports is not declared: RabbitMQ refuses to declare" in str(results[0])
         assert bodies(await take(consumer, 2)) == ["a", "b"]
         assert consumer.is_consuming
-    assert list(world.keeper.refused) == ["reports"]
-    assert "grant configure" in world.keeper.refused["reports"]
+    assert list(world.declarer.refused) == ["reports"]
+    assert "grant configure" in world.declarer.refused["reports"]
     assert world.count("dq_queue_set_declared", queue_set="reports") == 0
     assert world.count("dq_queue_set_declared", queue_set="default") == 1
     assert world.count("dq_broker_reconnects_total", purpose="publish") == 0
@@ -40,17 +40,17 @@ async def test_a_refused_set_is_tried_again_with_back_off_until_it_is_allowed(wo
     world.queue_sets["reports"] = REPORTS
     await world.permit(configure=OURS)
     publisher = world.publisher()
-    async with running(publisher.link):
-        first = world.keeper.refused
+    async with running(publisher.broker):
+        first = world.declarer.refused
         for _ in range(100):
-            await world.keeper.retry()
-        assert world.keeper._failures["reports"].tries < 20, "a refusal is not asked about again and again"
+            await world.declarer.retry()
+        assert world.declarer._failures["reports"].tries < 20, "a refusal is not asked about again and again"
         assert list(first) == ["reports"]
         await world.permit()
 
         async def is_declared() -> bool:
-            await world.keeper.retry()
-            return not world.keeper.refused
+            await world.declarer.retry()
+            return not world.declarer.refused
 
         await eventually(is_declared, "the set is declared")
         assert await publisher.publish([report(world)]) == [None]
@@ -63,11 +63,11 @@ async def test_a_refused_set_that_is_no_longer_declared_is_forgotten(world: Worl
     world.queue_sets["reports"] = REPORTS
     await world.permit(configure=OURS)
     publisher = world.publisher()
-    async with running(publisher.link):
-        assert list(world.keeper.refused) == ["reports"]
+    async with running(publisher.broker):
+        assert list(world.declarer.refused) == ["reports"]
         del world.queue_sets["reports"]
-        await world.keeper.retry()
-        assert world.keeper.refused == {}
+        await world.declarer.retry()
+        assert world.declarer.refused == {}
         assert world.registry.get_sample_value("dq_queue_set_declared", {"queue_set": "reports"}) is None
 
 
@@ -76,26 +76,26 @@ async def test_a_set_whose_declaration_ends_the_connection_leaves_the_links_to_t
     async with cutting(world.url, b"reports.direct") as url:
         world.url = url
         publisher, consumer = world.publisher(), world.consumer()
-        async with running(publisher.link, consumer.link):
+        async with running(publisher.broker, consumer.broker):
             assert await publisher.publish([world.message("a")]) == [None]
             assert bodies(await take(consumer, 1)) == ["a"]
             before = world.count("dq_broker_reconnects_total", purpose="publish")
-            await world.keeper.retry()
-            assert list(world.keeper.refused) == ["reports"]
+            await world.declarer.retry()
+            assert list(world.declarer.refused) == ["reports"]
             assert world.count("dq_broker_reconnects_total", purpose="publish") == before <= 2
 
 
 async def test_an_exchange_that_is_gone_and_may_not_be_declared_is_published_to_no_more(world: World) -> None:
     world.queue_sets["reports"] = REPORTS
     publisher, consumer = world.publisher(), world.consumer()
-    async with running(publisher.link, consumer.link):
+    async with running(publisher.broker, consumer.broker):
         await world.delete_exchange("reports.direct")
         await world.permit(configure=OURS)
         window = [report(world), world.message("a"), report(world), world.message("b")]
         await publisher.publish(window)  # ends the channel, as RabbitMQ does it
 
         async def is_isolated() -> bool:
-            await up(publisher.link)
+            await up(publisher.broker)
             return [result is None for result in await publisher.publish(window)] == [False, True, False, True]
 
         await eventually(is_isolated, "only the set without an exchange is refused")
@@ -107,22 +107,22 @@ async def test_an_exchange_that_is_gone_and_may_not_be_declared_is_published_to_
 
 
 async def test_a_queue_that_may_not_be_read_keeps_no_other_waiting(world: World) -> None:
-    async with running(world.publisher().link):
+    async with running(world.publisher().broker):
         pass  # declares
     await world.permit(read=r"^tasks\.(default|direct|dlx)$")
     publisher, consumer = world.publisher(), world.consumer()
-    async with running(publisher.link, consumer.link):
+    async with running(publisher.broker, consumer.broker):
         await publisher.publish([world.message("a"), world.message("b", queue="high")])
         assert bodies(await take(consumer, 1)) == ["a"]
         assert not consumer.is_consuming
         assert list(consumer.missing) == ["tasks.high"]
         assert "ACCESS_REFUSED" in consumer.missing["tasks.high"]
         await consumer.tend()
-        await consumer.renew()
-        assert consumer.link.is_up
+        await consumer.resubscribe()
+        assert consumer.broker.is_up
         assert world.count("dq_broker_reconnects_total", purpose="consume") == 0
         await world.permit()
-        consumer.link.invalidate("RabbitMQ caches rights by connection")
+        consumer.broker.invalidate("RabbitMQ caches rights by connection")
 
         async def is_whole() -> bool:
             await consumer.tend()
@@ -134,7 +134,7 @@ async def test_a_queue_that_may_not_be_read_keeps_no_other_waiting(world: World)
 
 async def test_consumers_follow_queues_that_come_go_and_come_again(world: World) -> None:
     publisher, consumer = world.publisher(), world.consumer("default")
-    async with running(publisher.link, consumer.link):
+    async with running(publisher.broker, consumer.broker):
         await publisher.publish([world.message("high", queue="high"), world.message("low")])
         assert bodies(await take(consumer, 2, seconds=1)) == ["low"]
         for _ in range(2):
@@ -152,7 +152,7 @@ async def test_consumers_follow_queues_that_come_go_and_come_again(world: World)
 
 async def test_a_queue_let_go_of_and_followed_again_at_once_keeps_what_it_was_sent(world: World) -> None:
     publisher, consumer = world.publisher(), world.consumer("high", "default")
-    async with running(publisher.link, consumer.link):
+    async with running(publisher.broker, consumer.broker):
         await publisher.publish([world.message(f"{n}", queue="high") for n in range(3)])
         taken = await take(consumer, 1)
         consumer.follow(world.subscriptions("default"))

@@ -30,7 +30,7 @@ async def cut_and_back(broker: RabbitMQ, how: str) -> None:
 
 
 async def is_down(publisher: Publisher, consumer: Consumer) -> bool:
-    return not publisher.link.is_up and not consumer.is_consuming
+    return not publisher.broker.is_up and not consumer.is_consuming
 
 
 @pytest.mark.parametrize("how", ["kill -9", "stop_app"])
@@ -38,7 +38,7 @@ async def test_links_come_back_by_themselves_and_nothing_confirmed_is_lost(
     own_world: World, broker: RabbitMQ, how: str
 ) -> None:
     publisher, consumer = own_world.publisher(), own_world.consumer("high")
-    async with running(publisher.link, consumer.link):
+    async with running(publisher.broker, consumer.broker):
         assert await publisher.publish([own_world.message(f"{n}") for n in range(20)]) == [None] * 20
         cut = asyncio.ensure_future(cut_and_back(broker, how))
         await eventually(lambda: is_down(publisher, consumer), "both links know")
@@ -46,13 +46,13 @@ async def test_links_come_back_by_themselves_and_nothing_confirmed_is_lost(
             await publisher.check()
         assert (await publisher.publish([own_world.message()]))[0] is not None, "no confirm without a broker"
         await cut
-        await up(publisher.link)
-        await up(consumer.link)
+        await up(publisher.broker)
+        await up(consumer.broker)
         assert await publisher.publish([own_world.message("urgent", "high")]) == [None]
         assert bodies(await take(consumer, 1)) == ["urgent"]
         assert own_world.count("dq_broker_reconnects_total", purpose="publish") >= 1
     other = own_world.consumer("default")
-    async with running(other.link):
+    async with running(other.broker):
         assert sorted(bodies(await take(other, 20))) == sorted(f"{n}" for n in range(20))
 
 
@@ -61,7 +61,7 @@ async def test_queues_whose_processes_a_crash_took_are_back_once_they_are_delete
 ) -> None:
     """RabbitMQ (3.10) that crashes within a second of making a queue anew comes back without the queue's process."""
     publisher, consumer = own_world.publisher(), own_world.consumer("high")
-    async with running(publisher.link, consumer.link):
+    async with running(publisher.broker, consumer.broker):
         await asyncio.to_thread(broker.management.delete_vhost, own_world.vhost)
         await asyncio.to_thread(broker.management.create_vhost, own_world.vhost)
         await eventually(own_world.queues, "the queues are declared again")
@@ -70,14 +70,14 @@ async def test_queues_whose_processes_a_crash_took_are_back_once_they_are_delete
             await own_world.delete_queue(name)
 
         async def is_taken() -> bool:
-            if not publisher.link.is_up:
+            if not publisher.broker.is_up:
                 return False
             with suppress(Unavailable):
-                await own_world.keeper.retry()
+                await own_world.declarer.retry()
             return await publisher.publish([own_world.message("urgent", "high")]) == [None]
 
         await eventually(is_taken, "the queues are there again", 60.0)
-        await up(consumer.link, 60.0)
+        await up(consumer.broker, 60.0)
 
         async def is_consumed() -> bool:
             await consumer.tend()
@@ -89,7 +89,7 @@ async def test_queues_whose_processes_a_crash_took_are_back_once_they_are_delete
 
 async def test_a_connection_closed_by_the_broker_comes_back(world: World) -> None:
     publisher, consumer = world.publisher(), world.consumer()
-    async with running(publisher.link, consumer.link):
+    async with running(publisher.broker, consumer.broker):
         await eventually(lambda: _are_known(world, 2), "the management interface knows both")
         for one in await world.management_call("GET", f"/api/vhosts/{world.vhost}/connections"):
             await world.management_call("DELETE", f"/api/connections/{quote(one['name'], safe='')}")
@@ -99,15 +99,15 @@ async def test_a_connection_closed_by_the_broker_comes_back(world: World) -> Non
             return all(count >= 1 for count in counts)
 
         await eventually(both_noticed, "both links noticed")
-        await up(publisher.link)
-        await up(consumer.link)
+        await up(publisher.broker)
+        await up(consumer.broker)
         assert await publisher.publish([world.message("again")]) == [None]
         assert bodies(await take(consumer, 1)) == ["again"]
 
 
 async def test_publishing_and_consuming_have_connections_of_their_own(world: World) -> None:
     publisher, consumer = world.publisher(), world.consumer()
-    async with running(publisher.link, consumer.link):
+    async with running(publisher.broker, consumer.broker):
         await eventually(lambda: _are_known(world, 2), "the management interface knows both")
         assert sorted(await world.connections()) == ["dtq-consume", "dtq-publish"]
 
@@ -116,7 +116,7 @@ async def test_a_blocked_publisher_is_refused_in_time_while_consuming_goes_on(
     own_world: World, broker: RabbitMQ
 ) -> None:
     publisher, consumer = own_world.publisher(), own_world.consumer("default")
-    async with running(publisher.link, consumer.link):
+    async with running(publisher.broker, consumer.broker):
         assert await publisher.publish([own_world.message(f"{n}") for n in range(3)]) == [None] * 3
         await publisher.check()
         publisher._timeout_seconds = 1.0
@@ -128,7 +128,7 @@ async def test_a_blocked_publisher_is_refused_in_time_while_consuming_goes_on(
             assert refused == "no confirm within 1 s"
             assert loop.time() - asked_at < BOUND_SECONDS
             # RabbitMQ says that it blocks only to those that publish meanwhile.
-            await eventually(publisher.link.is_blocked, "the publisher knows")
+            await eventually(publisher.broker.is_blocked, "the publisher knows")
             with pytest.raises(Unavailable, match="short of memory or disk"):
                 await publisher.check()
             taken = await take(consumer, 3)
@@ -139,7 +139,7 @@ async def test_a_blocked_publisher_is_refused_in_time_while_consuming_goes_on(
             await control(broker, "set_vm_memory_high_watermark", "0.4")
 
         async def is_free() -> bool:
-            return not await publisher.link.is_blocked()
+            return not await publisher.broker.is_blocked()
 
         await eventually(is_free, "the publisher is free again")
         await publisher.check()
@@ -151,7 +151,7 @@ async def test_a_blocked_publisher_is_refused_in_time_while_consuming_goes_on(
 
 async def test_a_broker_that_does_not_answer_holds_nobody_up(own_world: World, broker: RabbitMQ) -> None:
     publisher = own_world.publisher(timeout_seconds=1.0)
-    async with running(publisher.link):
+    async with running(publisher.broker):
 
         async def is_confirmed() -> bool:
             return await publisher.publish([own_world.message()]) == [None]
@@ -169,7 +169,7 @@ async def test_a_broker_that_does_not_answer_holds_nobody_up(own_world: World, b
         finally:
             await asyncio.to_thread(broker.resume)
         # A connection that confirms nothing is given up: it might be dead without our being told.
-        await up(publisher.link)
+        await up(publisher.broker)
         await eventually(is_confirmed, "the broker confirms again")
 
 
@@ -177,7 +177,7 @@ async def test_a_wrong_password_is_no_crash_and_is_not_told(world: World, capsys
     world.url = world.url.replace(world.url.split(":")[2].split("@")[0], "s3cret-and-wrong")
     publisher = world.publisher()
     stop = asyncio.Event()
-    task = asyncio.ensure_future(publisher.link.run(stop))
+    task = asyncio.ensure_future(publisher.broker.run(stop))
 
     async def has_tried() -> bool:
         return world.count("dq_broker_reconnects_total", purpose="publish") >= 1
@@ -193,7 +193,7 @@ async def test_a_wrong_password_is_no_crash_and_is_not_told(world: World, capsys
 async def test_a_link_that_never_connected_ends_when_told(world: World) -> None:
     world.url = "amqp://nobody:nothing@127.0.0.1:1/none"
     stop = asyncio.Event()
-    task = asyncio.ensure_future(world.publisher().link.run(stop))
+    task = asyncio.ensure_future(world.publisher().broker.run(stop))
 
     async def has_tried() -> bool:
         return world.count("dq_broker_reconnects_total", purpose="publish") >= 1
@@ -205,15 +205,15 @@ async def test_a_link_that_never_connected_ends_when_told(world: World) -> None:
 
 
 async def test_starting_and_stopping_a_hundred_times_leaves_nothing_behind(world: World) -> None:
-    async with running(world.publisher().link, world.consumer().link):
+    async with running(world.publisher().broker, world.consumer().broker):
         pass
     before = _held()
     for _ in range(100):
         publisher, consumer = world.publisher(), world.consumer()
-        async with running(publisher.link, consumer.link):
+        async with running(publisher.broker, consumer.broker):
             assert await publisher.publish([world.message()]) == [None]
             await consumer.ack(await take(consumer, 1))
-            await consumer.renew()
+            await consumer.resubscribe()
             await consumer.drain()
 
     async def is_all_gone() -> bool:

@@ -16,7 +16,7 @@ def numbered(prefix: str, count: int) -> list[str]:
 
 async def test_each_message_of_a_window_of_many_writes_is_told_its_own_fate(world: World) -> None:
     count = 3 * WRITE_MESSAGES + 7
-    async with running(world.publisher().link), world.raw() as connection:
+    async with running(world.publisher().broker), world.raw() as connection:
         messages = [world.message(f"{n}", "nowhere" if n % 7 == 0 else "default") for n in range(count)]
         channel = await connection.channel()
         met = await publish_window(channel, messages, numbered("m", count), timeout_seconds=10)
@@ -25,7 +25,7 @@ async def test_each_message_of_a_window_of_many_writes_is_told_its_own_fate(worl
 
 
 async def test_what_was_not_written_in_time_is_never_confirmed_and_shifts_no_later_confirm(world: World) -> None:
-    async with running(world.publisher().link), world.raw() as connection:
+    async with running(world.publisher().broker), world.raw() as connection:
         channel = await connection.channel()
         assert isinstance(channel, Channel)
         async with channel.lock:
@@ -39,7 +39,7 @@ async def test_what_was_not_written_in_time_is_never_confirmed_and_shifts_no_lat
 
 
 async def test_a_channel_that_closes_tells_what_is_open_and_keeps_what_was_confirmed(world: World) -> None:
-    async with running(world.publisher().link), world.raw() as connection:
+    async with running(world.publisher().broker), world.raw() as connection:
         channel = await connection.channel()
         assert isinstance(channel, Channel)
         assert await publish_window(channel, [world.message("a")], ["a"], timeout_seconds=10) == [None]

@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 from pamqp.commands import Basic
 
-from dtq.broker import wakeups
+from dtq.broker import messages
 from dtq.broker.publish_window import Message
 from dtq.domain.errors import Unavailable
 from dtq.domain.topology import retry_queue
@@ -15,7 +15,7 @@ from tests.broker.world import World, eventually, running, spec_of, take
 
 async def test_a_confirmed_message_is_kept_once_and_persistently(world: World) -> None:
     publisher = world.publisher()
-    async with running(publisher.link):
+    async with running(publisher.broker):
         assert await publisher.publish([world.message(f"{n}") for n in range(500)]) == [None] * 500
         async with world.raw() as connection:
             channel = await connection.channel()
@@ -28,7 +28,7 @@ async def test_a_confirmed_message_is_kept_once_and_persistently(world: World) -
 
 async def test_windows_of_many_publishers_of_one_process_do_not_mix(world: World) -> None:
     publisher = world.publisher()
-    async with running(publisher.link):
+    async with running(publisher.broker):
         windows = [[world.message(f"{n}.{k}", queue) for k in range(20)] for n in range(10) for queue in ("high", "no")]
         results = await asyncio.gather(*(publisher.publish(window) for window in windows))
         for window, result in zip(windows, results, strict=True):
@@ -38,14 +38,14 @@ async def test_windows_of_many_publishers_of_one_process_do_not_mix(world: World
 
 async def test_a_message_that_no_queue_is_bound_for_is_told_as_returned(world: World) -> None:
     publisher = world.publisher()
-    async with running(publisher.link):
+    async with running(publisher.broker):
         results = await publisher.publish([world.message("a"), world.message("b", "unknown"), world.message("c")])
         assert results == [None, "returned: no queue is bound for it", None]
 
 
 async def test_a_binding_deleted_by_hand_is_mended_by_the_publish_that_finds_it_missing(world: World) -> None:
     publisher = world.publisher()
-    async with running(publisher.link):
+    async with running(publisher.broker):
         await world.unbind("tasks.direct", "tasks.default", "default")
         assert await publisher.publish([world.message("a")]) == [None]
         assert world.count("dq_publish_total", result="returned") == 1
@@ -53,7 +53,7 @@ async def test_a_binding_deleted_by_hand_is_mended_by_the_publish_that_finds_it_
 
 async def test_a_queue_deleted_by_hand_is_mended_by_the_publish_that_finds_it_missing(world: World) -> None:
     publisher = world.publisher()
-    async with running(publisher.link):
+    async with running(publisher.broker):
         world.lost.clear()
         await world.delete_queue("tasks.default")
         assert await publisher.publish([world.message("a")]) == [None]
@@ -63,14 +63,14 @@ async def test_a_queue_deleted_by_hand_is_mended_by_the_publish_that_finds_it_mi
 
 async def test_an_exchange_deleted_by_hand_is_mended_by_the_publish_that_finds_it_missing(world: World) -> None:
     publisher = world.publisher()
-    async with running(publisher.link):
+    async with running(publisher.broker):
         await world.delete_exchange("tasks.direct")
         assert await publisher.publish([world.message("a")]) == [None]
 
 
 async def test_a_window_that_meets_a_missing_exchange_ends_in_time_and_the_exchange_comes_back(world: World) -> None:
     publisher = world.publisher()
-    async with running(publisher.link):
+    async with running(publisher.broker):
         await world.delete_exchange("tasks.direct")
 
         # Frames that cross the closing of their channel may cost the connection: then the link declares.
@@ -83,7 +83,7 @@ async def test_a_window_that_meets_a_missing_exchange_ends_in_time_and_the_excha
 
 async def test_an_exchange_that_nobody_declares_is_told_and_the_next_window_passes(world: World) -> None:
     publisher = world.publisher()
-    async with running(publisher.link):
+    async with running(publisher.broker):
         results = await publisher.publish([world.message("a", exchange="stranger")])
         assert results == ["the exchange is missing"]
         assert await publisher.publish([world.message("b")]) == [None]
@@ -93,7 +93,7 @@ async def test_an_exchange_that_nobody_declares_is_told_and_the_next_window_pass
 async def test_a_full_queue_refuses_and_goes_on_once_there_is_room(world: World, kind: str) -> None:
     world.spec = spec_of(queues=[{"name": "default", "type": kind, "maxLength": 3}])
     publisher = world.publisher()
-    async with running(publisher.link):
+    async with running(publisher.broker):
         # A quorum queue takes a few more than its length before it refuses.
         results = [(await publisher.publish([world.message(f"{n}")]))[0] for n in range(30)]
         refused = [one for one in results if one is not None]
@@ -101,7 +101,7 @@ async def test_a_full_queue_refuses_and_goes_on_once_there_is_room(world: World,
         assert results[:3] == [None] * 3
         assert world.count("dq_publish_total", result="refused") == len(refused)
         consumer = world.consumer("default")
-        async with running(consumer.link):
+        async with running(consumer.broker):
             taken = await take(consumer, results.count(None))
             assert len(taken) == results.count(None), "nothing confirmed was dropped, nothing refused was kept"
             await consumer.ack(taken)
@@ -119,7 +119,7 @@ async def test_a_queue_that_nobody_consumes_takes_messages_again_once_its_limit_
     publisher = world.publisher(timeout_seconds=1.0)
 
     async def sent() -> str | None:
-        return (await publisher.publish([wakeups.dead_letter("tasks", "default", uuid4(), "a.b")]))[0]
+        return (await publisher.publish([messages.dead_letter("tasks", "default", uuid4(), "a.b")]))[0]
 
     async def is_refused() -> bool:
         return await sent() is not None
@@ -127,7 +127,7 @@ async def test_a_queue_that_nobody_consumes_takes_messages_again_once_its_limit_
     async def is_taken() -> bool:
         return await sent() is None
 
-    async with running(publisher.link):
+    async with running(publisher.broker):
         async with world.limited("tasks.dlq", 1):
             await eventually(is_refused, "the queue is full")
         await eventually(is_taken, "there is room again", 10.0)
@@ -148,7 +148,7 @@ async def test_without_a_broker_a_publish_is_refused_at_once(world: World) -> No
 
 async def test_publishing_without_the_right_to_declare_is_told_and_raises_nothing(world: World) -> None:
     publisher = world.publisher()
-    async with running(publisher.link):
+    async with running(publisher.broker):
         await world.delete_queue("tasks.default")
         await world.permit(configure="^$")
         assert await publisher.publish([world.message("a")]) == ["returned: no queue is bound for it"]
@@ -158,17 +158,17 @@ async def test_publishing_without_the_right_to_declare_is_told_and_raises_nothin
 async def test_a_retry_waits_its_rung_and_comes_back_to_its_queue(world: World) -> None:
     world.spec = spec_of(retry={"delaysSeconds": [1, 3600]})
     publisher, consumer = world.publisher(), world.consumer()
-    async with running(publisher.link, consumer.link):
+    async with running(publisher.broker, consumer.broker):
         slow, quick, jittered = (uuid4() for _ in range(3))
-        messages = [
-            wakeups.retry("tasks", "high", slow, "a.b", rung=3600, delay_seconds=3600),
-            wakeups.retry("tasks", "high", quick, "a.b", rung=1, delay_seconds=1),
+        sent = [
+            messages.retry("tasks", "high", slow, "a.b", retry_delay=3600, delay_seconds=3600),
+            messages.retry("tasks", "high", quick, "a.b", retry_delay=1, delay_seconds=1),
             # Jitter shortens the message's own TTL within its rung.
-            wakeups.retry("tasks", "default", jittered, "a.b", rung=3600, delay_seconds=0.3),
+            messages.retry("tasks", "default", jittered, "a.b", retry_delay=3600, delay_seconds=0.3),
         ]
         loop = asyncio.get_running_loop()
         sent_at = loop.time()
-        assert await publisher.publish(messages) == [None] * 3
+        assert await publisher.publish(sent) == [None] * 3
         taken = await take(consumer, 2)
         arrived = sorted((one.queue, str(quick) in one.body.decode()) for one in taken)
         assert arrived == [("default", False), ("high", True)]
@@ -180,18 +180,20 @@ async def test_a_retry_waits_its_rung_and_comes_back_to_its_queue(world: World) 
 
 async def test_a_retry_that_a_full_queue_refuses_holds_up_none_behind_it(world: World) -> None:
     publisher, consumer = world.publisher(), world.consumer("default")
-    async with running(publisher.link):
+    async with running(publisher.broker):
         async with world.limited("tasks.default", 1):
-            many = [wakeups.retry("tasks", "default", uuid4(), "a.b", rung=1, delay_seconds=0.1) for _ in range(50)]
+            many = [
+                messages.retry("tasks", "default", uuid4(), "a.b", retry_delay=1, delay_seconds=0.1) for _ in range(50)
+            ]
             assert await publisher.publish(many) == [None] * 50
 
             async def all_are_due() -> bool:
                 return bool((await world.queues())["tasks.retry.default.1s"].get("messages_ready") == 0)
 
             await eventually(all_are_due, "every retry has left its rung")
-        async with running(consumer.link):
+        async with running(consumer.broker):
             late = uuid4()
-            await publisher.publish([wakeups.retry("tasks", "default", late, "a.b", rung=1, delay_seconds=1)])
+            await publisher.publish([messages.retry("tasks", "default", late, "a.b", retry_delay=1, delay_seconds=1)])
 
             async def has_come() -> bool:
                 taken = await consumer.take(100, 0.5)
@@ -203,8 +205,8 @@ async def test_a_retry_that_a_full_queue_refuses_holds_up_none_behind_it(world: 
 
 async def test_a_dead_letter_arrives_in_the_dead_letter_queue_with_its_routing_key(world: World) -> None:
     publisher = world.publisher()
-    async with running(publisher.link):
-        assert await publisher.publish([wakeups.dead_letter("tasks", "high", uuid4(), "a.b")]) == [None]
+    async with running(publisher.broker):
+        assert await publisher.publish([messages.dead_letter("tasks", "high", uuid4(), "a.b")]) == [None]
         async with world.raw() as connection:
             message = await (await connection.channel()).basic_get("tasks.dlq")
             assert isinstance(message.delivery, Basic.GetOk)
@@ -213,7 +215,7 @@ async def test_a_dead_letter_arrives_in_the_dead_letter_queue_with_its_routing_k
 
 async def test_a_message_larger_than_a_frame_arrives_whole(world: World) -> None:
     publisher, consumer = world.publisher(), world.consumer()
-    async with running(publisher.link, consumer.link):
+    async with running(publisher.broker, consumer.broker):
         assert await publisher.publish([world.message("x" * 400_000)]) == [None]
         (delivery,) = await take(consumer, 1)
         assert len(delivery.body) == 400_000

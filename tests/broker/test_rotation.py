@@ -36,16 +36,16 @@ async def test_a_link_comes_back_with_the_password_that_the_file_holds_by_then(
     )
     publisher = Publisher(
         lambda: settings.rmq_url,
-        declare=world.keeper.declare,
-        refusal=world.keeper.refusal,
+        declare=world.declarer.declare,
+        refusal=world.declarer.refusal,
         metrics=world.metrics,
         timeout_seconds=2.0,
     )
     try:
-        async with running(publisher.link):
-            await up(publisher.link)
+        async with running(publisher.broker):
+            await up(publisher.broker)
             give("new")
-            publisher.link.invalidate("the test cuts it")
-            await up(publisher.link)
+            publisher.broker.invalidate("the test cuts it")
+            await up(publisher.broker)
     finally:
         call("DELETE", f"/api/users/{user}")

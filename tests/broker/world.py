@@ -14,11 +14,11 @@ from aiormq.abc import AbstractConnection
 from prometheus_client import CollectorRegistry
 
 from dtq.broker.admin import connected
+from dtq.broker.broker_connection import BrokerConnection
 from dtq.broker.consumer import Consumer, Delivery, Subscription
-from dtq.broker.keeper import Keeper
-from dtq.broker.link import Link
 from dtq.broker.publish_window import Message
 from dtq.broker.publisher import Publisher
+from dtq.broker.topology_declarer import TopologyDeclarer
 from dtq.domain.errors import Unavailable
 from dtq.domain.manifests import QueueSetSpec
 from dtq.domain.topology import Topology, main_exchange, topology_of, work_queue
@@ -53,7 +53,7 @@ class World:
 
     def __post_init__(self) -> None:
         self.metrics = BrokerMetrics(self.registry)
-        self.keeper = Keeper(
+        self.declarer = TopologyDeclarer(
             lambda: self.url,
             queue_sets=self.queue_sets,
             on_lost=self._on_lost,
@@ -79,8 +79,8 @@ class World:
         """A publisher that declares the queue set."""
         return Publisher(
             self.url,
-            declare=self.keeper.declare,
-            refusal=self.keeper.refusal,
+            declare=self.declarer.declare,
+            refusal=self.declarer.refusal,
             metrics=self.metrics,
             timeout_seconds=timeout_seconds,
         )
@@ -92,7 +92,7 @@ class World:
             self.url,
             subscriptions=self.subscriptions(*names, prefetch=prefetch),
             window=prefetch,
-            declare=self.keeper.declare,
+            declare=self.declarer.declare,
             metrics=self.metrics,
         )
 
@@ -183,7 +183,7 @@ class World:
 
 
 @asynccontextmanager
-async def running(*links: Link) -> AsyncIterator[None]:
+async def running(*links: BrokerConnection) -> AsyncIterator[None]:
     """Run links until the block ends; they are up when it begins."""
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
@@ -197,7 +197,7 @@ async def running(*links: Link) -> AsyncIterator[None]:
             stop.set()
 
 
-async def up(link: Link, seconds: float = READY_SECONDS) -> None:
+async def up(link: BrokerConnection, seconds: float = READY_SECONDS) -> None:
     """Wait until a link is up."""
     async with asyncio.timeout(seconds):
         await link.up.wait()

@@ -6,58 +6,64 @@ import pytest
 import pytest_asyncio
 
 from dtq_db import backlog
-from dtq_db.connections import Database, Lane
+from dtq_db.connections import Database, DedicatedConnection
 from dtq_db.queries import query
 from tests.db.test_statements import FILL, access
 from tests.db.world import QUEUE, World
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def lane(dsn: str) -> AsyncIterator[Lane]:
+async def dedicated(dsn: str) -> AsyncIterator[DedicatedConnection]:
     async with Database(dsn, name="test") as database:
-        yield database.lane("backlog")
+        yield database.dedicated("backlog")
 
 
-async def test_an_empty_table_has_no_backlog(world: World, lane: Lane) -> None:
-    found = await backlog.look(lane)
+async def test_an_empty_table_has_no_backlog(world: World, dedicated: DedicatedConnection) -> None:
+    found = await backlog.look(dedicated)
     assert [(one.queue, one.waiting, one.oldest_seconds) for one in found.queues] == [(QUEUE, 0, 0.0)]
     assert (found.outbox, found.outbox_lag_seconds, found.failed, found.dead_letters_due) == (0, 0.0, 0, 0)
     assert (found.workers_alive, found.workers_expired) == (0, 0)
     assert await world.sql.fetchval("SELECT count(*) FROM tasks") == 0
 
 
-async def test_what_is_due_waits_and_what_is_due_later_or_runs_does_not(world: World, lane: Lane) -> None:
+async def test_what_is_due_waits_and_what_is_due_later_or_runs_does_not(
+    world: World, dedicated: DedicatedConnection
+) -> None:
     ids = await world.enqueue(3)
     await world.confirm({ids[0]: await world.version(ids[0])})
     await world.running()
     await world.one(run_at=(await world.now()).replace(year=2099))
     await world.sql.execute("UPDATE tasks SET run_at = now() - interval '90 seconds' WHERE id = $1", ids[0])
-    (queue,) = (await backlog.look(lane)).queues
+    (queue,) = (await backlog.look(dedicated)).queues
     assert queue.waiting == 3
     assert 90 <= queue.oldest_seconds < 150
 
 
 @pytest.mark.parametrize("paused", [False, True])
-async def test_the_outbox_is_what_the_relay_should_have_published(world: World, lane: Lane, *, paused: bool) -> None:
+async def test_the_outbox_is_what_the_relay_should_have_published(
+    world: World, dedicated: DedicatedConnection, *, paused: bool
+) -> None:
     await world.enqueue(2)
     await world.sql.execute("UPDATE tasks SET publish_at = now() - interval '40 seconds'")
     await world.sql.execute("UPDATE queue_set SET paused = $1", paused)
-    found = await backlog.look(lane)
+    found = await backlog.look(dedicated)
     assert found.outbox == (0 if paused else 2)
     assert 40 <= found.outbox_lag_seconds + (40 if paused else 0) < 100
 
 
-async def test_what_failed_waits_for_a_person_and_its_copy_for_the_broker(world: World, lane: Lane) -> None:
+async def test_what_failed_waits_for_a_person_and_its_copy_for_the_broker(
+    world: World, dedicated: DedicatedConnection
+) -> None:
     first, _ = await world.failed(), await world.failed()
     await world.dead_letter({first: await world.version(first)})
-    found = await backlog.look(lane)
+    found = await backlog.look(dedicated)
     assert (found.failed, found.dead_letters_due) == (2, 1)
 
 
-async def test_workers_are_alive_or_expired_until_they_are_reaped(world: World, lane: Lane) -> None:
+async def test_workers_are_alive_or_expired_until_they_are_reaped(world: World, dedicated: DedicatedConnection) -> None:
     await world.worker()
     await world.expire(await world.worker())
-    found = await backlog.look(lane)
+    found = await backlog.look(dedicated)
     assert (found.workers_alive, found.workers_expired) == (1, 1)
 
 

@@ -10,8 +10,8 @@ from uuid_utils.compat import uuid7
 from dtq.domain.catalog import Catalog
 from dtq.domain.errors import Unavailable
 from dtq.domain.states import TaskStatus
-from dtq_db import catalog, pages, references, upkeep
-from dtq_db.connections import Database, Lane
+from dtq_db import catalog, maintenance, pages, references
+from dtq_db.connections import Database, DedicatedConnection
 from dtq_db.pages import FailedFilter, TaskFilter
 from dtq_db.queries import query
 from tests.db.test_statements import access
@@ -33,8 +33,8 @@ async def database(dsn: str) -> AsyncIterator[Database]:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def lane(database: Database) -> Lane:
-    return database.lane("test")
+async def dedicated(database: Database) -> DedicatedConnection:
+    return database.dedicated("test")
 
 
 async def history(world: World, *, count: int = HISTORY, type_: str = TYPE, worker: UUID | None = None) -> None:
@@ -48,21 +48,25 @@ async def enqueued(world: World, count: int, **how: object) -> list[UUID]:
     return await world.enqueue(ids=[uuid7() for _ in range(count)], **how)  # type: ignore[arg-type]
 
 
-async def test_what_a_lost_worker_runs_is_found_whatever_it_has_run(world: World, lane: Lane) -> None:
+async def test_what_a_lost_worker_runs_is_found_whatever_it_has_run(
+    world: World, dedicated: DedicatedConnection
+) -> None:
     worker, id_ = await world.running()
     await history(world, worker=worker)
     await world.sql.execute("ANALYZE tasks")
     await world.expire(worker)
     before = await access(world)
-    held = await world.sql.fetch(query("worker_running"), worker, upkeep.BATCH)
+    held = await world.sql.fetch(query("worker_running"), worker, maintenance.BATCH)
     after = await access(world)
     assert [row["id"] for row in held] == [id_]
     assert after["seq_scan"] == before["seq_scan"]
     assert after["idx_tup_fetch"] - before["idx_tup_fetch"] <= 10
-    assert await upkeep.reap(lane, lost) == ({"ENQUEUED": 1}, True)
+    assert await maintenance.reap(dedicated, lost) == ({"ENQUEUED": 1}, True)
 
 
-async def test_a_renewal_forgets_the_claims_that_have_ended_and_keeps_the_others(world: World, lane: Lane) -> None:
+async def test_a_renewal_forgets_the_claims_that_have_ended_and_keeps_the_others(
+    world: World, dedicated: DedicatedConnection
+) -> None:
     worker, kept = await world.worker(), await world.one()
     await world.claim(worker, kept)
     for _ in range(20):
@@ -74,12 +78,12 @@ async def test_a_renewal_forgets_the_claims_that_have_ended_and_keeps_the_others
     assert (await world.renew(worker))[0]
     assert tuple(await world.sql.fetchrow(claims, worker) or ()) == (1, 1)
     await world.expire(worker)
-    assert await upkeep.reap(lane, lost) == ({"ENQUEUED": 1}, True)
+    assert await maintenance.reap(dedicated, lost) == ({"ENQUEUED": 1}, True)
     assert (await world.row(kept))["status"] == "ENQUEUED"
     assert await world.sql.fetchval("SELECT count(*) FROM worker_claims") == 0
 
 
-async def test_a_large_claim_is_held_in_full(world: World, lane: Lane) -> None:
+async def test_a_large_claim_is_held_in_full(world: World, dedicated: DedicatedConnection) -> None:
     ids, worker = await world.enqueue(350), await world.worker()
     await world.claim(worker, *ids)
     for _ in range(18):  # enough batches for a renewal to put them together
@@ -88,42 +92,44 @@ async def test_a_large_claim_is_held_in_full(world: World, lane: Lane) -> None:
         await world.release(worker, id_)
     await world.renew(worker)
     await world.expire(worker)
-    assert await upkeep.reap(lane, lost) == ({"ENQUEUED": 350}, True)
+    assert await maintenance.reap(dedicated, lost) == ({"ENQUEUED": 350}, True)
 
 
-async def test_a_pruner_with_nothing_to_drop_reads_no_task(world: World, lane: Lane) -> None:
+async def test_a_pruner_with_nothing_to_drop_reads_no_task(world: World, dedicated: DedicatedConnection) -> None:
     await history(world)
-    while (await upkeep.prune(lane))[1]:
+    while (await maintenance.prune(dedicated))[1]:
         """The first walk learns when the first retention is over."""
     before = await access(world)
-    row = await world.sql.fetchrow(query("task_prune"), upkeep.BATCH)
+    row = await world.sql.fetchrow(query("task_prune"), maintenance.BATCH)
     after = await access(world)
     assert row is not None
     assert (row["dropped"], row["more"]) == (0, False)
     assert after["idx_tup_fetch"] == before["idx_tup_fetch"]
 
 
-async def test_a_slice_is_walked_again_when_its_first_retention_may_be_over(world: World, lane: Lane) -> None:
+async def test_a_slice_is_walked_again_when_its_first_retention_may_be_over(
+    world: World, dedicated: DedicatedConnection
+) -> None:
     (id_,) = await enqueued(world, 1)
     worker = await world.worker()
     await world.claim(worker, id_)
     await world.finish(ending(worker, id_, 1, TaskStatus.SUCCEEDED))
-    assert await upkeep.prune(lane) == (0, False)
+    assert await maintenance.prune(dedicated) == (0, False)
     due = "SELECT extract(epoch FROM look_at - now()) / 86400 FROM prune_slice"
     assert 7 <= float(await world.sql.fetchval(due)) <= 7.8
     await world.sql.execute("UPDATE task_type SET retention_succeeded_seconds = 3600")
     assert float(await world.sql.fetchval(due)) * 24 <= 1.2, "a shorter retention is not waited out"
     await world.sql.execute("UPDATE tasks SET updated_at = now() - interval '2 hours'")
-    assert await upkeep.prune(lane) == (0, False), "not yet"
+    assert await maintenance.prune(dedicated) == (0, False), "not yet"
     await world.sql.execute("UPDATE prune_slice SET look_at = now()")
-    assert await upkeep.prune(lane) == (1, False)
+    assert await maintenance.prune(dedicated) == (1, False)
 
 
-async def test_slices_cover_every_id_and_empty_ones_are_joined(world: World, lane: Lane) -> None:
+async def test_slices_cover_every_id_and_empty_ones_are_joined(world: World, dedicated: DedicatedConnection) -> None:
     for hour in range(3):
         await world.sql.execute("UPDATE prune_slice SET opened_at = opened_at - interval '2 hours'")
         await enqueued(world, 2)
-        await upkeep.prune(lane)
+        await maintenance.prune(dedicated)
         assert await world.sql.fetchval("SELECT count(*) FROM prune_slice") == hour + 2
     await world.sql.execute("UPDATE tasks SET status = 'SUCCEEDED', needs_publish = NULL, publish_at = NULL")
     await world.sql.execute("UPDATE tasks SET updated_at = now() - interval '8 days'")
@@ -131,7 +137,7 @@ async def test_slices_cover_every_id_and_empty_ones_are_joined(world: World, lan
     await world.sql.execute("UPDATE prune_slice SET look_at = now()")
     dropped = 0
     for _ in range(4):
-        dropped += (await upkeep.prune(lane))[0]
+        dropped += (await maintenance.prune(dedicated))[0]
     assert dropped == 6
     assert await world.sql.fetchval("SELECT count(*) FROM prune_slice") == 2, "the first and the open one"
     assert await world.sql.fetchval("SELECT min(first_id) FROM (SELECT first_id::text FROM prune_slice) s") == str(
@@ -139,11 +145,11 @@ async def test_slices_cover_every_id_and_empty_ones_are_joined(world: World, lan
     )
 
 
-async def test_a_task_that_runs_again_while_it_is_pruned_stays(world: World, lane: Lane) -> None:
+async def test_a_task_that_runs_again_while_it_is_pruned_stays(world: World, dedicated: DedicatedConnection) -> None:
     id_ = await world.failed()
     await world.sql.execute("UPDATE tasks SET updated_at = now() - interval '31 days'")
     await world.redrive(id_)
-    assert await upkeep.prune(lane) == (0, False)
+    assert await maintenance.prune(dedicated) == (0, False)
     assert (await world.row(id_))["status"] == "ENQUEUED"
 
 
@@ -266,16 +272,16 @@ async def test_a_catalog_reads_only_what_has_changed(world: World, database: Dat
     assert third.queue_sets["default"].paused
 
 
-async def test_what_there_is_to_do_is_known_from_one_look(world: World, lane: Lane) -> None:
-    work = await upkeep.look(lane)
+async def test_what_there_is_to_do_is_known_from_one_look(world: World, dedicated: DedicatedConnection) -> None:
+    work = await maintenance.look(dedicated)
     assert not work.is_relay_due()
     assert not work.reap
     assert not work.fire
     await world.one()
     worker, _ = await world.running()
     await world.expire(worker)
-    work = await upkeep.look(lane)
+    work = await maintenance.look(dedicated)
     assert work.publish
     assert work.reap
     await world.sql.execute("UPDATE queue_set SET paused = true")
-    assert not (await upkeep.look(lane)).publish
+    assert not (await maintenance.look(dedicated)).publish

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from datetime import date, timedelta
 from uuid import uuid4
 
-from dtq_db import upkeep
+from dtq_db import maintenance
 from dtq_db.connections import Database
 from dtq_db.queries import query
 from tests.db.world import World, blocked
@@ -82,7 +82,7 @@ async def test_the_pruner_rotates_the_history(world: World, dsn: str) -> None:
     day = await today(world)
     await world.sql.execute("SELECT dtq_create_event_partition($1)", day - timedelta(days=90))
     async with Database(dsn, name="test") as database:
-        assert await upkeep.rotate_events(database, days_ahead=8, keep_days=30) == [name(day - timedelta(days=90))]
+        assert await maintenance.rotate_events(database, days_ahead=8, keep_days=30) == [name(day - timedelta(days=90))]
     assert name(day + timedelta(days=8)) in await partitions(world)
 
 

@@ -7,8 +7,8 @@ from uuid import UUID
 import pytest_asyncio
 
 from dtq.domain.states import TaskStatus
-from dtq_db import resources, upkeep
-from dtq_db.connections import Database, Lane
+from dtq_db import maintenance, resources
+from dtq_db.connections import Database, DedicatedConnection
 from tests.db.world import QUEUE, SET, TYPE, World, ending, in_seconds
 
 
@@ -19,8 +19,8 @@ async def database(dsn: str) -> AsyncIterator[Database]:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def lane(database: Database) -> Lane:
-    return database.lane("test")
+async def dedicated(database: Database) -> DedicatedConnection:
+    return database.dedicated("test")
 
 
 async def declared(world: World, *queues: str, removal_queue: str | None = None) -> None:
@@ -40,7 +40,7 @@ async def put(world: World, queue: str, *ids: UUID) -> None:
 
 
 async def test_whatever_waits_in_a_removed_queue_moves_and_is_published_again_when_due(
-    world: World, lane: Lane
+    world: World, dedicated: DedicatedConnection
 ) -> None:
     now = await world.now()
     (due,) = await world.enqueue()
@@ -57,9 +57,9 @@ async def test_whatever_waits_in_a_removed_queue_moves_and_is_published_again_wh
     await put(world, "low", *everything)
     await declared(world, "high", QUEUE, removal_queue="high")
 
-    assert await upkeep.removed_queues(lane) == [(SET, "low")]
-    assert await upkeep.move(lane, SET, "low") == 4
-    assert await upkeep.removed_queues(lane) == []
+    assert await maintenance.removed_queues(dedicated) == [(SET, "low")]
+    assert await maintenance.move(dedicated, SET, "low") == 4
+    assert await maintenance.removed_queues(dedicated) == []
     rows = {id_: await world.row(id_) for id_ in everything}
     assert {id_: row["queue"] for id_, row in rows.items()} == dict.fromkeys(everything, "high") | {running: "low"}
     assert all(rows[id_]["needs_publish"] for id_ in (due, scheduled, retrying, blocked))
@@ -70,33 +70,35 @@ async def test_whatever_waits_in_a_removed_queue_moves_and_is_published_again_wh
 
     # Its retry comes late into the removed queue, and is found as well.
     await world.finish(ending(worker, running, 1, TaskStatus.ENQUEUED))
-    assert await upkeep.removed_queues(lane) == [(SET, "low")]
-    assert await upkeep.move(lane, SET, "low") == 1
+    assert await maintenance.removed_queues(dedicated) == [(SET, "low")]
+    assert await maintenance.move(dedicated, SET, "low") == 1
     assert (await world.row(running))["queue"] == "high"
 
 
 async def test_without_a_removal_queue_a_late_task_goes_to_its_types_queue_or_to_the_most_urgent(
-    world: World, lane: Lane
+    world: World, dedicated: DedicatedConnection
 ) -> None:
     first, second = await world.enqueue(2)
     await put(world, "low", first)
     await declared(world, "high", QUEUE)
-    assert await upkeep.move(lane, SET, "low") == 1
+    assert await maintenance.move(dedicated, SET, "low") == 1
     assert (await world.row(first))["queue"] == QUEUE
     await put(world, "low", second)
     await declared(world, "high", "bulk")
-    assert await upkeep.move(lane, SET, "low") == 1
+    assert await maintenance.move(dedicated, SET, "low") == 1
     assert (await world.row(second))["queue"] == "high"
 
 
-async def test_a_declared_queue_keeps_its_tasks_and_so_does_one_of_a_set_that_is_gone(world: World, lane: Lane) -> None:
+async def test_a_declared_queue_keeps_its_tasks_and_so_does_one_of_a_set_that_is_gone(
+    world: World, dedicated: DedicatedConnection
+) -> None:
     ids = await world.enqueue(2)
     await declared(world, QUEUE)
-    assert await upkeep.removed_queues(lane) == []
-    assert await upkeep.move(lane, SET, QUEUE) == 0
+    assert await maintenance.removed_queues(dedicated) == []
+    assert await maintenance.move(dedicated, SET, QUEUE) == 0
     await world.sql.execute("DELETE FROM queue_set WHERE name = $1", SET)
-    assert await upkeep.removed_queues(lane) == []
-    assert await upkeep.move(lane, SET, QUEUE) == 0
+    assert await maintenance.removed_queues(dedicated) == []
+    assert await maintenance.move(dedicated, SET, QUEUE) == 0
     assert {(await world.row(id_))["queue"] for id_ in ids} == {QUEUE}
 
 
@@ -110,7 +112,9 @@ async def test_what_waits_is_counted_up_to_a_bound_and_what_has_ended_is_not(wor
         assert await found.waiting(SET, "low") == 0
 
 
-async def test_counting_and_finding_go_by_the_index_whatever_the_history_holds(world: World, lane: Lane) -> None:
+async def test_counting_and_finding_go_by_the_index_whatever_the_history_holds(
+    world: World, dedicated: DedicatedConnection
+) -> None:
     await declared(world, QUEUE)
     await world.sql.execute(
         "INSERT INTO tasks (id, type, queue_set, queue, status, payload)"
@@ -121,8 +125,8 @@ async def test_counting_and_finding_go_by_the_index_whatever_the_history_holds(w
     await world.sql.execute("SELECT pg_stat_force_next_flush()")
     before = await scans(world)
     assert await world.sql.fetchval("SELECT dtq_waiting($1, 'low', 100)", SET) == 3
-    assert await upkeep.removed_queues(lane) == [(SET, "low")]
-    assert await upkeep.move(lane, SET, "low") == 3
+    assert await maintenance.removed_queues(dedicated) == [(SET, "low")]
+    assert await maintenance.move(dedicated, SET, "low") == 3
     assert await scans(world) == before
 
 

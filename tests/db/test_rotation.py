@@ -30,20 +30,20 @@ async def test_a_rotated_password_is_read_again_by_pool_and_lanes(
     await run_sql(postgres_server.admin_dsn, f"CREATE ROLE {user} LOGIN PASSWORD 'old'")
     try:
         async with Database(lambda: settings.dsn, name="test") as database:
-            lane = database.lane("lane")
+            dedicated = database.dedicated("test")
             assert await database.fetch("SELECT 1")
-            assert await lane.fetch("SELECT 1")
+            assert await dedicated.fetch("SELECT 1")
             # The password changes, the connections are cut, and the Secret follows later.
             await run_sql(postgres_server.admin_dsn, f"ALTER ROLE {user} PASSWORD 'new'")
             await _cut(postgres_server, user)
-            for who in (database, lane):
+            for who in (database, dedicated):
                 with pytest.raises(Unavailable):
                     await who.fetch("SELECT 1")
                 with pytest.raises(Unavailable, match="password authentication failed"):
                     await who.fetch("SELECT 1")
             file.write_text(_as(dsn, user, "new") + "\n")
             assert await database.fetch("SELECT 1")
-            assert await lane.fetch("SELECT 1")
+            assert await dedicated.fetch("SELECT 1")
     finally:
         await _cut(postgres_server, user)
         await run_sql(postgres_server.admin_dsn, f"DROP ROLE {user}")

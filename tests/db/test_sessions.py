@@ -63,7 +63,7 @@ async def test_the_next_of_several_servers_is_tried(dsn: str, first: str) -> Non
         several = elsewhere(dsn, f"{account}@127.0.0.1:{bad},{address}")
         async with Database(several, name="test") as database:
             assert await database.fetch("SELECT 1")
-            assert await database.lane("lane").fetch("SELECT 1")
+            assert await database.dedicated("test").fetch("SELECT 1")
 
 
 async def test_of_several_servers_the_one_that_takes_writes_is_chosen(dsn: str) -> None:
@@ -124,12 +124,12 @@ async def test_behind_a_pooler_in_session_mode_all_is_as_it_is_without(
         assert await migrate(pooled)
         assert not (await status(pooled)).pending
         async with Database(pooled, name="test") as database:
-            lane = database.lane("lane")
+            dedicated = database.dedicated("test")
             for _ in range(3):
                 await asyncio.gather(*(database.fetch("SELECT pg_sleep(0.01)") for _ in range(8)))
                 for name, value in SETTINGS.items():
                     assert await shown(database, name) == value
-                    assert (await lane.fetch(f"SHOW {name}"))[0][0] == value
+                    assert (await dedicated.fetch(f"SHOW {name}"))[0][0] == value
         worker, store = uuid4(), LeaseStore(pooled)
         await store.register(worker, name="w", namespace="tasks", queues=["default"], types=[], concurrency=1)
         assert await store.renew(worker, {}) == []

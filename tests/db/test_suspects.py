@@ -6,14 +6,14 @@ from dtq.domain.backoff import Backoff
 from dtq.domain.decisions import CRASHES_MAX, Attempt, decide
 from dtq.domain.memory import cause_of_death
 from dtq.domain.states import Outcome, TaskStatus
-from dtq_db import upkeep
+from dtq_db import maintenance
 from dtq_db.attempts import Completion
 from dtq_db.connections import Database
-from dtq_db.upkeep import Held
+from dtq_db.maintenance import OrphanedTask
 from tests.db.world import TYPE, World, ending
 
 
-def lost(held: Held) -> Completion:
+def lost(held: OrphanedTask) -> Completion:
     ended = Attempt(
         outcome=Outcome.LOST, attempt=held.attempt, max_attempts=held.max_attempts, crashes=held.crashes,
         alone=held.alone, neighbours=held.neighbours, suspected_seconds=held.suspected_seconds,
@@ -25,7 +25,7 @@ def lost(held: Held) -> Completion:
 
 async def reap(dsn: str) -> None:
     async with Database(dsn, name="test") as database:
-        while (await upkeep.reap(database.lane("reaper"), lost))[1]:
+        while (await maintenance.reap(database.dedicated("reaper"), lost))[1]:
             pass
 
 

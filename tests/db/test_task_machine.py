@@ -25,10 +25,10 @@ from hypothesis.stateful import (
 from dtq.domain.backoff import Backoff
 from dtq.domain.decisions import Attempt, decide
 from dtq.domain.states import TERMINAL, Outcome, TaskStatus
-from dtq_db import upkeep
+from dtq_db import maintenance
 from dtq_db.attempts import Completion
-from dtq_db.connections import Lane, connect
-from dtq_db.upkeep import Held
+from dtq_db.connections import DedicatedConnection, connect
+from dtq_db.maintenance import OrphanedTask
 from tests.db.world import TYPE, World
 
 WORKERS: Final = 3
@@ -76,7 +76,7 @@ class Life(RuleBasedStateMachine):
     """Rules are what clients, workers, brokers and people do; invariants hold after each of them."""
 
     world: ClassVar[World]
-    lane: ClassVar[Lane]
+    dedicated: ClassVar[DedicatedConnection]
     loop: ClassVar[asyncio.AbstractEventLoop]
 
     def __init__(self) -> None:
@@ -314,10 +314,10 @@ class Life(RuleBasedStateMachine):
 
     @rule()
     def reap(self) -> None:
-        while self.do(upkeep.reap(self.lane, self._lost))[1]:
+        while self.do(maintenance.reap(self.dedicated, self._lost))[1]:
             pass
 
-    def _lost(self, held: Held) -> Completion:
+    def _lost(self, held: OrphanedTask) -> Completion:
         task = self.tasks[held.id]
         assert (task.status, task.attempts, task.worker) == (TaskStatus.RUNNING, held.attempt, held.worker_id)
         assert held.alone == task.alone
@@ -429,10 +429,10 @@ def life(dsn: str) -> Iterator[type[Life]]:
     loop = asyncio.new_event_loop()
     Life.loop = loop
     Life.world = World(loop.run_until_complete(connect(dsn, name="machine")))
-    Life.lane = Lane(dsn, name="machine/reaper")
+    Life.dedicated = DedicatedConnection(dsn, name="machine/reaper")
     loop.run_until_complete(Life.world.declare())
     yield Life
-    loop.run_until_complete(Life.lane.close())
+    loop.run_until_complete(Life.dedicated.close())
     loop.run_until_complete(Life.world.sql.close())
     loop.close()
 

@@ -76,14 +76,14 @@ async def a_late_result(walk: Walk) -> None:
     late.tell_to_end()
     await walk.sql.execute("UPDATE workers SET lease_expires_at = now() WHERE id IN (SELECT worker_id FROM tasks)")
     await _until(walk, "SELECT status = 'ENQUEUED' AND run_at <= now() FROM tasks")
-    async with walk.stranger([SLOW]) as (worker_id, lane):
-        (claim,) = await attempts.claim(lane, worker_id, [UUID(call.task_id)], [SLOW])
+    async with walk.stranger([SLOW]) as (worker_id, dedicated):
+        (claim,) = await attempts.claim(dedicated, worker_id, [UUID(call.task_id)], [SLOW])
         walk.note(claim, "start")
         assert await walk.has_ended(late) == 0
         walk.note(claim, "end")
         decision = Decision(status=TaskStatus.SUCCEEDED, outcome=Outcome.SUCCEEDED, result='{"attempt": 2}')
         ended = Completion(worker_id=worker_id, id=claim.id, attempt=claim.attempt, decision=decision)
-        await attempts.finish(lane, [ended])
+        await attempts.finish(dedicated, [ended])
 
 
 async def a_worker_dies_before_its_claim(walk: Walk) -> None:
@@ -135,8 +135,11 @@ _ACK: Final = "                await self._consumer.ack(deliveries)\n"
 _TAKEN: Final = '                await failpoints.hit("claim.taken")\n'
 _CLAIM: Final = (
     "                types = [type_ for type_ in self._types if type_ not in self._newer]\n"
-    "                claims = await store.claim(self._lane, worker_id, sorted(ids), types) if ids else []\n"
+    "                claims = await store.claim(self._dedicated, worker_id, sorted(ids), types) if ids else []\n"
     '                await failpoints.hit("claim.committed")\n'
+)
+_RELAY: Final = (
+    "        due = await maintenance.relay(self._dedicated, hold_seconds=2 * RELAY_GRACE_SECONDS, without=closed)\n"
 )
 MUTANTS: Final = {
     "without the fence": Mutant(scene=a_late_result, finish=without_fence),
@@ -155,7 +158,7 @@ MUTANTS: Final = {
     "without the relay": Mutant(
         scene=a_task_is_due_later,
         file="services/dtq_maintenance/relay.py",
-        before="        due = await upkeep.relay(self._lane, hold_seconds=2 * RELAY_GRACE_SECONDS, without=closed)\n",
+        before=_RELAY,
         after="        due: list[Due] = []\n",
     ),
 }

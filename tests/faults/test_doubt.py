@@ -17,7 +17,7 @@ from dtq.domain.errors import Unavailable
 from dtq.domain.queue_sets import QueueSets
 from dtq.runtime.loops import wait
 from dtq.runtime.metrics import ApiMetrics, BrokerMetrics
-from dtq_api.lanes import LANES, Lanes
+from dtq_api.group_commit import BATCHES_MAX, GroupCommit
 from dtq_db.connections import Database
 from dtq_db.tasks import NewTask
 from tests.faults.proxy import FAIR, Proxy, Weather
@@ -59,8 +59,8 @@ class Refusing:
         return ["refused"] * len(messages)
 
 
-def lanes(database: Database, publisher: Refusing) -> Lanes:
-    return Lanes(
+def group_commit(database: Database, publisher: Refusing) -> GroupCommit:
+    return GroupCommit(
         database,
         publisher,  # type: ignore[arg-type]
         queue_sets=QueueSets(),
@@ -87,9 +87,9 @@ def a_task() -> NewTask:
     )
 
 
-async def warm(some: Lanes) -> None:
-    """Let every lane connect and prepare its statements."""
-    for _ in range(2 * LANES):
+async def warm(some: GroupCommit) -> None:
+    """Let every connection connect and prepare its statements."""
+    for _ in range(2 * BATCHES_MAX):
         with pytest.raises(Unavailable):
             await some.store(a_task())
         await some.idle()
@@ -101,7 +101,7 @@ async def test_a_task_whose_undoing_got_no_answer_is_in_doubt_and_never_promised
     through = dsn.replace(f":{urlsplit(dsn).port}/", f":{to_postgres.port}/")
     async with Database(through, name="test") as database:
         refusing = Refusing(FAIR, to_postgres)
-        some = lanes(database, refusing)
+        some = group_commit(database, refusing)
         await warm(some)
         refusing.before = Weather(answers_lost=True)
         with pytest.raises(Unavailable) as told:
@@ -119,7 +119,7 @@ async def test_a_task_that_the_broker_refused_and_that_was_taken_back_is_in_no_d
     through = dsn.replace(f":{urlsplit(dsn).port}/", f":{to_postgres.port}/")
     async with Database(through, name="test") as database:
         with pytest.raises(Unavailable) as told:
-            await lanes(database, Refusing(FAIR, to_postgres)).store(a_task())
+            await group_commit(database, Refusing(FAIR, to_postgres)).store(a_task())
         assert not told.value.in_doubt
         assert await sql.fetchval("SELECT count(*) FROM tasks") == 0
 
@@ -129,7 +129,7 @@ async def test_a_task_whose_storing_got_no_answer_is_in_doubt(
 ) -> None:
     through = dsn.replace(f":{urlsplit(dsn).port}/", f":{to_postgres.port}/")
     async with Database(through, name="test") as database:
-        some = lanes(database, Refusing(FAIR, to_postgres))
+        some = group_commit(database, Refusing(FAIR, to_postgres))
         await warm(some)
         to_postgres.become(Weather(answers_lost=True))
         with pytest.raises(Unavailable) as told:
@@ -141,7 +141,7 @@ async def test_a_task_whose_storing_got_no_answer_is_in_doubt(
 async def test_a_database_that_cannot_be_reached_leaves_nothing_in_doubt(to_postgres: Proxy) -> None:
     async with Database("postgresql://dtq@127.0.0.1:1/dtq", name="test") as database:
         with pytest.raises(Unavailable) as told:
-            await lanes(database, Refusing(FAIR, to_postgres)).store(a_task())
+            await group_commit(database, Refusing(FAIR, to_postgres)).store(a_task())
     assert not told.value.in_doubt
 
 
@@ -164,17 +164,17 @@ async def test_a_publisher_whose_connection_is_dead_gets_a_new_one_long_before_t
             timeout_seconds=TIMEOUT_SECONDS,
         )
         stop = asyncio.Event()
-        running = asyncio.create_task(publisher.link.run(stop))
+        running = asyncio.create_task(publisher.broker.run(stop))
         message = Message(exchange="", routing_key="work", body=b"{}")
         try:
-            assert await wait(publisher.link.up, LINK_SECONDS)
+            assert await wait(publisher.broker.up, LINK_SECONDS)
             assert await publisher.publish([message]) == [None]
             assert proxy.half_close()
             (refused,) = await publisher.publish([message])
             assert refused is not None
             with pytest.raises(Unavailable):
                 await publisher.check()
-            assert await wait(publisher.link.up, LINK_SECONDS)
+            assert await wait(publisher.broker.up, LINK_SECONDS)
             assert await publisher.publish([message]) == [None]
         finally:
             stop.set()
@@ -194,10 +194,10 @@ async def test_a_publish_that_is_under_way_when_its_connection_is_given_up_is_an
             timeout_seconds=4.0,
         )
         stop = asyncio.Event()
-        running = asyncio.create_task(publisher.link.run(stop))
+        running = asyncio.create_task(publisher.broker.run(stop))
         message = Message(exchange="amq.direct", routing_key="nobody", body=b"{}")
         try:
-            assert await wait(publisher.link.up, LINK_SECONDS)
+            assert await wait(publisher.broker.up, LINK_SECONDS)
             await publisher.publish([message])
             assert proxy.half_close()
             first = asyncio.create_task(publisher.publish([message]))

@@ -21,7 +21,7 @@ import httpx2
 from dtq.runtime.loops import wait
 from dtq_db import attempts
 from dtq_db.attempts import Claim, LeaseStore
-from dtq_db.connections import Database, Lane
+from dtq_db.connections import Database, DedicatedConnection
 from tests.faults import history
 from tests.faults.checker import Verdict, check_folder
 from tests.faults.history import Call, DeadLetter, Exit, Injected, Lines, Metric, Run, Span, TypePolicy
@@ -214,8 +214,8 @@ class Walk:
         call = await self.ask(self.api.address, queue=SHELF, max_attempts=1)
         if call.task_id is None:
             return
-        async with self.stranger([OK]) as (worker_id, lane):
-            await attempts.claim(lane, worker_id, [UUID(call.task_id)], [OK])
+        async with self.stranger([OK]) as (worker_id, dedicated):
+            await attempts.claim(dedicated, worker_id, [UUID(call.task_id)], [OK])
 
     async def lose_a_crowd(self) -> None:
         """Have a worker of another make give up its lease while it holds several tasks: each becomes a suspect.
@@ -224,12 +224,12 @@ class Walk:
         """
         calls = await asyncio.gather(*(self.ask(self.api.address, queue=SHELF) for _ in range(2)))
         ids = [UUID(call.task_id) for call in calls if call.task_id is not None]
-        async with self.stranger([OK]) as (worker_id, lane):
-            await attempts.claim(lane, worker_id, ids, [OK])
+        async with self.stranger([OK]) as (worker_id, dedicated):
+            await attempts.claim(dedicated, worker_id, ids, [OK])
             await self.sql.execute("UPDATE tasks SET queue = 'default' WHERE id = ANY ($1) AND status = 'RUNNING'", ids)
 
     @asynccontextmanager
-    async def stranger(self, types: list[str]) -> AsyncIterator[tuple[UUID, Lane]]:
+    async def stranger(self, types: list[str]) -> AsyncIterator[tuple[UUID, DedicatedConnection]]:
         """Hold a lease as a worker of another make; it is over at the end."""
         worker_id, leases = uuid4(), LeaseStore(self.dsn)
         async with Database(self.dsn, name="stranger") as database:
@@ -238,7 +238,7 @@ class Walk:
             )
             long = "UPDATE workers SET lease_expires_at = now() + interval '10 minutes' WHERE id = $1"
             await self.sql.execute(long, worker_id)
-            yield worker_id, database.lane("claim")
+            yield worker_id, database.dedicated("claim")
             await leases.expire(worker_id)
             await leases.close()
 

@@ -12,7 +12,7 @@ import kopf
 import pytest
 import pytest_asyncio
 
-from dtq_operator.pace import Pace
+from dtq_operator.intervals import Intervals
 from hack.cluster import control_plane, kubectl
 from hack.cluster.control_plane import ControlPlane
 from tests.operator.door import Door
@@ -72,7 +72,7 @@ async def start(world: World) -> AsyncIterator[Start]:
     async with AsyncExitStack() as stack:
 
         async def begin(
-            *, pace: Pace = QUICK, kopf_settings: kopf.OperatorSettings | None = None, **settings: str
+            *, pace: Intervals = QUICK, kopf_settings: kopf.OperatorSettings | None = None, **settings: str
         ) -> Running:
             running = await stack.enter_async_context(
                 Running(world.settings(**settings), pace=pace, kopf_settings=kopf_settings)

@@ -8,12 +8,12 @@ import kopf
 from dtq.runtime.loops import wait
 from dtq.runtime.settings import OperatorSettings
 from dtq_db.connections import Database
+from dtq_operator.intervals import Intervals
 from dtq_operator.kube import Kube
 from dtq_operator.main import Operator
-from dtq_operator.pace import Pace
 from dtq_operator.watch import configure
 
-QUICK = Pace(scaling_seconds=0.3, serving_seconds=0.3, wait_seconds=0.5, orphan_seconds=0.5, measure_seconds=0.2)
+QUICK = Intervals(scaling_seconds=0.3, serving_seconds=0.3, wait_seconds=0.5, orphan_seconds=0.5, measure_seconds=0.2)
 STOP_SECONDS = 30.0
 
 
@@ -21,7 +21,7 @@ class Running:
     """An operator that runs until the end of the block."""
 
     def __init__(
-        self, settings: OperatorSettings, *, pace: Pace = QUICK, kopf_settings: kopf.OperatorSettings | None = None
+        self, settings: OperatorSettings, *, pace: Intervals = QUICK, kopf_settings: kopf.OperatorSettings | None = None
     ) -> None:
         self._database = Database(settings.db_dsn.get_secret_value(), name="dtq-operator-test")
         kopf_settings = kopf_settings or configure()

@@ -23,10 +23,10 @@ async def test_two_thousand_at_once(world: World, start: Start) -> None:
     running: Running = await start(pace=replace(QUICK, unserved_seconds=SECONDS), DTQ_RESYNC_SECONDS="30s")
     await world.create_ready(world.queue_set())
     before = requests_of(await world.kube.call("GET", "/metrics"))
-    gate = asyncio.Semaphore(AT_ONCE)
+    limit = asyncio.Semaphore(AT_ONCE)
 
     async def create(number: int) -> None:
-        async with gate:
+        async with limit:
             await world.create(world.task_type(f"many.t{number}"))
 
     await asyncio.gather(*(create(number) for number in range(TYPES)))

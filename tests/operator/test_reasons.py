@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dtq_operator.conditions import USER_ERRORS
-from dtq_operator.reasons import CONDITION_REASONS, Happened
+from dtq_operator.reasons import CONDITION_REASONS, EventReason
 from tests.operator import golden
 from tests.operator.conftest import Start
 from tests.operator.door import Door
@@ -25,13 +25,13 @@ FIRST = {scenario: condition for condition, scenario in reversed(SCENARIOS.items
 
 
 def test_each_reason_has_a_scenario_that_reaches_it() -> None:
-    assert {reason for _, _, reason in SCENARIOS} == CONDITION_REASONS | set(map(str, Happened))
+    assert {reason for _, _, reason in SCENARIOS} == CONDITION_REASONS | set(map(str, EventReason))
 
 
 def test_each_reason_is_explained_in_the_documentation() -> None:
     _, _, section = DOCUMENTED.read_text().partition("## What the status says\n")
     rows = set(re.findall(r"^\| `(\w+)` \|", section.partition("\n## ")[0], re.MULTILINE))
-    assert rows == CONDITION_REASONS | set(map(str, Happened))
+    assert rows == CONDITION_REASONS | set(map(str, EventReason))
 
 
 def test_the_golden_file_has_a_section_for_each_scenario() -> None:

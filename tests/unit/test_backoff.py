@@ -25,15 +25,15 @@ chances = st.floats(min_value=0, max_value=1, allow_nan=False)
 
 @given(policies, attempts, chances)
 def test_a_delay_is_finite_never_negative_and_never_above_the_cap(policy: Backoff, attempt: int, chance: float) -> None:
-    for delay in (policy.rung_seconds(attempt), policy.jittered_seconds(attempt, chance)):
+    for delay in (policy.unjittered_seconds(attempt), policy.jittered_seconds(attempt, chance)):
         assert math.isfinite(delay)
         assert 0 <= delay <= DELAY_SECONDS_MAX
 
 
 @given(policies, attempts, chances)
 def test_jitter_never_adds(policy: Backoff, attempt: int, chance: float) -> None:
-    assert policy.jittered_seconds(attempt, chance) <= policy.rung_seconds(attempt)
-    assert policy.jittered_seconds(attempt, 0.0) == policy.rung_seconds(attempt)
+    assert policy.jittered_seconds(attempt, chance) <= policy.unjittered_seconds(attempt)
+    assert policy.jittered_seconds(attempt, 0.0) == policy.unjittered_seconds(attempt)
 
 
 @given(policies, attempts)
@@ -41,22 +41,22 @@ def test_a_later_exponential_delay_is_never_shorter_and_stays_below_its_own_maxi
     policy: Backoff, attempt: int
 ) -> None:
     if policy.strategy is Strategy.EXPONENTIAL:
-        assert policy.rung_seconds(attempt) <= policy.rung_seconds(attempt + 1) <= policy.max_seconds
+        assert policy.unjittered_seconds(attempt) <= policy.unjittered_seconds(attempt + 1) <= policy.max_seconds
 
 
 @given(st.lists(st.floats(min_value=1, max_value=1000), min_size=1, max_size=20), st.integers(0, 50))
 def test_the_last_delay_of_a_list_repeats(delays: list[float], beyond: int) -> None:
     policy = Backoff(delays_seconds=tuple(delays))
-    assert [policy.rung_seconds(number) for number in range(1, len(delays) + 1)] == delays
-    assert policy.rung_seconds(len(delays) + beyond) == delays[-1]
+    assert [policy.unjittered_seconds(number) for number in range(1, len(delays) + 1)] == delays
+    assert policy.unjittered_seconds(len(delays) + beyond) == delays[-1]
 
 
 def test_the_defaults_are_the_origins() -> None:
-    assert [Backoff().rung_seconds(number) for number in range(1, 7)] == [5, 30, 120, 600, 3600, 3600]
-    assert Backoff(strategy=Strategy.FIXED).rung_seconds(9) == 30
+    assert [Backoff().unjittered_seconds(number) for number in range(1, 7)] == [5, 30, 120, 600, 3600, 3600]
+    assert Backoff(strategy=Strategy.FIXED).unjittered_seconds(9) == 30
     exponential = Backoff(strategy=Strategy.EXPONENTIAL)
-    assert [exponential.rung_seconds(number) for number in range(1, 6)] == [5, 30, 180, 1080, 3600]
+    assert [exponential.unjittered_seconds(number) for number in range(1, 6)] == [5, 30, 180, 1080, 3600]
 
 
 def test_a_power_too_large_for_a_float_is_the_maximum() -> None:
-    assert Backoff(strategy=Strategy.EXPONENTIAL, factor=100).rung_seconds(10_000) == 3600
+    assert Backoff(strategy=Strategy.EXPONENTIAL, factor=100).unjittered_seconds(10_000) == 3600

@@ -65,7 +65,7 @@ def test_a_result_is_kept_of_a_success_only(attempt: Attempt, chance: float) -> 
 @pytest.mark.parametrize("outcome", RETRYABLE)
 def test_a_failure_is_tried_again_until_its_attempts_are_spent(outcome: Outcome) -> None:
     first = decide(ended(outcome), Backoff(), 0.0)
-    assert (first.status, first.delay_seconds, first.rung_seconds) == (TaskStatus.ENQUEUED, 5, 5)
+    assert (first.status, first.delay_seconds, first.unjittered_seconds) == (TaskStatus.ENQUEUED, 5, 5)
     assert decide(ended(outcome, attempt=3), Backoff(), 0.0).status is TaskStatus.FAILED
 
 
@@ -125,7 +125,7 @@ def test_a_suspect_that_no_worker_runs_alone_is_charged_in_the_end() -> None:
 def test_a_delay_that_the_handler_asked_for_takes_no_rung_and_no_jitter() -> None:
     attempt = Attempt(outcome=Outcome.FAILED, attempt=1, max_attempts=3, delay_seconds=7.5)
     decision = decide(attempt, Backoff(jitter_percent=100), 1.0)
-    assert (decision.delay_seconds, decision.rung_seconds) == (7.5, None)
+    assert (decision.delay_seconds, decision.unjittered_seconds) == (7.5, None)
 
 
 @pytest.mark.parametrize("asked", [math.inf, 1e300, DELAY_SECONDS_MAX + 1])
@@ -152,7 +152,7 @@ def test_a_snooze_spends_no_attempt_and_its_delay_is_bounded() -> None:
     snoozed = Attempt(outcome=Outcome.SNOOZED, attempt=3, max_attempts=3, error="too early", delay_seconds=math.inf)
     decision = decide(snoozed, Backoff(), 0.5)
     assert (decision.status, decision.snoozed, decision.error) == (TaskStatus.ENQUEUED, True, "too early")
-    assert (decision.delay_seconds, decision.rung_seconds) == (DELAY_SECONDS_MAX, None)
+    assert (decision.delay_seconds, decision.unjittered_seconds) == (DELAY_SECONDS_MAX, None)
 
 
 def test_a_retry_that_is_asked_for_counts_and_the_last_one_says_so() -> None:

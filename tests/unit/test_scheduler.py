@@ -8,7 +8,7 @@ import pytest
 
 from dtq.domain.errors import Rejected
 from dtq_api.requests import parse_enqueue
-from dtq_db.upkeep import DueSchedule
+from dtq_db.maintenance import DueSchedule
 from dtq_maintenance.scheduler import BROKEN_SECONDS, MISFIRE_SECONDS, plan_fire
 
 NOW = datetime(2026, 11, 24, 12, 30, 10, tzinfo=UTC)

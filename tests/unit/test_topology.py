@@ -10,8 +10,8 @@ from dtq.domain.topology import (
     dead_letter_exchange,
     dead_letter_queue,
     main_exchange,
+    retry_delay,
     retry_queue,
-    rung,
     topology_of,
     work_queue,
 )
@@ -77,8 +77,8 @@ def test_no_two_queues_of_a_set_share_a_name(names: list[str], delays: list[int]
 
 
 def test_only_a_delay_of_the_ladder_has_a_rung() -> None:
-    assert rung(spec(), "high", 30.0) == 30
-    assert rung(spec(), "low", 30.0) is None, "a bounded queue has no ladder"
-    assert rung(spec(), "gone", 30.0) is None
+    assert retry_delay(spec(), "high", 30.0) == 30
+    assert retry_delay(spec(), "low", 30.0) is None, "a bounded queue has no ladder"
+    assert retry_delay(spec(), "gone", 30.0) is None
     for delay in (None, 30.5, 31.0, 0.0, float("inf"), float("nan")):
-        assert rung(spec(), "high", delay) is None
+        assert retry_delay(spec(), "high", delay) is None

@@ -9,7 +9,7 @@ import aiormq
 import pytest
 from pamqp.commands import Basic
 
-from dtq.broker import wakeups
+from dtq.broker import messages
 from dtq_worker.handing_on import HANDED_ON_MAX
 from tests.broker.world import eventually
 from tests.worker.world import NAMESPACE, Running, World
@@ -21,7 +21,7 @@ async def test_deliveries_are_claimed_in_batches(world: World) -> None:
     await world.declare("w.act.async")
     ids = await world.rows.enqueue(200, type_="w.act.async", payload='{"gives": "number"}')
     async with world.worker():
-        await world.send([wakeups.work(NAMESPACE, "default", id_, "w.act.async") for id_ in ids])
+        await world.send([messages.work(NAMESPACE, "default", id_, "w.act.async") for id_ in ids])
         assert {row["status"] for row in await world.ended(*ids)} == {"SUCCEEDED"}
     statements = await world.rows.sql.fetchval("SELECT count(DISTINCT at) FROM task_events WHERE event = 'RUNNING'")
     assert statements < 100, "a statement for each task would be one transaction each"
@@ -34,7 +34,7 @@ async def test_a_message_is_acknowledged_only_once_its_claim_is_committed(world:
         (held,) = await world.rows.enqueue(1, type_="w.act.async", payload='{"gives": "number"}')
         await locker.start()
         await world.rows.sql.execute("SELECT 1 FROM tasks WHERE id = $1 FOR UPDATE", held)
-        await world.send([wakeups.work(NAMESPACE, "default", held, "w.act.async")])
+        await world.send([messages.work(NAMESPACE, "default", held, "w.act.async")])
 
         async def waits_unacknowledged() -> bool:
             return await _unacknowledged(world) == 1
@@ -67,7 +67,7 @@ async def test_a_message_that_comes_five_times_runs_its_task_once(world: World) 
     await world.declare("w.wait.async")
     async with world.worker() as running:
         (id_,) = await world.enqueue("w.wait.async", seconds=0.5)
-        await world.send([wakeups.work(NAMESPACE, "default", id_, "w.wait.async")] * 4)
+        await world.send([messages.work(NAMESPACE, "default", id_, "w.wait.async")] * 4)
         (row,) = await world.ended(id_)
         assert (row["status"], row["attempts"]) == ("SUCCEEDED", 1)
 
@@ -75,7 +75,7 @@ async def test_a_message_that_comes_five_times_runs_its_task_once(world: World) 
             return running.count("dq_deliveries_total", verdict="dropped") == 4
 
         await eventually(all_dropped, "the copies are dropped and counted")
-        await world.send([wakeups.work(NAMESPACE, "high", id_, "w.wait.async")])
+        await world.send([messages.work(NAMESPACE, "high", id_, "w.wait.async")])
         await eventually(lambda: _nothing_left(world), "a copy in another queue is dropped too")
         assert (await world.rows.row(id_))["attempts"] == 1
 
@@ -118,7 +118,7 @@ async def test_a_type_that_nobody_handles_is_handed_on_a_bounded_number_of_times
 async def test_while_the_broker_blocks_publishers_a_type_without_a_handler_here_is_parked(world: World) -> None:
     await world.declare("nobody.runs.it")
     async with world.worker() as running:
-        running.worker.publisher.link.is_blocked = _yes  # type: ignore[method-assign]
+        running.worker.publisher.broker.is_blocked = _yes  # type: ignore[method-assign]
         (id_,) = await world.enqueue("nobody.runs.it")
         await eventually(lambda: _is_parked(world, id_), "the task waits for the relay")
         assert running.count("dq_deliveries_total", verdict="handed_on") == 0
@@ -214,7 +214,7 @@ async def test_a_message_of_a_task_that_has_ended_changes_nothing(shared: tuple[
         await world.ended(id_)
     before = dict(await world.rows.row(id_))
     assert before["status"] == status
-    await world.send([wakeups.work(NAMESPACE, "default", id_, "w.act.async")])
+    await world.send([messages.work(NAMESPACE, "default", id_, "w.act.async")])
     await _goes_on(world, running)
     after = dict(await world.rows.row(id_))
     # A failed task's dead letter may be confirmed meanwhile.

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from dtq.broker.inspect import drop_spent
+from dtq.broker.dead_letters import drop_spent
 from dtq.domain.envelope import decode
 from tests.broker.world import eventually
 from tests.support.system import call
@@ -108,7 +108,7 @@ async def test_the_last_attempt_fails_and_its_dead_letter_is_confirmed_and_told(
 
         assert await world.rows.redrive(id_) == {id_}
         await eventually(lambda: _relayed(world, id_, attempts=3), "the redrive runs")
-        assert await drop_spent(world.publisher.link, "tasks.dlq", _enqueued(world)) == 1
+        assert await drop_spent(world.publisher.broker, "tasks.dlq", _enqueued(world)) == 1
         (row,) = await world.ended(id_)
         assert (row["status"], row["attempts"], row["max_attempts"]) == ("SUCCEEDED", 3, 4), "with a fresh budget"
 
@@ -123,7 +123,7 @@ async def test_dead_letters_name_their_task(world: World) -> None:
             return await world.ready("tasks.dlq") == 3
 
         await eventually(all_are_there, "every copy is there")
-        channel = await world.publisher.link.connection().channel(publisher_confirms=False)
+        channel = await world.publisher.broker.connection().channel(publisher_confirms=False)
         told = {decode((await channel.basic_get("tasks.dlq")).body).id for _ in ids}
         await channel.close()
         assert told == set(ids)
@@ -180,7 +180,7 @@ async def test_the_worker_serves_its_health_and_its_metrics(world: World) -> Non
         text = await _text(f"{running.url}/metrics")
         assert 'dq_tasks_finished_total{outcome="succeeded",type="w.act.async"} 3.0' in text
         assert 'dq_deliveries_total{verdict="claimed"} 3.0' in text
-        running.worker.consumer.link.invalidate("test")
+        running.worker.consumer.broker.invalidate("test")
         status, _, told = await call(f"{running.url}/readyz")
         if status != 200:
             assert told["rmq"] == "not connected to RabbitMQ"

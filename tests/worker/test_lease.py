@@ -4,7 +4,7 @@ from uuid import UUID
 
 import pytest
 
-from dtq.broker import wakeups
+from dtq.broker import messages
 from dtq_worker import lease
 from tests.broker.world import eventually
 from tests.worker.world import NAMESPACE, Running, World
@@ -73,7 +73,7 @@ async def test_nothing_is_claimed_without_a_lease(world: World, short_lease: flo
                 return running.worker.lease.worker_id is None
 
             await eventually(has_none, "the lease is over")
-            await world.send([wakeups.work(NAMESPACE, "default", id_, "w.act.async") for id_ in ids])
+            await world.send([messages.work(NAMESPACE, "default", id_, "w.act.async") for id_ in ids])
             assert not await running.is_ready(), "and the worker says so"
             assert (await world.rows.row(ids[0]))["attempts"] == 0
         (row,) = await world.ended(*ids)

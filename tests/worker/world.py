@@ -14,7 +14,7 @@ from uuid import UUID
 import asyncpg
 from prometheus_client import CollectorRegistry
 
-from dtq.broker import wakeups
+from dtq.broker import messages
 from dtq.broker.publish_window import Message
 from dtq.broker.publisher import Publisher
 from dtq.domain.backoff import Backoff
@@ -75,11 +75,11 @@ class World:
 
     async def send_work(self, ids: Sequence[UUID], type_: str) -> None:
         """Publish the messages of tasks."""
-        await self.send([wakeups.work(NAMESPACE, "default", id_, type_) for id_ in ids])
+        await self.send([messages.work(NAMESPACE, "default", id_, type_) for id_ in ids])
 
     async def send(self, messages: Sequence[Message]) -> None:
         """Publish messages."""
-        await up(self.publisher.link)
+        await up(self.publisher.broker)
         refused = [one for one in await self.publisher.publish(messages) if one is not None]
         if refused:
             raise RuntimeError(refused[0])
@@ -99,7 +99,7 @@ class World:
 
     async def ready(self, queue: str = "tasks.default") -> int:
         """How many messages of a queue are ready."""
-        channel = await self.publisher.link.connection().channel(publisher_confirms=False)
+        channel = await self.publisher.broker.connection().channel(publisher_confirms=False)
         answer = await channel.queue_declare(queue, passive=True)
         await channel.close()
         return int(answer.message_count or 0)
@@ -178,7 +178,7 @@ async def open_world(dsn: str, vhost: BrokerVhost) -> AsyncIterator[World]:
             vhost.url, declare=_nothing, refusal=_none, metrics=BrokerMetrics(registry), timeout_seconds=5.0
         )
         try:
-            tasks.create_task(publisher.link.run(stop))
+            tasks.create_task(publisher.broker.run(stop))
             confirms = Confirms(database)
             tasks.create_task(confirms.run(stop))
             yield World(

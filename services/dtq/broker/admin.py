@@ -11,11 +11,11 @@ from contextlib import asynccontextmanager, contextmanager
 import aiormq
 from aiormq.abc import AbstractConnection
 
+from dtq.broker.broker_connection import BROKER_ERRORS, CONNECT_SECONDS, BrokerConnection, connect, hang_up
 from dtq.broker.declare import Channels, Declared, declare, message_count
-from dtq.broker.link import BROKER_ERRORS, CONNECT_SECONDS, connect, hang_up
 from dtq.domain.errors import Rejected, Unavailable
 from dtq.domain.topology import Topology
-from dtq.runtime.loops import own_cancellation
+from dtq.runtime.loops import foreign_cancellation_as_error
 
 
 class Admin:
@@ -127,9 +127,26 @@ async def connected(url: str) -> AsyncIterator[Admin]:
 @contextmanager
 def _translated() -> Iterator[None]:
     try:
-        with own_cancellation():
+        with foreign_cancellation_as_error():
             yield
     except aiormq.exceptions.ChannelAccessRefused as error:
         raise Rejected("AccessRefused", f"RabbitMQ refuses access: {error}; grant it to our user") from error
     except BROKER_ERRORS as error:
         raise Unavailable(f"RabbitMQ does not answer: {type(error).__name__}: {error}"[:300]) from error
+
+
+async def ready_counts(broker: BrokerConnection, queues: Sequence[str]) -> dict[str, int | None]:
+    """Return how many messages of each queue are ready; None where the queue is missing.
+
+    Raises:
+        Unavailable: the broker does not answer.
+    """
+    try:
+        with foreign_cancellation_as_error():
+            channels = Channels(broker.connection())
+            try:
+                return {queue: await message_count(channels, queue) for queue in queues}
+            finally:
+                await channels.close()
+    except BROKER_ERRORS as error:
+        raise Unavailable(f"RabbitMQ does not answer: {type(error).__name__}") from error

@@ -2,7 +2,7 @@
 
 Responsible for the consuming channels and the buffer of deliveries: one queue that cannot be consumed leaves the others
 alone. A channel that dies takes its buffered deliveries with it: the broker sends them again. Must never wait for a
-handler, and never trust silence: see `Consumer.renew`.
+handler, and never trust silence: see `Consumer.resubscribe`.
 """
 
 import asyncio
@@ -16,10 +16,10 @@ from typing import Final
 import structlog
 from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
 
-from dtq.broker.link import BROKER_ERRORS, SETUP_SECONDS, Link, Url
+from dtq.broker.broker_connection import BROKER_ERRORS, SETUP_SECONDS, BrokerConnection, Url
 from dtq.domain.errors import Unavailable
 from dtq.domain.fairness import take_weighted
-from dtq.runtime.loops import backoff_seconds, own_cancellation
+from dtq.runtime.loops import backoff_seconds, foreign_cancellation_as_error
 from dtq.runtime.metrics import BrokerMetrics
 
 _log = structlog.get_logger(__name__)
@@ -35,7 +35,7 @@ class Subscription:
 
 
 @dataclass(eq=False, slots=True)
-class Feed:
+class ConsumerChannel:
     """One channel with one consumer, and the tags of the last message delivered and acknowledged on it."""
 
     subscription: Subscription
@@ -59,7 +59,7 @@ class Delivery:
     queue: str
     body: bytes
     tag: int
-    feed: Feed
+    feed: ConsumerChannel
     arrived_at: float = field(default_factory=time.monotonic)
 
 
@@ -94,18 +94,18 @@ class Consumer:
         self.window = window
         self._resizing = False
         self._declare = declare
-        self._feeds: dict[str, Feed] = {}
+        self._feeds: dict[str, ConsumerChannel] = {}
         self._refused: dict[str, _Refused] = {}
         self._buffers: dict[str, deque[Delivery]] = {one.queue: deque() for one in subscriptions}
         self._one_at_a_time = asyncio.Lock()
         self._arrived = asyncio.Event()
         self._draining = False
-        self.link = Link(url, purpose="consume", setup=self._setup, metrics=metrics)
+        self.broker = BrokerConnection(url, purpose="consume", setup=self._setup, metrics=metrics)
 
     @property
     def is_consuming(self) -> bool:
         """Whether every queue has its consumer."""
-        return self.link.is_up and not self.missing
+        return self.broker.is_up and not self.missing
 
     @property
     def missing(self) -> dict[str, str]:
@@ -129,17 +129,17 @@ class Consumer:
 
     async def tend(self) -> bool:
         """Subscribe to queues that have no consumer, and let go of queues that are followed no longer; return False."""
-        if not self.link.is_up or self._draining:
+        if not self.broker.is_up or self._draining:
             return False
         async with self._one_at_a_time:
             feeds = self._feeds
             try:
                 async with asyncio.timeout(SETUP_SECONDS):
-                    with own_cancellation():
-                        await self._align(self.link.connection(), feeds)
+                    with foreign_cancellation_as_error():
+                        await self._align(self.broker.connection(), feeds)
             except (*BROKER_ERRORS, Unavailable) as error:
                 if feeds is self._feeds:  # else the link has been rebuilt meanwhile
-                    self.link.invalidate(f"following the queues failed: {type(error).__name__}")
+                    self.broker.invalidate(f"following the queues failed: {type(error).__name__}")
         return False
 
     @property
@@ -163,17 +163,17 @@ class Consumer:
         try:
             async with self._one_at_a_time, asyncio.timeout(SETUP_SECONDS):
                 feeds = self._feeds
-                with own_cancellation():
+                with foreign_cancellation_as_error():
                     for queue, feed in list(feeds.items()):
                         del feeds[queue]
                         feed.retired = True
-                        if grows and self.link.is_up:
-                            await self._try(self.link.connection(), feeds, feed.subscription)
+                        if grows and self.broker.is_up:
+                            await self._try(self.broker.connection(), feeds, feed.subscription)
                         await self._close(feed)
-                    if self.link.is_up:
-                        await self._align(self.link.connection(), feeds)
+                    if self.broker.is_up:
+                        await self._align(self.broker.connection(), feeds)
         except (*BROKER_ERRORS, Unavailable) as error:
-            self.link.invalidate(f"the window could not be changed: {type(error).__name__}")
+            self.broker.invalidate(f"the window could not be changed: {type(error).__name__}")
         finally:
             self._resizing = False
 
@@ -199,19 +199,19 @@ class Consumer:
 
         What cannot be acknowledged is delivered again, and dropped by its claim.
         """
-        last: dict[Feed, int] = {}
+        last: dict[ConsumerChannel, int] = {}
         for delivery in deliveries:
             last[delivery.feed] = max(delivery.tag, last.get(delivery.feed, 0))
         for feed, tag in last.items():
             try:
-                with own_cancellation():
+                with foreign_cancellation_as_error():
                     await feed.channel.basic_ack(tag, multiple=True, wait=False)
                 feed.acknowledged = tag
                 feed.acked.set()
             except BROKER_ERRORS as error:
                 _log.debug("an acknowledgement was lost", reason=str(error))
 
-    async def renew(self) -> bool:
+    async def resubscribe(self) -> bool:
         """Subscribe anew, on a new channel, wherever nothing is unacknowledged; return False.
 
         No question to the broker finds a deaf consumer. When a quorum queue is deleted and declared again at
@@ -219,21 +219,21 @@ class Consumer:
         consumer, and drops what it takes for repeated: as many messages as it had sent us before. They are
         neither ready nor delivered until our channel closes.
         """
-        if not self.link.is_up or self._draining:
+        if not self.broker.is_up or self._draining:
             return False
         async with self._one_at_a_time:
             feeds = self._feeds
             try:
                 async with asyncio.timeout(SETUP_SECONDS):
-                    connection = self.link.connection()
-                    with own_cancellation():
+                    connection = self.broker.connection()
+                    with foreign_cancellation_as_error():
                         for queue, feed in list(feeds.items()):
                             if feed.is_clean:
                                 feeds[queue] = await self._subscribe(connection, feed.subscription)
                                 await self._retire(feed)
             except (*BROKER_ERRORS, Unavailable) as error:
                 if feeds is self._feeds:  # else the link has been rebuilt meanwhile
-                    self.link.invalidate(f"a subscription could not be renewed: {type(error).__name__}")
+                    self.broker.invalidate(f"a subscription could not be renewed: {type(error).__name__}")
         return False
 
     async def drain(self) -> None:
@@ -254,7 +254,7 @@ class Consumer:
             buffer.clear()
         await self._align(connection, self._feeds)
 
-    async def _align(self, connection: AbstractConnection, feeds: dict[str, Feed]) -> None:
+    async def _align(self, connection: AbstractConnection, feeds: dict[str, ConsumerChannel]) -> None:
         """Make the consumers those of the queues that are followed; a queue that refuses one keeps no other waiting.
 
         Raises:
@@ -275,7 +275,9 @@ class Consumer:
     def _is_early(self, queue: str) -> bool:
         return queue in self._refused and time.monotonic() < self._refused[queue].retry_at
 
-    async def _try(self, connection: AbstractConnection, feeds: dict[str, Feed], subscription: Subscription) -> None:
+    async def _try(
+        self, connection: AbstractConnection, feeds: dict[str, ConsumerChannel], subscription: Subscription
+    ) -> None:
         queue = subscription.queue
         try:
             feeds[queue] = await self._subscribe(connection, subscription)
@@ -291,9 +293,9 @@ class Consumer:
             self._refused.pop(queue, None)
             _log.info("queue is consumed", queue=subscription.name)
 
-    async def _subscribe(self, connection: AbstractConnection, subscription: Subscription) -> Feed:
+    async def _subscribe(self, connection: AbstractConnection, subscription: Subscription) -> ConsumerChannel:
         channel = await connection.channel(publisher_confirms=False)
-        feed = Feed(subscription, channel)
+        feed = ConsumerChannel(subscription, channel)
 
         async def on_message(message: DeliveredMessage) -> None:
             buffer = self._buffers.get(subscription.queue)
@@ -303,11 +305,11 @@ class Consumer:
                 self._arrived.set()
 
         def on_cancel(_: object) -> None:
-            self.link.invalidate(f"the broker cancelled the consumer of {subscription.name}")
+            self.broker.invalidate(f"the broker cancelled the consumer of {subscription.name}")
 
         def on_close(_: object) -> None:
             if not (feed.retired or self._draining):
-                self.link.invalidate(f"the channel of {subscription.name} closed")
+                self.broker.invalidate(f"the channel of {subscription.name} closed")
 
         channel.on_consumer_cancel_callbacks.add(on_cancel)
         await channel.basic_qos(prefetch_count=min(subscription.prefetch, self.window))
@@ -316,7 +318,7 @@ class Consumer:
         channel.closing.add_done_callback(on_close)  # only now: a refusal to consume closes the channel as well
         return feed
 
-    async def _retire(self, feed: Feed) -> None:
+    async def _retire(self, feed: ConsumerChannel) -> None:
         """Cancel a consumer, let what it was sent last be acknowledged, and close its channel."""
         feed.retired = True
         await feed.channel.basic_cancel(feed.tag, timeout=_CLOSE_SECONDS)
@@ -327,11 +329,11 @@ class Consumer:
                     await feed.acked.wait()
         await self._close(feed)
 
-    async def _close(self, feed: Feed) -> None:
+    async def _close(self, feed: ConsumerChannel) -> None:
         """Close a channel: the broker gives back what is unacknowledged."""
         try:
             async with asyncio.timeout(_CLOSE_SECONDS):
-                with own_cancellation():
+                with foreign_cancellation_as_error():
                     await feed.channel.close()
         except BROKER_ERRORS as error:
             _log.debug("closing a channel failed", reason=str(error))

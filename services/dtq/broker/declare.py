@@ -17,7 +17,7 @@ from dtq.domain.topology import Queue, Topology
 
 SETTLE_SECONDS: Final = 0.5
 """Pause before a queue that was lost is declared again, in seconds: ten times what RabbitMQ needs to cancel the
-consumers of a deleted queue. A queue that is back by then gets their consumers, deaf: see `Consumer.renew`."""
+consumers of a deleted queue. A queue that is back by then gets their consumers, deaf: see `Consumer.resubscribe`."""
 
 _log = structlog.get_logger(__name__)
 

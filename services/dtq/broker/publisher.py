@@ -15,11 +15,11 @@ import aiormq
 import structlog
 from aiormq.abc import AbstractChannel, AbstractConnection
 
+from dtq.broker.broker_connection import BROKER_ERRORS, SETUP_SECONDS, BrokerConnection, Url
 from dtq.broker.declare import Channels, exchange_exists
-from dtq.broker.link import BROKER_ERRORS, SETUP_SECONDS, Link, Url
 from dtq.broker.publish_window import Message, publish_window
 from dtq.domain.errors import Rejected, Unavailable
-from dtq.runtime.loops import own_cancellation
+from dtq.runtime.loops import foreign_cancellation_as_error
 from dtq.runtime.metrics import BrokerMetrics
 
 RENEW_SECONDS: Final = 10.0
@@ -56,7 +56,7 @@ class Publisher:
         self._spent: AbstractChannel | None = None
         self._renewed_at = -math.inf
         self._opening = asyncio.Lock()
-        self.link = Link(url, purpose="publish", setup=self._setup, metrics=metrics)
+        self.broker = BrokerConnection(url, purpose="publish", setup=self._setup, metrics=metrics)
 
     async def check(self) -> None:
         """Return if publishing is worth a try.
@@ -64,9 +64,9 @@ class Publisher:
         Raises:
             Unavailable: the broker is known to be down or blocked.
         """
-        if not self.link.is_up:
+        if not self.broker.is_up:
             raise Unavailable("RabbitMQ is not connected")
-        if await self.link.is_blocked():
+        if await self.broker.is_blocked():
             raise Unavailable("RabbitMQ has blocked publishers: it is short of memory or disk")
 
     async def publish(self, messages: Sequence[Message]) -> list[str | None]:
@@ -94,15 +94,15 @@ class Publisher:
         ids = [str(next(self._numbers)) for _ in messages]
         try:
             channel = await self._confirming()
-            with own_cancellation():
+            with foreign_cancellation_as_error():
                 met = await publish_window(channel, messages, ids, timeout_seconds=self._timeout_seconds)
         except (*BROKER_ERRORS, Unavailable) as error:
             self._metrics.publishes.labels("lost").inc(len(messages))
             return [f"not connected: {error}"] * len(messages)
-        if any(isinstance(error, TimeoutError) for error in met) and not await self.link.is_blocked():
+        if any(isinstance(error, TimeoutError) for error in met) and not await self.broker.is_blocked():
             # The connection may be dead without our being told: a new one shows, long before its heartbeat would.
             # One that is blocked is alive: the broker has said so.
-            self.link.invalidate(self._no_confirm)
+            self.broker.invalidate(self._no_confirm)
         return [self._told(error) for error in met]
 
     def _told(self, error: BaseException | None) -> str | None:
@@ -129,10 +129,10 @@ class Publisher:
 
     async def _confirming(self) -> AbstractChannel:
         """Return the channel with confirms; the broker closes it when an exchange is missing."""
-        connection = self.link.connection()
+        connection = self.broker.connection()
         async with self._opening:
             if self._channel is None or self._channel.is_closed or self._channel.connection is not connection:
-                with own_cancellation():
+                with foreign_cancellation_as_error():
                     self._channel = await connection.channel(timeout=self._timeout_seconds)
             return self._channel
 
@@ -145,7 +145,7 @@ class Publisher:
         if spent is not None and not spent.is_closed:
             with suppress(*BROKER_ERRORS):
                 async with asyncio.timeout(self._timeout_seconds):
-                    with own_cancellation():
+                    with foreign_cancellation_as_error():
                         await spent.close()
 
     async def declare(self) -> None:
@@ -156,8 +156,8 @@ class Publisher:
         """
         try:
             async with asyncio.timeout(SETUP_SECONDS):
-                with own_cancellation():
-                    await self._declare(self.link.connection())
+                with foreign_cancellation_as_error():
+                    await self._declare(self.broker.connection())
         except Rejected as error:
             raise Unavailable(str(error)) from error
         except BROKER_ERRORS as error:
@@ -178,8 +178,8 @@ class Publisher:
         found = exchanges & {""}
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                with own_cancellation():
-                    channels = Channels(self.link.connection())
+                with foreign_cancellation_as_error():
+                    channels = Channels(self.broker.connection())
                     for name in sorted(exchanges - {""}):
                         with suppress(aiormq.exceptions.ChannelAccessRefused):
                             found |= {name} if await exchange_exists(channels, name) else set()

@@ -37,7 +37,7 @@ class Backoff:
     max_seconds: float = 3600.0
     jitter_percent: float = 0.0
 
-    def rung_seconds(self, attempt: int) -> float:
+    def unjittered_seconds(self, attempt: int) -> float:
         """Return the delay after the failed attempt number `attempt` (from 1), before jitter, in seconds."""
         match self.strategy:
             case Strategy.LIST:
@@ -58,4 +58,4 @@ class Backoff:
 
     def jittered_seconds(self, attempt: int, chance: float) -> float:
         """Return the delay after `attempt` with its jitter; `chance` is in 0..1 and is the only randomness."""
-        return self.rung_seconds(attempt) * (1.0 - chance * self.jitter_percent / 100.0)
+        return self.unjittered_seconds(attempt) * (1.0 - chance * self.jitter_percent / 100.0)

@@ -56,7 +56,7 @@ class Decision:
 
     Attributes:
         status: ENQUEUED means: run again after `delay_seconds`.
-        rung_seconds: the delay before jitter, which names the retry queue; None if no ladder applies.
+        unjittered_seconds: the delay before jitter, which names the retry queue; None if no ladder applies.
         crashed: the task took its worker down, which counts against CRASHES_MAX; it runs alone until it ends.
         suspected: the worker was lost, perhaps by this task: it runs again alone, and the attempt is given back.
         drained: the attempt was cut short by a shutdown and must not cost the task its last chance.
@@ -68,7 +68,7 @@ class Decision:
     error: str | None = None
     result: str | None = None
     delay_seconds: float = 0.0
-    rung_seconds: float | None = None
+    unjittered_seconds: float | None = None
     crashed: bool = False
     drained: bool = False
     snoozed: bool = False
@@ -140,7 +140,7 @@ def _retry_or_fail(
         outcome=ended.outcome,
         error=text,
         delay_seconds=backoff.jittered_seconds(counted, chance) if asked is None else _capped(asked),
-        rung_seconds=backoff.rung_seconds(counted) if asked is None else None,
+        unjittered_seconds=backoff.unjittered_seconds(counted) if asked is None else None,
         crashed=crashed,
         traceback=traceback,
     )

@@ -74,8 +74,8 @@ def dead_letter_queue(namespace: str) -> str:
     return f"{namespace}.dlq"
 
 
-def rung(spec: QueueSetSpec, queue: str, delay_seconds: float | None) -> int | None:
-    """Return the rung of a queue's retry ladder for a delay, or None when the delay waits in Postgres instead."""
+def retry_delay(spec: QueueSetSpec, queue: str, delay_seconds: float | None) -> int | None:
+    """Return which retry queue of a queue takes a delay, by its seconds, or None when the delay waits in Postgres instead."""
     if delay_seconds is None or not float(delay_seconds).is_integer():
         return None
     step = int(delay_seconds)

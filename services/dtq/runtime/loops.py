@@ -58,7 +58,7 @@ async def every(seconds: float, once: Callable[[], Awaitable[bool | None]], stop
 
 
 @contextmanager
-def own_cancellation() -> Iterator[None]:
+def foreign_cancellation_as_error() -> Iterator[None]:
     """Let a cancellation pass only if somebody asked this task to end.
 
     A driver may cancel what we wait for, as aiormq does on a connection that does not close in time. Let through, it
@@ -81,7 +81,7 @@ async def _bounded(once: Callable[[], Awaitable[bool | None]], name: str) -> boo
     bound = asyncio.timeout(STEP_SECONDS)
     try:
         async with bound:
-            with own_cancellation():
+            with foreign_cancellation_as_error():
                 return await once()
     except ConnectionError as error:
         raise Unavailable(f"a step of {name} was cut short: {error}") from error

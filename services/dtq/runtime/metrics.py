@@ -86,7 +86,9 @@ class LoopMetrics:
             registry=registry,
         )
 
-    def noted(self, name: str, once: Callable[[], Awaitable[bool | None]]) -> Callable[[], Awaitable[bool | None]]:
+    def instrumented(
+        self, name: str, once: Callable[[], Awaitable[bool | None]]
+    ) -> Callable[[], Awaitable[bool | None]]:
         """Return the same step, noted when it ends."""
 
         async def step() -> bool | None:

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from dtq.runtime.heads import BoundedHeads
+from dtq.runtime.http_limits import RequestHeaderLimits
 
 Health = Callable[[], Awaitable[dict[str, str]]]
 """Returns what is wrong, by part; empty when all is well."""
@@ -41,7 +41,7 @@ def server(app: ASGIApp, address: tuple[str, int], *, grace_seconds: int) -> Ser
         server_header=False,
         lifespan="off",
         timeout_graceful_shutdown=grace_seconds,
-        http=BoundedHeads,
+        http=RequestHeaderLimits,
         ws="none",
     )
     return Server(config)

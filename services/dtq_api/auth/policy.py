@@ -108,7 +108,7 @@ class Rights:
         """Return those of the known types that the caller may do this with; None means every type."""
         return None if verb in self._all else sorted(type_ for type_ in known if self.may(verb, type_))
 
-    def need(self, verb: Verb, type_: str | None = None) -> None:
+    def require(self, verb: Verb, type_: str | None = None) -> None:
         """Do nothing if the caller may.
 
         Raises:

@@ -16,7 +16,7 @@ import structlog
 from dtq.domain.errors import Unavailable
 from dtq.runtime.metrics import ApiMetrics
 from dtq_api.auth.policy import Caller
-from dtq_api.auth.verdicts import Verdict
+from dtq_api.auth.token_review_cache import Verdict
 
 REVIEW_SECONDS: Final = 2.0
 """Longest review, in seconds: a request must not hang on the API server."""
@@ -53,7 +53,7 @@ class Review(msgspec.Struct, frozen=True):
     status: Status
 
 
-class Reviews:
+class TokenReviewClient:
     """Asks the API server.
 
     Args:

@@ -19,13 +19,13 @@ def work(namespace: str, queue: str, task_id: UUID, type_: str, *, handed_on: in
     )
 
 
-def retry(namespace: str, queue: str, task_id: UUID, type_: str, *, rung: int, delay_seconds: float) -> Message:
-    """Return the message that waits on a rung of the ladder; jitter shortens its own TTL, never lengthens it."""
+def retry(namespace: str, queue: str, task_id: UUID, type_: str, *, retry_delay: int, delay_seconds: float) -> Message:
+    """Return the message that waits in the retry queue of its delay; jitter shortens its own TTL, never lengthens it."""
     return Message(
         exchange="",
-        routing_key=topology.retry_queue(namespace, queue, rung),
+        routing_key=topology.retry_queue(namespace, queue, retry_delay),
         body=encode(Envelope(id=task_id, type=type_)),
-        ttl_ms=None if delay_seconds >= rung else max(1, round(delay_seconds * 1000)),
+        ttl_ms=None if delay_seconds >= retry_delay else max(1, round(delay_seconds * 1000)),
     )
 
 

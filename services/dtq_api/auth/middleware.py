@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dtq.domain.errors import Rejected, Unavailable
 from dtq_api import problems
-from dtq_api.auth.gate import Gate
+from dtq_api.auth.authenticator import Authenticator
 from dtq_api.auth.policy import Rights
 
 OPEN_PATHS: Final = frozenset({"/healthz", "/livez", "/readyz"})
@@ -18,12 +18,12 @@ OPEN_PATHS: Final = frozenset({"/healthz", "/livez", "/readyz"})
 _RIGHTS: Final = "dtq.rights"
 
 
-class Door:
-    """The middleware that asks the gate."""
+class AuthenticationMiddleware:
+    """The middleware that asks the authenticator."""
 
-    def __init__(self, app: ASGIApp, gate: Gate) -> None:
+    def __init__(self, app: ASGIApp, authenticator: Authenticator) -> None:
         self._app = app
-        self._gate = gate
+        self._gate = authenticator
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request in, or answer what is wrong with its credential."""
@@ -37,7 +37,7 @@ class Door:
         await self._app(scope, receive, send)
 
 
-def rights_of(request: Request) -> Rights:
+def permissions_of(request: Request) -> Rights:
     """Return what the caller of a request that passed the door may do."""
     rights: Rights = request.scope[_RIGHTS]
     return rights

@@ -1,4 +1,4 @@
-"""The keeper: makes sure that the broker holds the topology of every queue set, whenever it is asked.
+"""The topology declarer: makes sure that the broker holds the topology of every queue set, whenever it is asked.
 
 Responsible for keeping one queue set's trouble its own: a set that cannot be declared is left out, is tried again
 with back-off, and says why. Shared by API and worker, so that a queue deleted by hand comes back without a restart.
@@ -16,12 +16,12 @@ import aiormq
 import structlog
 from aiormq.abc import AbstractConnection
 
+from dtq.broker.broker_connection import BROKER_ERRORS, CONNECT_SECONDS, Url
 from dtq.broker.declare import Declared, declare
-from dtq.broker.link import BROKER_ERRORS, CONNECT_SECONDS, Url
 from dtq.domain.errors import Rejected, Unavailable
 from dtq.domain.manifests import QueueSetSpec
 from dtq.domain.topology import dead_letter_exchange, dead_letter_queue, main_exchange, topology_of, work_queue
-from dtq.runtime.loops import backoff_seconds, own_cancellation
+from dtq.runtime.loops import backoff_seconds, foreign_cancellation_as_error
 from dtq.runtime.metrics import BrokerMetrics
 
 DECLARE_SECONDS: Final = 20.0
@@ -55,7 +55,7 @@ class _Failure:
     retry_at: float
 
 
-class Keeper:
+class TopologyDeclarer:
     """Declares queue sets.
 
     Args:
@@ -146,7 +146,7 @@ class Keeper:
 
     async def _retry(self, name: str, spec: QueueSetSpec) -> None:
         try:
-            with own_cancellation():
+            with foreign_cancellation_as_error():
                 async with asyncio.timeout(CONNECT_SECONDS):
                     connection = await aiormq.connect(self._url if isinstance(self._url, str) else self._url())
         except BROKER_ERRORS as error:
@@ -162,7 +162,7 @@ class Keeper:
     async def _declare(self, connection: AbstractConnection, name: str, spec: QueueSetSpec) -> None:
         found = Declared()
         try:
-            with own_cancellation():
+            with foreign_cancellation_as_error():
                 async with asyncio.timeout(DECLARE_SECONDS):
                     await declare(connection, topology_of(spec), found)
         except (Rejected, *BROKER_ERRORS) as error:

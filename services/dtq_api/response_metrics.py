@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from dtq.runtime.metrics import UNKNOWN
 
 
-class Counted:
+class ResponseMetricsMiddleware:
     """The middleware that counts, whoever answers: a route, the door, or the router itself."""
 
     def __init__(self, app: ASGIApp, responses: Counter) -> None:

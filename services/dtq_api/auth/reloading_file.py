@@ -18,7 +18,7 @@ _log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 
-class Watched(Generic[T]):
+class ReloadingFile(Generic[T]):
     """The parsed content of a file.
 
     Args:

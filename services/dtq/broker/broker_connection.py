@@ -14,9 +14,9 @@ import structlog
 from aiormq.abc import AbstractConnection
 from yarl import URL
 
-from dtq.broker import tolerant
+from dtq.broker import pamqp_patch
 from dtq.domain.errors import Rejected, Unavailable
-from dtq.runtime.loops import backoff_seconds, own_cancellation, wait
+from dtq.runtime.loops import backoff_seconds, foreign_cancellation_as_error, wait
 from dtq.runtime.metrics import BrokerMetrics
 
 CONNECT_SECONDS: Final = 5.0
@@ -34,12 +34,12 @@ BROKER_ERRORS: Final = (aiormq.exceptions.AMQPError, OSError, TimeoutError, Runt
 Url = str | Callable[[], str]
 """A broker's URL, or what returns the one in force now: a password may be rotated while the process runs."""
 
-tolerant.install()
+pamqp_patch.install()
 
 _log = structlog.get_logger(__name__)
 
 
-class Link:
+class BrokerConnection:
     """Keeps one connection alive; run it as a task.
 
     Args:
@@ -103,7 +103,7 @@ class Link:
         failures = 0
         while not stop.is_set():
             try:
-                with own_cancellation():
+                with foreign_cancellation_as_error():
                     await self._live(stop)
                 failures = 0
             except (*BROKER_ERRORS, Rejected, Unavailable) as error:
@@ -149,7 +149,7 @@ async def connect(url: str, purpose: str) -> aiormq.Connection:
 
 async def hang_up(connection: aiormq.Connection) -> None:
     """Close a connection, for a bounded time; one that is broken already is no error."""
-    with suppress(*BROKER_ERRORS), own_cancellation():
+    with suppress(*BROKER_ERRORS), foreign_cancellation_as_error():
         await connection.close(timeout=CLOSE_SECONDS)
 
 

@@ -16,7 +16,7 @@ from dtq.domain.memory import Memory, parse_memory
 from dtq.domain.stored import NewerRelease
 from dtq.runtime import failpoints
 from dtq_db.attempts import Completion, dead_lettered, finish_columns, parse_backoff
-from dtq_db.connections import Database, Lane
+from dtq_db.connections import Database, DedicatedConnection
 from dtq_db.queries import query
 from dtq_db.tasks import NewTask, enqueue_on
 
@@ -30,7 +30,7 @@ FIRST_SCHEDULE: Final = ("", "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Due:
+class DueTask:
     """A task to be published; `updated_at` is the version that a confirm refers to."""
 
     id: UUID
@@ -41,7 +41,7 @@ class Due:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
+class OrphanedTask:
     """A task that an expired worker still holds.
 
     Attributes:
@@ -109,43 +109,43 @@ class Work:
         return self.publish or self.unblock or self.dead_letter
 
 
-async def look(lane: Lane) -> Work:
+async def look(dedicated: DedicatedConnection) -> Work:
     """Return what there is to do, in one cheap statement.
 
     Raises:
         Unavailable: the database does not answer.
     """
-    (row,) = await lane.fetch(query("maintenance_due"), RELAY_GRACE_SECONDS)
+    (row,) = await dedicated.fetch(query("maintenance_due"), RELAY_GRACE_SECONDS)
     return Work(**dict(row))
 
 
-async def relay(lane: Lane, hold_seconds: float, *, without: Sequence[str] = ()) -> list[Due]:
+async def relay(dedicated: DedicatedConnection, hold_seconds: float, *, without: Sequence[str] = ()) -> list[DueTask]:
     """Pick what is due to be published, up to RELAY_BATCH of each queue, and keep other relays off it for a while.
 
     Args:
-        lane: the relay's.
+        dedicated: the relay's.
         hold_seconds: for how long.
         without: queue sets that cannot be published to now.
     """
-    rows = await lane.fetch(query("task_relay"), RELAY_BATCH, hold_seconds, list(without))
-    return [Due(**dict(row)) for row in rows]
+    rows = await dedicated.fetch(query("task_relay"), RELAY_BATCH, hold_seconds, list(without))
+    return [DueTask(**dict(row)) for row in rows]
 
 
-async def blocked_slots(lane: Lane, after: str) -> list[str]:
+async def blocked_slots(dedicated: DedicatedConnection, after: str) -> list[str]:
     """Return up to BATCH slots behind `after` in which tasks wait for room, in order."""
-    return [row["slot"] for row in await lane.fetch(query("slot_blocked"), after, BATCH)]
+    return [row["slot"] for row in await dedicated.fetch(query("slot_blocked"), after, BATCH)]
 
 
-async def unblock(lane: Lane, slots: Sequence[str], hold_seconds: float) -> list[Due]:
+async def unblock(dedicated: DedicatedConnection, slots: Sequence[str], hold_seconds: float) -> list[DueTask]:
     """Pick tasks that wait in these slots and have room now, and keep relays off them for `hold_seconds`."""
-    rows = await lane.fetch(query("task_unblock"), list(slots), BATCH, hold_seconds)
-    return [Due(**dict(row)) for row in rows]
+    rows = await dedicated.fetch(query("task_unblock"), list(slots), BATCH, hold_seconds)
+    return [DueTask(**dict(row)) for row in rows]
 
 
 async def dead_letter(
-    lane: Lane,
+    dedicated: DedicatedConnection,
     age_seconds: float,
-    publish: Callable[[list[Due]], Awaitable[dict[UUID, datetime]]],
+    publish: Callable[[list[DueTask]], Awaitable[dict[UUID, datetime]]],
     *,
     without: Sequence[str] = (),
 ) -> int:
@@ -154,48 +154,50 @@ async def dead_letter(
     They are held meanwhile, so that two relays do not both send a copy.
 
     Args:
-        lane: the relay's.
+        dedicated: the relay's.
         age_seconds: how long the publisher of a failure has to do it itself, and for how long a copy is held.
         publish: returns `updated_at` by id of those that the broker confirmed.
         without: queue sets that cannot be published to now.
     """
-    rows = await lane.fetch(query("task_dead_letter_due"), age_seconds, BATCH, list(without))
-    confirmed = await publish([Due(**dict(row)) for row in rows]) if rows else {}
-    return await dead_lettered(lane, confirmed) if confirmed else 0
+    rows = await dedicated.fetch(query("task_dead_letter_due"), age_seconds, BATCH, list(without))
+    confirmed = await publish([DueTask(**dict(row)) for row in rows]) if rows else {}
+    return await dead_lettered(dedicated, confirmed) if confirmed else 0
 
 
-async def dead_letters_lost(lane: Lane, queue_set: str) -> int:
+async def dead_letters_lost(dedicated: DedicatedConnection, queue_set: str) -> int:
     """Mark every copy that a lost dead letter queue held to be published again; return how many."""
     count, after, last = 0, EPOCH, FIRST_ID
-    while rows := await lane.fetch(query("task_dead_letter_lost"), queue_set, after, last, BATCH):
+    while rows := await dedicated.fetch(query("task_dead_letter_lost"), queue_set, after, last, BATCH):
         count += rows[0]["marked"]
         after, last = rows[0]["failed_at"], rows[0]["id"]
     return count
 
 
-async def lost(lane: Lane, queue_set: str, queue: str, waiting_seconds: float) -> int:
+async def lost(dedicated: DedicatedConnection, queue_set: str, queue: str, waiting_seconds: float) -> int:
     """Mark confirmed tasks that wait longer than `waiting_seconds` to be published again; return how many.
 
     A negative `waiting_seconds` includes what is due only later: its retry queue was lost.
     """
-    ((count,),) = await lane.fetch(query("task_lost"), queue_set, queue, waiting_seconds, BATCH)
+    ((count,),) = await dedicated.fetch(query("task_lost"), queue_set, queue, waiting_seconds, BATCH)
     return int(count)
 
 
-async def removed_queues(lane: Lane) -> list[tuple[str, str]]:
+async def removed_queues(dedicated: DedicatedConnection) -> list[tuple[str, str]]:
     """Return queue set and name of queues in which tasks wait although they are declared no longer."""
-    return [(row["queue_set"], row["queue"]) for row in await lane.fetch(query("queue_removed"), BATCH)]
+    return [(row["queue_set"], row["queue"]) for row in await dedicated.fetch(query("queue_removed"), BATCH)]
 
 
-async def move(lane: Lane, queue_set: str, queue: str) -> int:
+async def move(dedicated: DedicatedConnection, queue_set: str, queue: str) -> int:
     """Move one batch of the tasks that wait in a queue which is declared no longer; return how many."""
-    ((count,),) = await lane.fetch(query("task_move"), queue_set, queue, BATCH)
+    ((count,),) = await dedicated.fetch(query("task_move"), queue_set, queue, BATCH)
     return int(count)
 
 
-async def reap(lane: Lane, decide: Callable[[Held], Completion]) -> tuple[Counter[str], bool]:
+async def reap(
+    dedicated: DedicatedConnection, decide: Callable[[OrphanedTask], Completion]
+) -> tuple[Counter[str], bool]:
     """Take back tasks of one expired worker; return how many by their new status, and whether there may be more."""
-    async with lane.transaction() as connection:
+    async with dedicated.transaction() as connection:
         expired = await connection.fetch(query("worker_expired_lock"))
         if not expired:
             return Counter(), False
@@ -203,7 +205,7 @@ async def reap(lane: Lane, decide: Callable[[Held], Completion]) -> tuple[Counte
         rows = await connection.fetch(query("worker_running"), worker_id, BATCH)
         ended = [
             decide(
-                Held(
+                OrphanedTask(
                     worker_id=worker_id,
                     id=row["id"],
                     type=row["type"],
@@ -229,9 +231,9 @@ async def reap(lane: Lane, decide: Callable[[Held], Completion]) -> tuple[Counte
         return Counter(row["status"] for row in taken), True
 
 
-async def prune(lane: Lane) -> tuple[int, bool]:
+async def prune(dedicated: DedicatedConnection) -> tuple[int, bool]:
     """Make one step of dropping expired tasks; return how many were dropped and whether there may be more."""
-    (row,) = await lane.fetch(query("task_prune"), BATCH)
+    (row,) = await dedicated.fetch(query("task_prune"), BATCH)
     return int(row["dropped"]), bool(row["more"])
 
 
@@ -256,33 +258,33 @@ async def rotate_events(database: Database, *, days_ahead: int, keep_days: int) 
 
 
 async def replan(
-    lane: Lane, after: tuple[str, str], limit: int, plan: Callable[[DueSchedule], datetime]
+    dedicated: DedicatedConnection, after: tuple[str, str], limit: int, plan: Callable[[DueSchedule], datetime]
 ) -> tuple[tuple[str, str], list[tuple[str, str]]]:
     """Plan cron entries behind `after` for the earlier of what is stored and what `plan` returns.
 
     Returns:
         Where to go on (the beginning, at the end), and the type and name of each that is due earlier now.
     """
-    rows = await lane.fetch(query("schedule_ahead"), *after, limit)
+    rows = await dedicated.fetch(query("schedule_ahead"), *after, limit)
     earlier = []
     for row in rows:
         due = DueSchedule(**dict(row))
         following = plan(due)
         if due.next_fire_at is not None and following < due.next_fire_at:
-            moved = await lane.fetch(query("schedule_earlier"), due.type, due.name, following)
+            moved = await dedicated.fetch(query("schedule_earlier"), due.type, due.name, following)
             earlier += [(row["type"], row["name"]) for row in moved]
     return (rows[-1]["type"], rows[-1]["name"]) if len(rows) == limit else FIRST_SCHEDULE, earlier
 
 
 async def fire(
-    lane: Lane, plan: Callable[[DueSchedule], tuple[NewTask | None, datetime]]
+    dedicated: DedicatedConnection, plan: Callable[[DueSchedule], tuple[NewTask | None, datetime]]
 ) -> tuple[Sequence[str], bool]:
     """Enqueue what due cron entries ask for and set their next time, in one transaction.
 
     Returns:
         The types that were enqueued, and whether there may be more to do.
     """
-    async with lane.transaction() as connection:
+    async with dedicated.transaction() as connection:
         rows = await connection.fetch(query("schedule_due"), BATCH)
         tasks: list[NewTask] = []
         for row in rows:

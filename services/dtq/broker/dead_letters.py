@@ -1,19 +1,18 @@
-"""Looking into the broker: how full queues are, and walking the dead letter queue.
+"""Dead letters in the broker: walks their queue and drops the copies that are no longer needed.
 
-Owns reading. Must never take a message away that its caller did not name as spent.
+Must never take a message away that its caller did not name as spent.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Final
 from uuid import UUID
 
 import aiormq
 
-from dtq.broker.declare import Channels, message_count
-from dtq.broker.link import BROKER_ERRORS, Link
+from dtq.broker.broker_connection import BROKER_ERRORS, BrokerConnection
 from dtq.domain.envelope import decode
 from dtq.domain.errors import Unavailable
-from dtq.runtime.loops import own_cancellation
+from dtq.runtime.loops import foreign_cancellation_as_error
 
 WALK_MAX: Final = 10_000
 """Most dead letters looked at in one walk: each is held unacknowledged meanwhile."""
@@ -21,28 +20,11 @@ CHUNK: Final = 200
 """Dead letters asked about at a time."""
 
 
-async def ready_counts(link: Link, queues: Sequence[str]) -> dict[str, int | None]:
-    """Return how many messages of each queue are ready; None where the queue is missing.
-
-    Raises:
-        Unavailable: the broker does not answer.
-    """
-    try:
-        with own_cancellation():
-            channels = Channels(link.connection())
-            try:
-                return {queue: await message_count(channels, queue) for queue in queues}
-            finally:
-                await channels.close()
-    except BROKER_ERRORS as error:
-        raise Unavailable(f"RabbitMQ does not answer: {type(error).__name__}") from error
-
-
-async def drop_spent(link: Link, queue: str, spent: Callable[[list[UUID]], Awaitable[set[UUID]]]) -> int:
+async def drop_spent(broker: BrokerConnection, queue: str, spent: Callable[[list[UUID]], Awaitable[set[UUID]]]) -> int:
     """Walk a dead letter queue once and drop the copies whose task is no longer FAILED; return how many.
 
     Args:
-        link: any link to the broker.
+        broker: any connection to it.
         queue: the dead letter queue's name.
         spent: returns which of these ids need no copy any more.
 
@@ -50,8 +32,8 @@ async def drop_spent(link: Link, queue: str, spent: Callable[[list[UUID]], Await
         Unavailable: the broker does not answer; what was not dropped is still there.
     """
     try:
-        with own_cancellation():
-            channel = await link.connection().channel(publisher_confirms=False)
+        with foreign_cancellation_as_error():
+            channel = await broker.connection().channel(publisher_confirms=False)
             try:
                 return await _walk(channel, queue, spent)
             finally:

@@ -21,7 +21,7 @@ _TOO_LARGE: Final = (
 )
 
 
-class BoundedHeads(HttpToolsProtocol):
+class RequestHeaderLimits(HttpToolsProtocol):
     """One connection."""
 
     _timer: asyncio.TimerHandle | None = None

@@ -1,4 +1,4 @@
-"""The gate: from a request's credential to its caller's rights.
+"""Authentication: from a request's credential to its caller's rights.
 
 Owns the order: first the token file, then the API server. Must never let a token into a log or an answer.
 """
@@ -15,12 +15,12 @@ import structlog
 from dtq.domain.errors import Rejected
 from dtq.runtime.metrics import ApiMetrics
 from dtq.runtime.settings import ApiSettings, Switch
-from dtq_api.auth.claims import refusal
+from dtq_api.auth.jwt import refusal
 from dtq_api.auth.policy import EVERYTHING, Policy, Rights, default_policy, parse_policy
-from dtq_api.auth.reviews import Reviews
+from dtq_api.auth.reloading_file import ReloadingFile
+from dtq_api.auth.token_review_cache import TokenReviewCache, Verdict
+from dtq_api.auth.token_review_client import TokenReviewClient
 from dtq_api.auth.tokens import Tokens, digest_of, parse_tokens
-from dtq_api.auth.verdicts import Verdict, Verdicts
-from dtq_api.auth.watched import Watched
 
 REFRESH_SECONDS: Final = 1.0
 """How often the files are looked at, in seconds."""
@@ -30,7 +30,7 @@ _log = structlog.get_logger(__name__)
 _BEARER: Final = re.compile(rb"[Bb]earer +([A-Za-z0-9._~+/=-]{1,%d})" % TOKEN_CHARS_MAX)
 
 
-class Gate(Protocol):
+class Authenticator(Protocol):
     """Lets callers in."""
 
     async def rights(self, credentials: Sequence[bytes]) -> Rights:
@@ -51,7 +51,7 @@ class Gate(Protocol):
         """Close connections."""
 
 
-class Open:
+class NoAuthentication:
     """Asks nobody: the API listens where only this machine can reach it."""
 
     async def rights(self, _: Sequence[bytes]) -> Rights:
@@ -66,7 +66,7 @@ class Open:
         """Do nothing."""
 
 
-class Guarded:
+class TokenAuthenticator:
     """Asks everybody for a token.
 
     Args:
@@ -77,9 +77,9 @@ class Guarded:
     def __init__(
         self,
         *,
-        tokens: Watched[Tokens] | None,
-        reviews: Reviews | None,
-        policy: Watched[Policy] | Policy,
+        tokens: ReloadingFile[Tokens] | None,
+        reviews: TokenReviewClient | None,
+        policy: ReloadingFile[Policy] | Policy,
         audience: str,
         metrics: ApiMetrics,
     ) -> None:
@@ -88,10 +88,10 @@ class Guarded:
         self._policy = policy
         self._audience = audience
         self._metrics = metrics
-        self._verdicts = Verdicts(time.monotonic)
+        self._verdicts = TokenReviewCache(time.monotonic)
 
     async def rights(self, credentials: Sequence[bytes]) -> Rights:
-        """Return what the caller of a request may do; see `Gate`."""
+        """Return what the caller of a request may do; see `Authenticator`."""
         if not credentials:
             raise self._refused("missing", "no credential: send Authorization: Bearer TOKEN")
         match = _BEARER.fullmatch(credentials[0]) if len(credentials) == 1 else None
@@ -100,18 +100,18 @@ class Guarded:
         verdict = await self._verdict(match[1].decode())
         if isinstance(verdict, str):
             raise self._refused("invalid", verdict)
-        policy = self._policy.current if isinstance(self._policy, Watched) else self._policy
+        policy = self._policy.current if isinstance(self._policy, ReloadingFile) else self._policy
         return policy.rights(verdict)
 
     async def refresh(self) -> bool:
-        """Read again what has changed; see `Gate`."""
+        """Read again what has changed; see `Authenticator`."""
         for file in (self._tokens, self._policy):
-            if isinstance(file, Watched):
+            if isinstance(file, ReloadingFile):
                 file.refresh()
         return False
 
     async def close(self) -> None:
-        """Close connections; see `Gate`."""
+        """Close connections; see `Authenticator`."""
         if self._reviews is not None:
             await self._reviews.close()
 
@@ -133,17 +133,17 @@ class Guarded:
         return Rejected("Unauthenticated", message)
 
 
-def gate_of(settings: ApiSettings, metrics: ApiMetrics) -> Gate:
-    """Return the gate that the settings ask for.
+def authenticator_of(settings: ApiSettings, metrics: ApiMetrics) -> Authenticator:
+    """Return the authenticator that the settings ask for.
 
     Raises:
         Rejected: `InvalidSettings`: a file has mistakes.
     """
     if settings.auth is Switch.OFF:
-        return Open()
+        return NoAuthentication()
     tokens = None
     if settings.auth_tokens_file is not None:
-        tokens = Watched(settings.auth_tokens_file, parse_tokens, variable="DTQ_AUTH_TOKENS_FILE")
+        tokens = ReloadingFile(settings.auth_tokens_file, parse_tokens, variable="DTQ_AUTH_TOKENS_FILE")
     reviews = _reviews(settings, metrics)
     if tokens is None and reviews is None:
         raise Rejected(
@@ -151,19 +151,21 @@ def gate_of(settings: ApiSettings, metrics: ApiMetrics) -> Gate:
             f"DTQ_AUTH is on, but there is no token file, and no service account in {settings.auth_service_account}:"
             " mount one (automountServiceAccountToken), or set DTQ_AUTH_TOKENS_FILE",
         )
-    policy: Watched[Policy] | Policy = default_policy(_namespace(settings.auth_service_account))
+    policy: ReloadingFile[Policy] | Policy = default_policy(_namespace(settings.auth_service_account))
     if settings.auth_policy_file is not None:
-        policy = Watched(settings.auth_policy_file, parse_policy, variable="DTQ_AUTH_POLICY_FILE")
+        policy = ReloadingFile(settings.auth_policy_file, parse_policy, variable="DTQ_AUTH_POLICY_FILE")
     _log.info("callers are asked for a token", token_file=tokens is not None, service_accounts=reviews is not None)
-    return Guarded(tokens=tokens, reviews=reviews, policy=policy, audience=settings.auth_audience, metrics=metrics)
+    return TokenAuthenticator(
+        tokens=tokens, reviews=reviews, policy=policy, audience=settings.auth_audience, metrics=metrics
+    )
 
 
-def _reviews(settings: ApiSettings, metrics: ApiMetrics) -> Reviews | None:
+def _reviews(settings: ApiSettings, metrics: ApiMetrics) -> TokenReviewClient | None:
     folder, host = settings.auth_service_account, settings.kubernetes_host
     if not host or not (folder / "token").exists():
         return None
     server = f"https://{f'[{host}]' if ':' in host else host}:{settings.kubernetes_port}"
-    return Reviews(server, folder, audience=settings.auth_audience, metrics=metrics)
+    return TokenReviewClient(server, folder, audience=settings.auth_audience, metrics=metrics)
 
 
 def _namespace(folder: Path) -> str | None:

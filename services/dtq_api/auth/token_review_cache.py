@@ -21,7 +21,7 @@ Verdict = Caller | str
 """Who calls, or why the token is refused."""
 
 
-class Verdicts:
+class TokenReviewCache:
     """Keeps verdicts by the token's hash; asks once for requests that arrive together."""
 
     def __init__(self, clock: Callable[[], float]) -> None:

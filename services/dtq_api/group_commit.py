@@ -1,6 +1,6 @@
-"""Enqueue lanes: requests that arrive together share one INSERT, one commit and one publish window.
+"""Group commit: requests that arrive together share one INSERT, one commit and one publish window.
 
-Owns the group commit. There is no timer: what waits when a lane is free goes together. A row that is refused by
+Owns the group commit. There is no timer: what waits when a connection is free goes together. A row that is refused by
 the broker is taken back; a row that cannot be taken back runs, and its request is answered as accepted.
 """
 
@@ -15,29 +15,29 @@ from uuid import UUID
 
 import structlog
 
+from dtq.broker.messages import work
 from dtq.broker.publish_window import Message
 from dtq.broker.publisher import Publisher
-from dtq.broker.wakeups import work
 from dtq.domain.errors import Rejected, Unavailable
 from dtq.domain.queue_sets import QueueSets
 from dtq.runtime import failpoints
 from dtq.runtime.metrics import ApiMetrics
 from dtq_db import tasks as store
-from dtq_db.connections import Database, Lane
-from dtq_db.tasks import Hit, NewTask
+from dtq_db.connections import Database, DedicatedConnection
+from dtq_db.tasks import ExistingTask, NewTask
 
-LANES: Final = 2
+BATCHES_MAX: Final = 2
 """Batches under way at once: one is stored while the other is published."""
 BATCH_MAX: Final = 200
 """Most tasks of one batch."""
 WAITING_MAX: Final = 2_000
-"""Most requests waiting for a lane; more are told to come back: memory stays bounded."""
+"""Most requests waiting for a batch; more are told to come back: memory stays bounded."""
 REPLAY_TRIES: Final = 3
 """How often a key is looked up and stored anew while others store and take back the same key."""
 ANSWER_SECONDS: Final = 20.0
 """Longest wait for an answer, in seconds: connecting, storing, publishing twice and taking back, each at its bound."""
 BATCH_SECONDS: Final = 30.0
-"""Longest batch, in seconds: beyond it the lane is given up for the next one."""
+"""Longest batch, in seconds: beyond it its connection is given up for the next one."""
 
 _log = structlog.get_logger(__name__)
 
@@ -47,9 +47,9 @@ class _Waiting:
 
     def __init__(self, task: NewTask) -> None:
         self.task = task
-        self.answer: asyncio.Future[Hit | None] = asyncio.get_running_loop().create_future()
+        self.answer: asyncio.Future[ExistingTask | None] = asyncio.get_running_loop().create_future()
 
-    def resolve(self, hit: Hit | None) -> None:
+    def resolve(self, hit: ExistingTask | None) -> None:
         if not self.answer.done():
             self.answer.set_result(hit)
 
@@ -68,7 +68,7 @@ def _answering(batch: list[_Waiting]) -> Iterator[None]:
             one.fail(Unavailable(str(error), in_doubt=error.in_doubt) if isinstance(error, Unavailable) else error)
 
 
-class Lanes:
+class GroupCommit:
     """Stores and publishes tasks.
 
     Args:
@@ -91,10 +91,10 @@ class Lanes:
         self._metrics = metrics
         self._confirmed = confirmed
         self._waiting: deque[_Waiting] = deque()
-        self._free = [database.lane(f"enqueue-{number}") for number in range(LANES)]
+        self._free = [database.dedicated(f"enqueue-{number}") for number in range(BATCHES_MAX)]
         self._running: set[asyncio.Task[None]] = set()
 
-    async def store(self, task: NewTask) -> Hit | None:
+    async def store(self, task: NewTask) -> ExistingTask | None:
         """Store a task and see it published; return the task that already holds its key, if there is one.
 
         Raises:
@@ -121,37 +121,37 @@ class Lanes:
 
     def _start(self) -> None:
         while self._free and self._waiting:
-            lane = self._free.pop()
+            dedicated = self._free.pop()
             batch = [self._waiting.popleft() for _ in range(min(BATCH_MAX, len(self._waiting)))]
-            running = asyncio.get_running_loop().create_task(self._run(lane, batch))
+            running = asyncio.get_running_loop().create_task(self._run(dedicated, batch))
             self._running.add(running)
-            running.add_done_callback(partial(self._ended, lane))
+            running.add_done_callback(partial(self._ended, dedicated))
 
-    def _ended(self, lane: Lane, done: asyncio.Task[None]) -> None:
+    def _ended(self, dedicated: DedicatedConnection, done: asyncio.Task[None]) -> None:
         self._running.discard(done)
-        self._free.append(lane)
+        self._free.append(dedicated)
         self._start()
 
-    async def _run(self, lane: Lane, batch: list[_Waiting]) -> None:
+    async def _run(self, dedicated: DedicatedConnection, batch: list[_Waiting]) -> None:
         """Bring one batch to its end; whatever goes wrong, every request gets an answer."""
         with _answering(batch):
             async with asyncio.timeout(BATCH_SECONDS):
-                await self._store(lane, batch)
+                await self._store(dedicated, batch)
         for one in batch:
             if not one.answer.done():
                 with _answering([one]):
                     async with asyncio.timeout(BATCH_SECONDS):
-                        await self._replay(lane, one)
+                        await self._replay(dedicated, one)
 
-    async def _store(self, lane: Lane, batch: list[_Waiting]) -> None:
-        stored = await self._insert(lane, batch)
+    async def _store(self, dedicated: DedicatedConnection, batch: list[_Waiting]) -> None:
+        stored = await self._insert(dedicated, batch)
         await failpoints.hit("enqueue.inserted")
         self._metrics.batch.observe(len(batch))
-        await self._publish(lane, [one for one in batch if one.task.id in stored], stored)
+        await self._publish(dedicated, [one for one in batch if one.task.id in stored], stored)
 
-    async def _insert(self, lane: Lane, batch: list[_Waiting]) -> dict[UUID, datetime]:
+    async def _insert(self, dedicated: DedicatedConnection, batch: list[_Waiting]) -> dict[UUID, datetime]:
         try:
-            return await store.enqueue(lane, [one.task for one in batch])
+            return await store.enqueue(dedicated, [one.task for one in batch])
         except Rejected as error:
             if len(batch) == 1:
                 batch[0].fail(Rejected("InvalidPayload", f"the payload cannot be stored: {error}"))
@@ -161,25 +161,27 @@ class Lanes:
         for one in batch:
             # And what was stored of them must be published, whatever becomes of the rest.
             with _answering([one]):
-                stored |= await self._insert(lane, [one])
+                stored |= await self._insert(dedicated, [one])
         return stored
 
-    async def _replay(self, lane: Lane, one: _Waiting) -> None:
+    async def _replay(self, dedicated: DedicatedConnection, one: _Waiting) -> None:
         if one.task.idempotency_key is None:
             one.fail(Rejected("InactiveType", f"type {one.task.type!r} is not active: its TaskType refuses new tasks"))
             return
         for _ in range(REPLAY_TRIES):
-            if hit := await store.replay(lane, one.task):
+            if hit := await store.replay(dedicated, one.task):
                 await failpoints.hit("enqueue.replayed")
                 one.resolve(hit)
                 return
             # The holder of the key was taken back just now, so the key is free again.
-            if stored := await store.enqueue(lane, [one.task]):
-                await self._publish(lane, [one], stored)
+            if stored := await store.enqueue(dedicated, [one.task]):
+                await self._publish(dedicated, [one], stored)
                 return
         one.fail(Unavailable("others store and take back the same idempotency_key at this moment"))
 
-    async def _publish(self, lane: Lane, fresh: list[_Waiting], stored: dict[UUID, datetime]) -> None:
+    async def _publish(
+        self, dedicated: DedicatedConnection, fresh: list[_Waiting], stored: dict[UUID, datetime]
+    ) -> None:
         """Publish what was stored; take back what the broker refuses, unless the relay may see to it."""
         due = [one for one in fresh if one.task.run_at is None or one.task.run_at <= datetime.now(UTC)]
         for one in fresh:
@@ -194,21 +196,21 @@ class Lanes:
         gone: set[UUID] = set()
         if refused and not self._accept_when_down:
             with _answering([one for one in due if one.task.id in refused]):
-                gone = await self._undo(lane, refused)
+                gone = await self._undo(dedicated, refused)
         for one in due:
             if one.task.id in gone:
                 one.fail(Unavailable(f"RabbitMQ did not take the task: {refused[one.task.id]}"))
             else:
                 one.resolve(None)
 
-    async def _undo(self, lane: Lane, refused: dict[UUID, str]) -> set[UUID]:
+    async def _undo(self, dedicated: DedicatedConnection, refused: dict[UUID, str]) -> set[UUID]:
         """Take back refused tasks; if the database is gone too they stay, and the relay publishes them.
 
         Raises:
             Unavailable: the database's answer was lost: nobody knows whether they stay.
         """
         try:
-            gone = await store.undo(lane, sorted(refused))
+            gone = await store.undo(dedicated, sorted(refused))
             await failpoints.hit("enqueue.undone")
         except Unavailable as error:
             if error.in_doubt:

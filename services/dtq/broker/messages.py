@@ -20,7 +20,7 @@ def work(namespace: str, queue: str, task_id: UUID, type_: str, *, handed_on: in
 
 
 def retry(namespace: str, queue: str, task_id: UUID, type_: str, *, retry_delay: int, delay_seconds: float) -> Message:
-    """Return the message that waits in the retry queue of its delay; jitter shortens its own TTL, never lengthens it."""
+    """Return a message for the retry queue of its delay; jitter shortens its own TTL, never lengthens it."""
     return Message(
         exchange="",
         routing_key=topology.retry_queue(namespace, queue, retry_delay),

@@ -75,7 +75,7 @@ def dead_letter_queue(namespace: str) -> str:
 
 
 def retry_delay(spec: QueueSetSpec, queue: str, delay_seconds: float | None) -> int | None:
-    """Return which retry queue of a queue takes a delay, by its seconds, or None when the delay waits in Postgres instead."""
+    """Return the seconds that name the retry queue for a delay, or None when the delay waits in Postgres instead."""
     if delay_seconds is None or not float(delay_seconds).is_integer():
         return None
     step = int(delay_seconds)

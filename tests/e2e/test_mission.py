@@ -175,34 +175,6 @@ def external_metric(kube: Kube, scaled_object: str) -> int:
     return int(item["value"])
 
 
-def test_a_task_that_exhausts_memory_is_charged_alone(world: World) -> None:
-    what = f"{INNOCENTS} innocents and a memory bomb in a pod of {FRAGILE_MEMORY}, until it has failed for good"
-    with world.step(what):
-        world.order(INNOCENT, INNOCENTS, seconds=INNOCENT_SECONDS)
-        world.kube.until(
-            "all innocents run",
-            lambda: [status for (status,) in world.rows("status", INNOCENT)] == ["RUNNING"] * INNOCENTS,
-            namespace=NAMESPACE,
-            seconds=INNOCENT_SECONDS,
-        )
-        world.order_failing(BOMB)
-        world.kube.until(
-            "the culprit has failed",
-            lambda: world.rows("status", BOMB) == [["FAILED"]],
-            namespace=NAMESPACE,
-            seconds=DONE_SECONDS,
-        )
-        world.finished("each innocent", seconds=DONE_SECONDS)
-    assert sum(restarts(world.kube, "worker-fragile").values()) >= 1
-    innocents = world.rows("status, attempts, crashes", INNOCENT)
-    assert innocents == [["SUCCEEDED", "2", "0"]] * INNOCENTS, "the first attempt was cut short, the second is the last"
-    (((error, crashes),)) = world.rows("last_error, crashes", BOMB)
-    assert int(crashes) == CRASHES_MAX
-    assert error.startswith(f"worker lost {CRASHES_MAX} times by this task, which ran alone each time")
-    assert "memory" in error
-    assert "resources.limits.memory" in error
-
-
 def test_two_queues_of_one_target_give_it_one_number(world: World) -> None:
     """One of them is idle at first, and would have the fewest replicas by itself."""
     kube = world.kube
@@ -348,6 +320,34 @@ def test_credentials_rotate_without_a_restart(world: World, backend: str) -> Non
             seconds=READY_SECONDS,
         )
     assert {pod: count for pod, count in restarts(world.kube).items() if count != before.get(pod, 0)} == {}
+
+
+def test_a_task_that_exhausts_memory_is_charged_alone(world: World) -> None:
+    what = f"{INNOCENTS} innocents and a memory bomb in a pod of {FRAGILE_MEMORY}, until it has failed for good"
+    with world.step(what):
+        world.order(INNOCENT, INNOCENTS, seconds=INNOCENT_SECONDS)
+        world.kube.until(
+            "all innocents run",
+            lambda: [status for (status,) in world.rows("status", INNOCENT)] == ["RUNNING"] * INNOCENTS,
+            namespace=NAMESPACE,
+            seconds=INNOCENT_SECONDS,
+        )
+        world.order_failing(BOMB)
+        world.kube.until(
+            "the culprit has failed",
+            lambda: world.rows("status", BOMB) == [["FAILED"]],
+            namespace=NAMESPACE,
+            seconds=DONE_SECONDS,
+        )
+        world.finished("each innocent", seconds=DONE_SECONDS)
+    assert sum(restarts(world.kube, "worker-fragile").values()) >= 1
+    innocents = world.rows("status, attempts, crashes", INNOCENT)
+    assert innocents == [["SUCCEEDED", "2", "0"]] * INNOCENTS, "the first attempt was cut short, the second is the last"
+    (((error, crashes),)) = world.rows("last_error, crashes", BOMB)
+    assert int(crashes) == CRASHES_MAX
+    assert error.startswith(f"worker lost {CRASHES_MAX} times by this task, which ran alone each time")
+    assert "memory" in error
+    assert "resources.limits.memory" in error
 
 
 def test_a_task_that_fails_for_good_is_a_dead_letter(world: World) -> None:

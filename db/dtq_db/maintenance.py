@@ -164,7 +164,7 @@ async def dead_letter(
     return await dead_lettered(dedicated, confirmed) if confirmed else 0
 
 
-async def dead_letters_lost(dedicated: DedicatedConnection, queue_set: str) -> int:
+async def dead_letters_lost(dedicated: DedicatedConnection | Database, queue_set: str) -> int:
     """Mark every copy that a lost dead letter queue held to be published again; return how many."""
     count, after, last = 0, EPOCH, FIRST_ID
     while rows := await dedicated.fetch(query("task_dead_letter_lost"), queue_set, after, last, BATCH):

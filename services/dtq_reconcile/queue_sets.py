@@ -23,9 +23,10 @@ from dtq.domain.plan import (
 )
 from dtq.domain.rows import QueueSetRow, queue_set_row
 from dtq.domain.stored import queue_set_of
-from dtq.domain.topology import Topology, topology_of
+from dtq.domain.topology import Topology, dead_letter_queue, topology_of
 from dtq.runtime import failpoints
 from dtq_db.connections import Database
+from dtq_db.maintenance import dead_letters_lost
 from dtq_db.resources import Resources, transaction
 
 
@@ -94,6 +95,9 @@ async def reconcile_queue_set(
             return Reconciled(plan=plan, ready=ready)
         if before is not None:
             await _retire(admin, before, manifest.spec)
+        if dead_letter_queue(manifest.spec.namespace) in declared.missing:
+            # The API finds nothing missing any more, so it would never publish these copies again.
+            await dead_letters_lost(database, manifest.metadata.name)
         late = tuple(
             Step(action=Action.DECLARE, target=name, detail="missing in RabbitMQ")
             for name in sorted(declared.missing - missing)

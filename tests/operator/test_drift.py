@@ -71,6 +71,26 @@ async def test_a_queue_deleted_by_hand_comes_back(world: World, start: Start) ->
     assert running.metric("dq_operator_drift_repairs_total", kind="QueueSet") >= 1
 
 
+async def test_the_dead_letters_of_a_queue_that_the_operator_declares_anew_are_due_again(
+    world: World, start: Start
+) -> None:
+    running = await start()
+    await world.create_ready(world.queue_set())
+    await world.enqueue(1)
+    await world.sql(
+        "UPDATE tasks SET status = 'FAILED', needs_publish = NULL, publish_at = NULL, failed_at = now(),"
+        " dead_lettered_at = now()"
+    )
+    await world.broker_call("DELETE", "/api/queues/{vhost}/tasks.dlq")
+    await running.sweep()
+
+    async def is_due() -> bool:
+        (row,) = await world.sql("SELECT dead_letter_at, dead_lettered_at FROM tasks")
+        return row["dead_letter_at"] is not None and row["dead_lettered_at"] is None
+
+    await eventually("its copy is published again", is_due)
+
+
 async def test_a_repair_is_told_once_events_can_be_recorded_again(world: World, proxy: KubeProxy, start: Start) -> None:
     running = await start(DTQ_RESYNC_SECONDS="500ms")
     await world.create_ready(world.queue_set())

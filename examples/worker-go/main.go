@@ -1,6 +1,6 @@
-// A worker in Go: it keeps docs/worker-contract.md and passes tests/conformance.
+// A worker in Go that implements docs/worker-contract.md and passes tests/conformance.
 //
-// It serves the types of the map below, one goroutine for each message. It publishes nothing: the relay does.
+// It handles the types of the map below, with one goroutine per message. It does not publish: the relay does.
 package main
 
 import (
@@ -25,7 +25,7 @@ import (
 const (
 	leaseSeconds = 15.0
 	renewEvery   = 3 * time.Second
-	fenceAfter   = 12 * time.Second // the lease less a margin for the way there and back
+	fenceAfter   = 12 * time.Second // the lease less a margin for the round trip
 	earlySeconds = 1.0
 	concurrency  = 32
 	leaseGone    = "DTQ01"
@@ -58,14 +58,14 @@ type task struct {
 	id, queueSet, queue, kind, payload string
 	attempt, maxAttempts, timeout      int
 	backoff                            *string
-	suspected                          *float64 // for how long, in seconds; nil for what is no suspect
+	suspected                          *float64 // for how long, in seconds; nil unless the task is a suspect
 }
 
 type worker struct {
 	db      *pgxpool.Pool
 	types   []string
 	mu      sync.Mutex
-	id      string // of the lease in force; empty while there is none
+	id      string // of the current lease; empty without a lease
 	running map[string]context.CancelCauseFunc
 	done    sync.WaitGroup
 	alone   sync.RWMutex // read while a task runs beside others, written while a suspect runs alone
@@ -185,7 +185,7 @@ func (w *worker) handle(ctx context.Context, id string, message amqp.Delivery) {
 		time.Sleep(time.Second)
 		return
 	}
-	// While a suspect runs, or waits until nothing else does, nothing is claimed.
+	// Claim nothing while a suspect runs or waits to run alone.
 	w.alone.RLock()
 	one, claimed := w.claim(ctx, worker, id, message)
 	if !claimed || one.suspected == nil {
@@ -220,7 +220,7 @@ func (w *worker) claim(ctx context.Context, worker, id string, message amqp.Deli
 		message.Ack(false)
 	case errors.As(err, &refused) && refused.Code == leaseGone:
 		message.Nack(false, true)
-	default: // nobody knows: give it back once no statement can be running any more
+	default: // the outcome is unknown: release the task once the statement can no longer be running
 		message.Nack(false, true)
 		time.AfterFunc(7*time.Second, func() { w.exec("SELECT dtq_release($1, ARRAY[$2]::uuid[])", worker, id) })
 	}
@@ -249,7 +249,7 @@ func (w *worker) run(worker string, one task) {
 	}
 }
 
-// finish records the end, asking again until there is an answer: the fence keeps it from counting twice.
+// finish records the end and retries until there is an answer: the fence keeps a repetition from counting twice.
 func (w *worker) finish(worker string, one task, result any, failure error) {
 	status, delay, drained := "SUCCEEDED", 0.0, false
 	var text, reason *string

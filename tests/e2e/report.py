@@ -39,13 +39,13 @@ def text(world: World) -> str:
 Written by `make e2e` in its last run: the chart in a real cluster
 ({used}),
 in a namespace that admits only `restricted` pods, with demo servers of one pod each. A pod enqueues by the Service's
-name with its ServiceAccount's token; what it was answered and what the handlers did is on disk before it counts. The
-fault suite's checker decides.
+name with its ServiceAccount's token. Answers and handler runs are written to disk before they count, and the fault
+suite's checker gives the verdict.
 
 **Verdict:** {world.verdict}
 
-{tasks} tasks were ordered and {world.recorder.accepted} accepted, after {answers} requests: what was refused
-or not answered was asked for again by its key. {world.recorder.succeeded} succeeded; {world.failing} cannot succeed,
+{tasks} tasks were attempted and {world.recorder.accepted} accepted, with {answers} requests: refused or unanswered
+requests were repeated with the same key. {world.recorder.succeeded} succeeded; {world.failing} cannot succeed,
 one that always raises and one that exhausts memory, and became dead letters.
 
 | step | seconds |

@@ -22,7 +22,7 @@ STEPS: Final[Mapping[str, str]] = {
     "X": "dead letter",
     "Z": "reap",
 }
-UNTOUCHED: Final = "goes on untouched"
+UNTOUCHED: Final = "not affected"
 
 _TRANSITIONS: Final = "tests/db/test_transitions.py::test_"
 _RACES: Final = "tests/db/test_races.py::test_"
@@ -65,7 +65,7 @@ MATRIX: Final[Mapping[str, tuple[Cells, ...]]] = {
     "kill -9 of the actor": (
         _cells(
             "VI",
-            "outcome unknown: the same key tells",
+            "outcome unknown: a retry with the same key resolves it",
             WALK,
             "faults:kill",
             f"{_DOUBT}a_task_whose_storing_got_no_answer_is_in_doubt",
@@ -89,10 +89,10 @@ MATRIX: Final[Mapping[str, tuple[Cells, ...]]] = {
         _cells("A", "delivered again and dropped", DUPLICATE, WALK, "faults:kill"),
         _cells("Y", "the relay publishes after the grace", GRACE, WALK, "faults:kill"),
         _cells("X", "the relay publishes the copy", MISSING_LETTER, WALK, "faults:kill"),
-        _cells("Z", "another reaper does it", REAPED_ONCE, WALK, "faults:kill"),
+        _cells("Z", "another reaper takes the tasks back", REAPED_ONCE, WALK, "faults:kill"),
     ),
     "SIGTERM of the actor": (
-        _cells("VIPC", "requests at hand are answered", "faults:term"),
+        _cells("VIPC", "open requests are answered", "faults:term"),
         _cells(
             "DL",
             "stops, requeues, claims nothing new",
@@ -107,7 +107,7 @@ MATRIX: Final[Mapping[str, tuple[Cells, ...]]] = {
         ),
         _cells(
             "YXZ",
-            "published by it or by the relay",
+            "published by the process or by the relay",
             f"{_TRANSITIONS}a_drained_last_attempt_gives_the_task_one_more",
             "faults:term",
         ),
@@ -160,8 +160,8 @@ MATRIX: Final[Mapping[str, tuple[Cells, ...]]] = {
             f"{_BROKER}link.py::test_a_blocked_publisher_is_refused_in_time_while_consuming_goes_on",
             "faults:broker-alarm",
         ),
-        _cells("DLRFA", "untouched: consuming has a connection of its own", "faults:broker-alarm"),
-        _cells("YXZ", "the relay publishes when it is over", "faults:broker-alarm"),
+        _cells("DLRFA", "not affected: consuming has a separate connection", "faults:broker-alarm"),
+        _cells("YXZ", "the relay publishes when the alarm is over", "faults:broker-alarm"),
     ),
     "queue overflow": (
         _cells(
@@ -192,7 +192,7 @@ MATRIX: Final[Mapping[str, tuple[Cells, ...]]] = {
         ),
         _cells(
             "DLYX",
-            "what the broker lost is published again, dead letters too",
+            "lost messages are published again, dead letters too",
             f"{_UPKEEP}the_copies_that_a_lost_queue_held_are_due_again",
             f"{_TRANSITIONS}tasks_that_the_broker_lost_are_published_again",
             f"{_TRANSITIONS}a_lost_retry_keeps_its_due_time",
@@ -202,7 +202,7 @@ MATRIX: Final[Mapping[str, tuple[Cells, ...]]] = {
     "database restart": (
         _cells(
             "VI",
-            "503, or in doubt and said so",
+            "503, or `OutcomeUnknown`",
             f"{_DOUBT}a_database_that_cannot_be_reached_leaves_nothing_in_doubt",
             f"{_API}database_outages.py::test_a_stopped_database_makes_the_api_unready_and_not_dead",
             "faults:postgres-restart",
@@ -228,7 +228,7 @@ MATRIX: Final[Mapping[str, tuple[Cells, ...]]] = {
     "database failover, read-only": (
         _cells(
             "VIPC",
-            "503; connections are opened anew",
+            "503; connections are reopened",
             f"{_API}database_outages.py::test_a_database_that_became_read_only_is_unhealthy_and_is_left_when_it_is_over",
             "faults:postgres-read-only",
         ),
@@ -280,7 +280,7 @@ MATRIX: Final[Mapping[str, tuple[Cells, ...]]] = {
         ),
         _cells(
             "R",
-            "time-outs are monotonic",
+            "timeouts use the monotonic clock",
             "tests/faults/test_clock.py::test_a_wrong_clock_moves_the_wall_and_leaves_the_monotonic_time_of_time_outs",
             "faults:clock",
         ),
@@ -300,7 +300,9 @@ MATRIX: Final[Mapping[str, tuple[Cells, ...]]] = {
         ),
         _cells("F", "fenced", FENCE),
         _cells("Y", "one row in the outbox", f"{_TRANSITIONS}a_relay_holds_what_it_picked"),
-        _cells("X", "one dead letter is noted", f"{_TRANSITIONS}a_dead_letter_is_noted_once_and_only_for_its_failure"),
+        _cells(
+            "X", "one dead letter is recorded", f"{_TRANSITIONS}a_dead_letter_is_noted_once_and_only_for_its_failure"
+        ),
         _cells("Z", "taken back once", REAPED_ONCE),
     ),
     "poison message": (
@@ -312,12 +314,12 @@ MATRIX: Final[Mapping[str, tuple[Cells, ...]]] = {
         ),
         _cells(
             "RFYXZ",
-            "fails for good after three lost workers",
+            "fails permanently after three lost workers",
             f"{_UPKEEP}a_task_that_takes_its_workers_down_fails_for_good",
         ),
     ),
     "handler hangs": (
-        _cells("RFYX", "given up at its time-out", f"{_WILD}a_handler_that_hangs_is_given_up_at_its_time_out"),
+        _cells("RFYX", "ended at its timeout", f"{_WILD}a_handler_that_hangs_is_given_up_at_its_time_out"),
         _cells("Z", "lease expires; a late result is fenced", FENCE, "faults:freeze"),
     ),
     "handler out of memory, segmentation fault": (
@@ -328,7 +330,7 @@ MATRIX: Final[Mapping[str, tuple[Cells, ...]]] = {
         ),
         _cells(
             "R",
-            "the child is gone, the worker goes on",
+            "the child dies, the worker continues",
             f"{_WILD}a_handler_that_takes_its_process_down_has_failed_and_the_next_one_runs",
         ),
         _cells(
@@ -346,10 +348,10 @@ MATRIX: Final[Mapping[str, tuple[Cells, ...]]] = {
         ),
         _cells(
             "I",
-            "one bad row refuses no other",
+            "one invalid row does not refuse the others",
             f"{_API}enqueue.py::test_a_row_that_postgres_cannot_hold_does_not_refuse_its_neighbours",
         ),
-        _cells("F", "fails for good", f"{_WILD}a_result_that_is_too_large_fails_for_good"),
+        _cells("F", "fails permanently", f"{_WILD}a_result_that_is_too_large_fails_for_good"),
     ),
     "TaskType deleted or switched off": (
         _cells(
@@ -367,12 +369,12 @@ MATRIX: Final[Mapping[str, tuple[Cells, ...]]] = {
     "QueueSet changed or gone": (
         _cells(
             "VI",
-            "refused, or the new route",
+            "refused, or routed by the new QueueSet",
             f"{_API}enqueue.py::test_a_type_whose_queue_set_is_not_declared_is_refused",
         ),
         _cells(
             "PCDLYX",
-            "what is stored still runs",
+            "stored tasks still run",
             f"{_TRANSITIONS}tasks_of_a_set_that_is_gone_still_run",
             f"{_TRANSITIONS}a_paused_set_hands_out_nothing_and_loses_nothing",
         ),
@@ -380,7 +382,7 @@ MATRIX: Final[Mapping[str, tuple[Cells, ...]]] = {
     "operator down or killed": (
         _cells(
             "VIPCDLRFAYXZ",
-            "untouched: the data plane reads Postgres only; the next operator goes on where this one was",
+            "not affected: the data plane reads only Postgres; the next operator resumes the work",
             f"{_OPERATOR}processes.py::test_work_goes_on_without_operator_and_without_api_server",
             f"{_OPERATOR}processes.py::test_killed_while_things_appear",
             f"{_OPERATOR}processes.py::test_killed_while_things_go",
@@ -389,13 +391,13 @@ MATRIX: Final[Mapping[str, tuple[Cells, ...]]] = {
     "Kubernetes API down": (
         _cells(
             "V",
-            "who is known is let in as long as the verdict is kept, others get 503",
+            "cached callers are accepted while their review is cached, others get 503",
             "tests/auth/test_token_review.py"
             "::test_while_the_api_server_is_away_who_is_known_goes_on_and_others_come_back_later",
         ),
         _cells(
             "IPCDLRFAYXZ",
-            "untouched; the operator waits, and makes up for what it missed",
+            "not affected; the operator waits, then catches up",
             f"{_OPERATOR}processes.py::test_work_goes_on_without_operator_and_without_api_server",
             f"{_OPERATOR}api_server.py::test_the_api_server_itself_stops_and_comes_back",
         ),

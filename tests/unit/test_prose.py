@@ -1,0 +1,215 @@
+"""Plain English: docs, docstrings and comments use none of the phrases below, and ARCHITECTURE's walks name real files.
+
+Only prose is searched: code blocks, code spans, link targets and string literals are skipped.
+"""
+
+import ast
+import io
+import re
+import tokenize
+from bisect import bisect_right
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from dtq_api import problems
+
+ROOT: Final = Path(__file__).parents[2]
+
+PHRASES: Final = (
+    (r"(?:some|every|any|no)body|whoever", "whoever redrove", "name the person, process or object"),
+    (
+        r"(?<!there )(?:is|are|was|were) no (?!longer|more|less|later|earlier|larger|older|newer|such)",
+        "the body is no JSON",
+        "is not a …, has no …",
+    ),
+    (r"now and then", "compares rows now and then", "periodically, or the interval"),
+    (r"anew|afresh", "register anew", "again, fresh"),
+    (r"by (?:itself|themselves)", "it is tried again by itself", "automatically, or nothing"),
+    (r"go(?:es)? by", "the mode goes by the QueueSet", "uses, depends on"),
+    (r"com(?:es?|ing) to (?:its|their|an) end", "no sweep came to an end, none comes to its end", "ends, finishes"),
+    (r"(?:is|are) told (?:so|of)", "a path with a slash is told so", "gets, receives; name the answer"),
+    (r"perhaps", "perhaps for each value", "optionally, may"),
+    (r"mend(?:s|ed|ing)?", "drift is mended", "repair, fix"),
+    (r"for good", "it failed for good", "permanently"),
+    (r"behind (?:our|its|their|\w+ \w+'s) backs?", "changed behind its back", "outside the operator"),
+    (r"at the most", "256 KiB at the most", "at most"),
+    (
+        r"(?<!\w )(?:Owns|Must never)",
+        "Owns the pool. Must never retry.",
+        "one line: what it is responsible for",
+    ),
+    (r"lanes?|keepers?|rungs?|upkeep", "the keeper of a lane", "dedicated connection, topology declarer, maintenance"),
+    (r"doors?|gates?", "the door of the API", "middleware, authenticator"),
+)
+"""Patterns of whole words, with an example of each and what to write instead."""
+
+GENERATED: Final = {"e2e-report.md", "fault-report.md", "guarantees.md", "metrics.md"}
+"""Pages that are made of test names, runs and metrics; `tests/faults/promises.md` is searched instead."""
+PAGES: Final = sorted(
+    path
+    for pattern in (
+        "*.md",
+        "docs/*.md",
+        "charts/**/*.md",
+        "db/**/*.md",
+        "hack/**/*.md",
+        "tests/**/*.md",
+        "charts/**/*.txt",
+    )
+    for path in ROOT.glob(pattern)
+    if path.name not in GENERATED
+)
+COMMENTED: Final = sorted(
+    path
+    for pattern in ("charts/dtq/*.yaml", "charts/dtq/ci/*.yaml", "examples/*.yaml", "examples/**/*.go")
+    for path in ROOT.glob(pattern)
+)
+CEILINGS: Final = {"bench": 7, "db": 52, "hack": 130, "operator": 47, "services": 199, "tests": 197}
+"""The most phrases that the code of a folder may still have: lower a number after a rewrite, never raise one."""
+LOOP_VARIABLES: Final = {"bench": 0, "db": 17, "hack": 5, "operator": 9, "services": 37, "tests": 170}
+"""The most loop variables of a folder that may still be called `one`."""
+
+Lines = Iterator[tuple[int, str]]
+
+
+def phrases(path: Path, numbered: Lines) -> Iterator[str]:
+    """Yield each phrase with its place. Phrases may continue on the next line, but not across a blank line."""
+    starts, numbers, text = [], [], ""
+    for number, line in numbered:
+        starts.append(len(text))
+        numbers.append(number)
+        text += line.strip() + (" " if line.strip() else "\n\n")
+    for pattern, _, instead in PHRASES:
+        for match in re.finditer(rf"\b(?:{pattern})\b", text, re.IGNORECASE if pattern.islower() else 0):
+            number = numbers[bisect_right(starts, match.start()) - 1]
+            yield f"{path.relative_to(ROOT)}:{number}: {match[0].strip()!r} (write: {instead})"
+
+
+def page_lines(path: Path) -> Lines:
+    """Yield the lines of a Markdown page without code and link targets."""
+    text = re.sub(r"^```.*?^```", _blank, path.read_text(), flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(r"`[^`\n]*`|\]\([^)\n]*\)", "``", text)
+    for kind in problems.KINDS.values():  # the page quotes the API's own answers
+        text = text.replace(kind.meaning, "")
+    yield from enumerate(text.splitlines(), start=1)
+
+
+def comment_lines(path: Path) -> Lines:
+    """Yield the comments of a file that is not Python."""
+    mark = {".sql": "--", ".go": "//"}.get(path.suffix, "#")
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        found = re.search(rf"(?:^|\s){mark} ?(.*)", line)
+        yield number, re.sub(r"`[^`]*`", "``", found[1]) if found else ""
+
+
+def python_lines(path: Path) -> Lines:
+    """Yield the docstrings and comments of a Python file, in the order of its lines."""
+    source = path.read_text()
+    found: dict[int, str] = {}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            text = re.sub(r"`[^`]*`", _blank, node.value.value)
+            found |= dict(enumerate([*text.splitlines(), ""], start=node.lineno))
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            found[token.start[0]] = re.sub(r"`[^`]*`", "``", token.string.lstrip("# "))
+    for number in range(1, len(source.splitlines()) + 1):
+        yield number, found.get(number, "")
+
+
+def _blank(match: re.Match[str]) -> str:
+    return "``" + "\n" * match[0].count("\n")
+
+
+def code_phrases(folder: str) -> list[str]:
+    """Return the phrases in docstrings and comments of a folder's code."""
+    files = sorted((ROOT / folder).rglob("*"))
+    return [
+        phrase
+        for path in files
+        if path.suffix in (".py", ".sql") and path != Path(__file__)
+        for phrase in phrases(path, python_lines(path) if path.suffix == ".py" else comment_lines(path))
+    ]
+
+
+def loops_over_one(folder: str) -> list[str]:
+    """Return the places of loop variables that are called `one`."""
+    return [
+        f"{path.relative_to(ROOT)}:{node.target.lineno}"
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.For | ast.AsyncFor | ast.comprehension)
+        if any(isinstance(name, ast.Name) and name.id == "one" for name in ast.walk(node.target))
+    ]
+
+
+@pytest.mark.parametrize(("example", "instead"), [(example, instead) for _, example, instead in PHRASES])
+def test_a_phrase_of_the_table_is_found(example: str, instead: str) -> None:
+    found = list(phrases(ROOT / "page.md", iter([(7, "A line before,"), (8, example)])))
+    assert any(phrase.startswith("page.md:8: ") and instead in phrase for phrase in found)
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    ["There is no broker.", "The lease is no longer valid.", "It owns the pool.", "a keepalive", "goods by mail"],
+)
+def test_plain_sentences_pass(sentence: str) -> None:
+    assert not list(phrases(ROOT / "page.md", iter([(1, sentence)])))
+
+
+def test_a_phrase_is_found_across_a_line_break_and_not_across_paragraphs() -> None:
+    path = ROOT / "page.md"
+    assert len(list(phrases(path, iter([(1, "looked at now"), (2, "and then")])))) == 1
+    assert not list(phrases(path, iter([(1, "looked at now"), (2, ""), (3, "and then")])))
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_page_is_in_plain_english(path: Path) -> None:
+    assert not list(phrases(path, page_lines(path)))
+
+
+@pytest.mark.parametrize("path", COMMENTED, ids=lambda path: str(path.relative_to(ROOT)))
+def test_comments_of_the_chart_and_the_examples_are_in_plain_english(path: Path) -> None:
+    assert not list(phrases(path, comment_lines(path)))
+
+
+@pytest.mark.parametrize("folder", CEILINGS)
+def test_docstrings_and_comments_get_plainer(folder: str) -> None:
+    found = code_phrases(folder)
+    assert len(found) <= CEILINGS[folder], "\n".join(found)
+
+
+@pytest.mark.parametrize("folder", LOOP_VARIABLES)
+def test_loop_variables_name_the_thing(folder: str) -> None:
+    found = loops_over_one(folder)
+    assert len(found) <= LOOP_VARIABLES[folder], "\n".join(found)
+
+
+WALK_FILES_MAX: Final = 22
+WALKS: Final = ("From POST to SUCCEEDED", "From `kubectl apply` to the row")
+
+
+def walk(title: str) -> list[str]:
+    """Return the files that a walk of ARCHITECTURE.md names, in order."""
+    _, found, section = (ROOT / "ARCHITECTURE.md").read_text().partition(f"### {title}, file by file\n")
+    assert found
+    rows = re.findall(r"^\| \d+ .*$", re.split(r"^#", section, flags=re.MULTILINE)[0], re.MULTILINE)
+    return list(dict.fromkeys(re.findall(r"`([\w./-]+/[\w.-]+\.(?:py|sql|yaml))`", "\n".join(rows))))
+
+
+@pytest.mark.parametrize("title", WALKS)
+def test_a_walk_is_short_enough_to_read(title: str) -> None:
+    assert 10 < len(walk(title)) <= WALK_FILES_MAX
+
+
+@pytest.mark.parametrize("file", [file for title in WALKS for file in walk(title)])
+def test_a_file_of_a_walk_exists_and_opens_with_what_it_is_for(file: str) -> None:
+    path = ROOT / file
+    assert path.is_file()
+    first = path.read_text().partition("\n")[0]
+    opening = {".py": '"""', ".sql": "-- ", ".yaml": "# "}[path.suffix]
+    assert first.startswith(opening)
+    assert len(first) > len(opening) + 20

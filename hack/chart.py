@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from hack.cluster import programs
+from hack.cluster.native import programs
 
 ROOT = Path(__file__).resolve().parent.parent
 CHART = ROOT / "charts/dtq"

@@ -10,10 +10,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from hack.cluster import programs, providers, versions
+from hack.cluster import providers
 from hack.cluster.addons.install import ADDONS, install
-from hack.cluster.report import ClusterError, say, step
+from hack.cluster.native import programs, versions
 from hack.cluster.state import State, default_state
+from hack.lib.errors import HackError
+from hack.lib.report import say, step
 
 INTERRUPTED = 130  # what a shell reports for SIGINT
 DESCRIPTION = """\
@@ -21,7 +23,7 @@ Start, use and remove a Kubernetes cluster for dtq's tests.
 
 The cluster is, in this order: the one of --kubeconfig (or DTQ_KUBECONFIG); kind, where a Docker
 engine runs that has or can pull its node image; native: etcd, Kubernetes and CoreDNS built from
-the versions of hack/cluster/versions.toml and run on this machine (Linux, as root)."""
+the versions of hack/cluster/native/versions.toml and run on this machine (Linux, as root)."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -86,7 +88,7 @@ def main() -> int:
     options = parser().parse_args()
     try:
         options.call(options)
-    except ClusterError as error:
+    except HackError as error:
         say(f"error: {error}")
         return 1
     except KeyboardInterrupt:
@@ -138,7 +140,7 @@ def _there(options: argparse.Namespace) -> tuple[State, providers.Provider]:
     state = State(options.state.resolve())
     name = state.provider()
     if name is None:
-        raise ClusterError(f"no cluster in {state.folder}", next_step="make cluster-up")
+        raise HackError(f"no cluster in {state.folder}", next_step="make cluster-up")
     print(f"provider:   {name}")
     return state, providers.by_name(name)
 

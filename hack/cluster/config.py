@@ -6,8 +6,8 @@ Must never start, write or look at anything: values in, values out.
 from dataclasses import dataclass
 from pathlib import Path
 
-from hack.cluster import probe
 from hack.cluster.pki import Identity, Pki
+from hack.lib import ports
 
 SERVICE_RANGE = "10.96.0.0/16"
 API_SERVICE_ADDRESS = "10.96.0.1"
@@ -18,7 +18,7 @@ NODE_ADDRESS = "10.245.0.1"
 NODE_BRIDGE = "dtq0"
 POD_BRIDGE = "dtq1"
 API_PORT = 6443
-LOOPBACK = probe.LOOPBACK
+LOOPBACK = ports.HOST
 API_NAMES = (
     "localhost",
     "kubernetes",

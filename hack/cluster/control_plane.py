@@ -14,11 +14,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Self
 
-from hack.cluster import config, probe, programs
+from hack.cluster import config, probe
+from hack.cluster.native import programs
 from hack.cluster.pki import Identity, Pki
-from hack.cluster.process import Supervisor
-from hack.cluster.report import ClusterError, step, wait_until
 from hack.cluster.state import State
+from hack.cluster.supervisor import Supervisor
+from hack.lib import ports
+from hack.lib.errors import HackError
+from hack.lib.report import step
+from hack.lib.waiting import wait_until
 
 PROGRAMS = ("etcd", "kube-apiserver", "kubectl")
 ETCD_TIMEOUT_SECONDS = 30.0
@@ -40,7 +44,7 @@ class ControlPlane:
     @classmethod
     def create(cls, state: State, *, address: str = config.LOOPBACK, api_port: int | None = None) -> Self:
         """A new control plane with its certificates and kubeconfig; a fixed port means it has a node."""
-        free = probe.free_ports(3)
+        free = ports.choose(3)
         endpoints = config.Endpoints(
             address=address,
             api_port=api_port or free[0],
@@ -61,7 +65,7 @@ class ControlPlane:
         try:
             return cls(state, config.Endpoints(**json.loads(_endpoints_file(state).read_text())))
         except FileNotFoundError as error:
-            raise ClusterError(f"{state.folder} has no control plane", next_step="run `up` first") from error
+            raise HackError(f"{state.folder} has no control plane", next_step="run `up` first") from error
 
     @property
     def kubeconfig(self) -> Path:
@@ -96,7 +100,7 @@ class ControlPlane:
         """Start the API server, on the port it had before; back when it is ready."""
         host, port = self.endpoints.address, self.endpoints.api_port
         wait_until(
-            lambda: probe.is_free(host, port),
+            lambda: ports.is_free(port, host),
             f"port {port} of {host} is free",
             timeout_seconds=API_TIMEOUT_SECONDS,
             next_step=f"see what holds it: ss -ltnp sport = :{port}",
@@ -214,13 +218,13 @@ class Provider:
         made = ControlPlane.load(state)
         yield from made.supervisor.status()
         if not made.ready():
-            raise ClusterError("the API server is not ready", log=made.supervisor.log("kube-apiserver"))
+            raise HackError("the API server is not ready", log=made.supervisor.log("kube-apiserver"))
         yield f"ready: {made.endpoints.api_url}"
 
     def load(self, state: State, archive: Path) -> None:
         """No pod runs here."""
-        raise ClusterError(f"{archive}: the control plane of {state.folder} has no node to load images into")
+        raise HackError(f"{archive}: the control plane of {state.folder} has no node to load images into")
 
     def tag(self, state: State, image: str, name: str) -> None:
         """No pod runs here."""
-        raise ClusterError(f"{image}: the control plane of {state.folder} has no node, and no image to name {name}")
+        raise HackError(f"{image}: the control plane of {state.folder} has no node, and no image to name {name}")

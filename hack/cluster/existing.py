@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hack.cluster import kubectl
-from hack.cluster.report import ClusterError, step
 from hack.cluster.state import State
+from hack.lib.errors import HackError
+from hack.lib.report import step
 
 
 class Existing:
@@ -21,7 +22,7 @@ class Existing:
         """Ask the cluster whether it is ready, and copy its kubeconfig."""
         source = self._kubeconfig or state.kubeconfig
         if not source.is_file():
-            raise ClusterError(f"{source}: no such kubeconfig", next_step="give --kubeconfig or set DTQ_KUBECONFIG")
+            raise HackError(f"{source}: no such kubeconfig", next_step="give --kubeconfig or set DTQ_KUBECONFIG")
         # Flattened, since a kubeconfig may name its certificates relative to where it lies.
         state.write_kubeconfig(kubectl.run(source, "config", "view", "--raw", "--flatten", "--minify"))
         with step(f"the cluster of {source} serves"):
@@ -37,11 +38,11 @@ class Existing:
 
     def load(self, state: State, archive: Path) -> None:
         """Nobody here knows its nodes."""
-        raise ClusterError(
+        raise HackError(
             f"{archive}: images cannot be loaded into the cluster of {state.kubeconfig}",
             next_step="push the image to a registry that its nodes can pull from",
         )
 
     def tag(self, state: State, image: str, name: str) -> None:
         """No image was loaded."""
-        raise ClusterError(f"{image}: images of the cluster of {state.kubeconfig} cannot be named {name}")
+        raise HackError(f"{image}: images of the cluster of {state.kubeconfig} cannot be named {name}")

@@ -7,9 +7,11 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from hack.cluster import kubectl, programs, versions
-from hack.cluster.report import ClusterError, step
+from hack.cluster import kubectl
+from hack.cluster.native import programs, versions
 from hack.cluster.state import State
+from hack.lib.errors import HackError
+from hack.lib.report import step
 
 CLUSTER = "dtq"
 NODE_IMAGE = versions.node_image()
@@ -60,7 +62,7 @@ class Kind:
         """Name it in the engine, and load it by that name too."""
         command = ["docker", "tag", image, name]
         if not _succeeds(command, ASK_TIMEOUT_SECONDS):
-            raise ClusterError(f"{' '.join(command)} failed", next_step="docker load the image's archive first")
+            raise HackError(f"{' '.join(command)} failed", next_step="docker load the image's archive first")
         _kind(state, ["load", "docker-image", name, "--name", CLUSTER], CREATE_TIMEOUT_SECONDS)
 
 
@@ -70,7 +72,7 @@ def _engine_runs() -> bool:
 
 def _require_engine() -> None:
     if not _engine_runs():
-        raise ClusterError(
+        raise HackError(
             "the provider kind needs a Docker engine, and none answers",
             next_step="start it (docker info), or choose --provider native",
         )
@@ -89,9 +91,7 @@ def _kind(state: State, arguments: list[str], timeout_seconds: float) -> str:
             command, stdout=subprocess.PIPE, stderr=errors, text=True, timeout=timeout_seconds, check=False
         )
     if done.returncode != 0:
-        raise ClusterError(
-            f"kind {arguments[0]} failed", log=log, next_step="read the log; `down` removes what is there"
-        )
+        raise HackError(f"kind {arguments[0]} failed", log=log, next_step="read the log; `down` removes what is there")
     return done.stdout
 
 

@@ -7,8 +7,8 @@ import json
 import subprocess
 from pathlib import Path
 
-from hack.cluster import programs
-from hack.cluster.report import ClusterError
+from hack.cluster.native import programs
+from hack.lib.errors import HackError
 
 REQUEST_TIMEOUT_SECONDS = 30
 
@@ -28,5 +28,5 @@ def run(
         check=False,
     )
     if done.returncode != 0:
-        raise ClusterError(f"kubectl {' '.join(arguments)}: {done.stderr.strip()}")
+        raise HackError(f"kubectl {' '.join(arguments)}: {done.stderr.strip()}")
     return done.stdout

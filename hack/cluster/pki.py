@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hack.cluster import cache
-from hack.cluster.report import ClusterError
+from hack.lib import commands
+from hack.lib.errors import HackError
 
 DAYS = 365
 _CURVE = "ec_paramgen_curve:prime256v1"
@@ -115,7 +115,7 @@ def kubeconfig(*, server: str, authority: bytes, user: dict[str, str]) -> str:
 
 
 def _openssl(arguments: Sequence[str]) -> None:
-    openssl = cache.require_command("openssl", "install openssl 3 (apt-get install openssl)")
+    openssl = commands.require("openssl", "install openssl 3 (apt-get install openssl)")
     done = subprocess.run([openssl, *arguments], capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise ClusterError(f"openssl {arguments[0]} failed: {done.stderr.strip()}")
+        raise HackError(f"openssl {arguments[0]} failed: {done.stderr.strip()}")

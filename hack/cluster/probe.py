@@ -1,50 +1,17 @@
-"""Owns the questions asked of the network: which port is free, does a server answer, does a name resolve.
+"""Owns the questions asked of the network: does a server answer, does a name resolve.
 
 Must never wait longer than it was told, nor ask twice: repeating is the caller's.
 """
 
 import http.client
-import random
 import socket
 import struct
 
-# Below the range from which the kernel takes ports of its own, so that a restart finds its port free.
-PORTS = range(20000, 32000)
-LOOPBACK = "127.0.0.1"
 DNS_PORT = 53
 DNS_REPLY_BYTES_MAX = 512
 _DNS_QUERY_ID = 0x6474
 _DNS_RECURSION_DESIRED = 0x0100
 _DNS_TYPE_A, _DNS_CLASS_IN = 1, 1
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of the loopback that nobody listens on, no two the same."""
-    held: list[socket.socket] = []
-    try:
-        while len(held) < count:
-            candidate = socket.socket()
-            held.append(candidate)
-            try:
-                candidate.bind((LOOPBACK, random.choice(PORTS)))  # noqa: S311 - not a secret
-            except OSError:
-                held.pop().close()
-        return [int(taken.getsockname()[1]) for taken in held]
-    finally:
-        for taken in held:
-            taken.close()
-
-
-def is_free(host: str, port: int) -> bool:
-    """Whether a server may listen on a port now."""
-    with socket.socket() as candidate:
-        candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            candidate.bind((host, port))
-            candidate.listen()
-        except OSError:
-            return False
-    return True
 
 
 def answers(connection: http.client.HTTPConnection, path: str) -> bool:

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-from hack.cluster import control_plane, existing, kind, native
-from hack.cluster.report import ClusterError
+from hack.cluster import control_plane, existing, kind
+from hack.cluster.native.provider import Native
 from hack.cluster.state import State
+from hack.lib.errors import HackError
 
 AUTO = "auto"
 
@@ -41,11 +42,11 @@ def by_name(name: str, kubeconfig: Path | None = None) -> Provider:
         case "kind":
             return kind.Kind()
         case "native":
-            return native.Native()
+            return Native()
         case "control-plane":
             return control_plane.Provider()
         case _:
-            raise ClusterError(f"no provider is called {name}")
+            raise HackError(f"no provider is called {name}")
 
 
 def choose(state: State, wanted: str, kubeconfig: Path | None) -> str:

@@ -3,7 +3,6 @@
 Must never be trusted about what runs (the supervisor knows) nor hold what should outlive the cluster.
 """
 
-import fcntl
 import json
 import os
 import shutil
@@ -12,7 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from hack.cluster.report import ClusterError
+from hack.lib.errors import HackError
+from hack.lib.files import exclusive, write_private
 
 
 def default_state() -> Path:
@@ -62,12 +62,12 @@ class State:
         """Say whose cluster this is, before the first thing is made: so `down` knows, whatever fails."""
         there = self.provider()
         if there is None and any(self.folder.iterdir()):
-            raise ClusterError(
+            raise HackError(
                 f"{self.folder} is not empty and not a cluster's: `down` would remove what is in it",
                 next_step="give another --state",
             )
         if there not in {None, provider}:
-            raise ClusterError(
+            raise HackError(
                 f"{self.folder} holds a cluster of the provider {there}",
                 next_step="take it down first, or give another --state",
             )
@@ -84,24 +84,5 @@ class State:
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """Let one command at a time change the cluster; a second one is told so at once."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.folder, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(descriptor)
-            raise ClusterError(
-                f"another command is changing the cluster of {self.folder}", next_step="wait for it to end"
-            ) from error
-        try:
+        with exclusive(self.folder, "the cluster"):
             yield
-        finally:
-            os.close(descriptor)
-
-
-def write_private(file: Path, content: str) -> None:
-    """Write a file that only its owner can read."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as output:
-        output.write(content)

@@ -4,11 +4,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from hack.cluster.report import ClusterError, say
 from hack.cluster.state import State, default_state
 from hack.images import builder, sbom
 from hack.images.load import load
 from hack.images.recipes import Recipe, recipes
+from hack.lib.errors import HackError
+from hack.lib.report import say
 
 DESCRIPTION = """\
 Build dtq's images without a registry, from the same Dockerfiles that an engine reads. Linux, as root.
@@ -50,7 +51,7 @@ def main() -> int:
     try:
         for recipe in chosen:
             print(_line(options.command, recipe, options.cache.resolve()), flush=True)
-    except ClusterError as error:
+    except HackError as error:
         say(f"error: {error}")
         return 1
     return 0

@@ -7,9 +7,10 @@ import os
 import subprocess
 from pathlib import Path
 
-from hack.cluster import cache, debian
-from hack.cluster.report import ClusterError, step
 from hack.images.recipes import ROOT, SUITE, Recipe
+from hack.lib import apt, cache
+from hack.lib.errors import HackError
+from hack.lib.report import step
 
 ARCHIVE = "image.tar"
 BASE = f"debian:{SUITE}-slim"
@@ -25,7 +26,7 @@ BUILD_SECONDS = 1800.0
 
 def default_folder() -> Path:
     """${XDG_CACHE_HOME:-~/.cache}/dtq/images: outside the checkout, shared by all checkouts."""
-    return cache.default_folder().parent / "images"
+    return cache.default_folder("images")
 
 
 def build(recipe: Recipe, folder: Path) -> Path:
@@ -35,8 +36,8 @@ def build(recipe: Recipe, folder: Path) -> Path:
 
     def make(place: Path) -> None:
         if os.geteuid() != 0:
-            raise ClusterError("images are built as root", next_step="sudo, or `docker build` with an engine")
-        debian.ensure(log, PACKAGES)
+            raise HackError("images are built as root", next_step="sudo, or `docker build` with an engine")
+        apt.ensure(log, PACKAGES)
         with step(f"build {recipe.reference}"):
             tool = _Buildah(folder, log)
             tool.have_base()
@@ -93,14 +94,14 @@ class _Buildah:
                 check=False,
             )
         if done.returncode != 0:
-            raise ClusterError(f"buildah {command} failed", log=self._log, next_step="read the log, mend, build again")
+            raise HackError(f"buildah {command} failed", log=self._log, next_step="read the log, mend, build again")
 
     def _read(self, command: str, *arguments: str) -> str:
         done = subprocess.run(
             ["buildah", command, *arguments], env=self._environment(), capture_output=True, text=True, check=False
         )
         if done.returncode != 0:
-            raise ClusterError(f"buildah {command} failed: {done.stderr.strip()[-500:]}")
+            raise HackError(f"buildah {command} failed: {done.stderr.strip()[-500:]}")
         return done.stdout
 
     def _has(self, reference: str) -> bool:
@@ -124,7 +125,7 @@ class _Buildah:
                 check=False,
             )
         if done.returncode != 0:
-            raise ClusterError("debootstrap failed", log=self._log, next_step=f"is {MIRROR} within reach?")
+            raise HackError("debootstrap failed", log=self._log, next_step=f"is {MIRROR} within reach?")
         sources = (f"{MIRROR} {SUITE}", f"{MIRROR} {SUITE}-updates", f"{SECURITY_MIRROR} {SUITE}-security")
         (root / "etc/apt/sources.list").write_text("".join(f"deb {source} main\n" for source in sources))
         own = root / "usr/local/share/ca-certificates"

@@ -9,10 +9,11 @@ from typing import Any
 import yaml
 
 from hack.cluster import providers
-from hack.cluster.report import ClusterError, step
 from hack.cluster.state import State
 from hack.images import builder
 from hack.images.recipes import ROOT, Recipe
+from hack.lib.errors import HackError
+from hack.lib.report import step
 
 CHART = ROOT / "charts" / "dtq"
 
@@ -21,11 +22,11 @@ def load(recipe: Recipe, cache: Path, state: State) -> None:
     """Build an image if need be, and put it into the cluster.
 
     Raises:
-        ClusterError: there is no cluster, or its nodes cannot be given images.
+        HackError: there is no cluster, or its nodes cannot be given images.
     """
     name = state.provider()
     if name is None:
-        raise ClusterError(f"no cluster in {state.folder}", next_step="make cluster-up")
+        raise HackError(f"no cluster in {state.folder}", next_step="make cluster-up")
     archive = builder.build(recipe, cache)
     noted = state.folder / "images" / recipe.name
     further = chart_name(recipe)

@@ -7,7 +7,7 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from hack.cluster import cache
+from hack.lib import cache
 
 ROOT = Path(__file__).resolve().parents[2]
 SUITE = "trixie"

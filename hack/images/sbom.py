@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
-from hack.cluster.report import ClusterError
 from hack.images import unpack
 from hack.images.recipes import ROOT, SUITE, Recipe
+from hack.lib.errors import HackError
 
 RECORDS = "var/lib/dpkg/status.d/"
 
@@ -59,6 +59,6 @@ def _python() -> dict[str, Any]:
         [*command, "--preview-features", "sbom-export"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
-        raise ClusterError(f"uv export failed: {done.stderr.strip()}", next_step="run hack/bootstrap")
+        raise HackError(f"uv export failed: {done.stderr.strip()}", next_step="run hack/bootstrap")
     found: dict[str, Any] = json.loads(done.stdout)
     return found

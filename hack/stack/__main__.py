@@ -8,8 +8,8 @@ import os
 import subprocess
 import sys
 
+from hack.lib.errors import HackError
 from hack.stack import commands
-from hack.stack.errors import StackError
 from hack.stack.settings import Settings
 
 CHANGING = {
@@ -60,7 +60,7 @@ def main() -> int:
                     CHANGING[verb](settings)
             case verb:
                 SIMPLE[verb](settings)
-    except StackError as error:
+    except HackError as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
     except OSError as error:

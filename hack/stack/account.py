@@ -5,11 +5,11 @@ It must never let a server run as root: Postgres refuses to, and RabbitMQ should
 
 import os
 import pwd
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from hack.stack.errors import StackError
+from hack.lib.errors import HackError
+from hack.lib.files import write_private
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,29 +41,23 @@ class Account:
 
     def write(self, path: Path, text: str, *, mode: int = 0o600) -> None:
         """Write a file that only this account reads; never readable by others, not even for a moment."""
-        partial = path.with_name(path.name + ".new")
-        partial.unlink(missing_ok=True)
-        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as stream:
-            stream.write(text)
-        if self.name is not None:
-            entry = self._entry()
-            shutil.chown(partial, entry.pw_uid, entry.pw_gid)
-        partial.replace(path)
+        entry = None if self.name is None else self._entry()
+        write_private(path, text, mode=mode, owner=(entry.pw_uid, entry.pw_gid) if entry else None)
 
     def _entry(self) -> pwd.struct_passwd:
         assert self.name is not None
         try:
             return pwd.getpwnam(self.name)
         except KeyError as error:
-            raise StackError(
+            raise HackError(
                 f"the system user {self.name} is missing, although its package should have made it.",
-                fix="install the servers again: `python -m hack.stack install`.",
+                next_step="install the servers again: `python -m hack.stack install`.",
             ) from error
 
     def _require_way(self, path: Path) -> None:
         closed = next((folder for folder in reversed(path.parents) if not folder.stat().st_mode & 0o001), None)
         if closed is not None:
-            raise StackError(
+            raise HackError(
                 f"the user {self.name} cannot reach {path}: {closed} is closed to others.",
-                fix="keep the state elsewhere: `make up DTQ_STATE=/var/tmp/dtq`.",
+                next_step="keep the state elsewhere: `make up DTQ_STATE=/var/tmp/dtq`.",
             )

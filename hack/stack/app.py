@@ -11,13 +11,13 @@ import urllib.request
 from pathlib import Path
 from typing import NoReturn
 
-from hack.stack import ports, report
-from hack.stack.background import Background
-from hack.stack.errors import StackError
+from hack.lib import ports, report
+from hack.lib.background import Background
+from hack.lib.errors import HackError
+from hack.lib.waiting import wait_for
 from hack.stack.handover import become
 from hack.stack.provider import Part
 from hack.stack.settings import PORTS, ROOT, Settings
-from hack.stack.waiting import wait_for
 
 NAMES = ("api", "worker")
 READY_SECONDS = 30.0
@@ -66,7 +66,7 @@ class App:
             )
         if done.returncode and not (may_be_refused and done.returncode == REFUSED):
             shown = " ".join(("dtq", *arguments))
-            raise StackError(f"`{shown}` failed with exit code {done.returncode}.", log=log)
+            raise HackError(f"`{shown}` failed with exit code {done.returncode}.", log=log)
         return log
 
     def become(self, *arguments: str) -> NoReturn:
@@ -112,13 +112,13 @@ class App:
     def _wait_ready(self, name: str) -> None:
         process = self.process(name)
         if not wait_for(lambda: self._unready(name) is None or not process.running, timeout_seconds=READY_SECONDS):
-            raise StackError(
+            raise HackError(
                 f"dtq {name} runs, but was not ready in {READY_SECONDS:g} s; "
                 f"{self.url(name)}/readyz says: {self._unready(name)}.",
                 log=process.log,
             )
         if not process.running:
-            raise StackError(f"dtq {name} ended while it started.", log=process.log)
+            raise HackError(f"dtq {name} ended while it started.", log=process.log)
 
     def _unready(self, name: str) -> str | None:
         """Why a process is not ready; None when it is."""

@@ -1,6 +1,6 @@
 """Owns what each command of the local stack does, step by step.
 
-It must never leave a failure half told: every one is a StackError.
+It must never leave a failure half told: every one is a HackError.
 """
 
 import shutil
@@ -8,10 +8,11 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
-from hack.stack import compose, demo, packages, report
+from hack.lib import report
+from hack.lib.errors import HackError
+from hack.stack import compose, demo, packages
 from hack.stack.app import App
 from hack.stack.compose import Compose
-from hack.stack.errors import StackError
 from hack.stack.handover import become
 from hack.stack.native import Native
 from hack.stack.provider import Part, Provider
@@ -19,7 +20,7 @@ from hack.stack.rabbitmq import USER
 from hack.stack.settings import ROOT, Settings
 
 SAMPLES = "examples/"
-KEPT_IN_STATE = ("run", "log", "env", "stack.json", "lock")
+KEPT_IN_STATE = ("run", "log", "env", "stack.json")
 
 
 def up(settings: Settings, wanted: str) -> None:
@@ -98,7 +99,7 @@ def follow_logs(settings: Settings) -> NoReturn:
     saved = _saved(settings)
     logs = [log for log in [*App(saved).logs(), *_known(saved).logs()] if log.exists()]
     if not logs:
-        raise StackError("there is no log yet.", fix="`make up`.")
+        raise HackError("there is no log yet.", next_step="`make up`.")
     become("tail", "-n", "20", "-F", *map(str, logs))
 
 
@@ -159,7 +160,8 @@ def _row(part: Part) -> tuple[str, ...]:
 def _tell(settings: Settings, app: App, provider: Provider, seconds: float) -> None:
     base = app.url("api")
     password = settings.home / "stack.json"
-    report.say(f"""
+    print(
+        f"""
 dtq is up ({provider.name} servers, {seconds:.0f} s).
 
     API         {base}/          OpenAPI {base}/openapi.json
@@ -176,4 +178,6 @@ Try next:
     make db-shell    look at the tables
     set -a; . {_short(settings.state / "env")}; set +a; .venv/bin/dtq --help
     make down        stop, keep the data
-""")
+""",
+        flush=True,
+    )

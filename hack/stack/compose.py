@@ -11,14 +11,14 @@ from typing import NoReturn
 
 import yaml
 
-from hack.stack import ports, report
-from hack.stack.errors import StackError
+from hack.lib import ports, report
+from hack.lib.errors import HackError
+from hack.lib.waiting import wait_for
 from hack.stack.handover import become
 from hack.stack.management import Management
 from hack.stack.provider import Part
 from hack.stack.rabbitmq import USER
 from hack.stack.settings import PORTS, ROOT, Settings
-from hack.stack.waiting import wait_for
 
 FILE = ROOT / "hack" / "compose.yaml"
 PROBE_SECONDS = 20.0
@@ -78,7 +78,7 @@ class Compose:
             owner = OWNER_SQL.format(password=self.settings.postgres_password)
             self._compose("exec", "-T", "postgres", "psql", "-XqU", "postgres", "-f", "-", text=owner)
             if not wait_for(self._broker_answers, timeout_seconds=WAIT_SECONDS):
-                raise StackError("RabbitMQ's container does not answer.", log=self.log)
+                raise HackError("RabbitMQ's container does not answer.", log=self.log)
 
     def stop(self) -> None:
         """Stop and remove the containers; the volumes stay."""
@@ -103,7 +103,7 @@ class Compose:
     def database_shell(self, arguments: list[str]) -> NoReturn:
         """Become psql in the container, connected to the database."""
         if "postgres" not in self._running():
-            raise StackError("Postgres does not run.", fix="`make up`.")
+            raise HackError("Postgres does not run.", next_step="`make up`.")
         shell = ["exec", "postgres", "psql", "-U", "dtq", "-d", "dtq", *arguments]
         become(*self._command(), *shell, environ=self._environ())
 
@@ -133,10 +133,10 @@ class Compose:
                 check=False,
             )
         if done.returncode:
-            raise StackError(
+            raise HackError(
                 f"`docker compose {arguments[0]}` failed.",
                 log=self.log,
-                fix="see the log; `make up PROVIDER=native` uses the distribution's packages instead.",
+                next_step="see the log; `make up PROVIDER=native` uses the distribution's packages instead.",
             )
 
     def _running(self) -> list[str]:
@@ -150,6 +150,6 @@ class Compose:
         url = f"http://{ports.HOST}:{self.settings.ports['management']}"
         try:
             Management(url=url, user=USER, password=self.settings.rabbitmq_password).call("GET", "/api/overview")
-        except (OSError, StackError):
+        except (OSError, HackError):
             return False
         return True

@@ -9,9 +9,9 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from hack.stack import report
-from hack.stack.errors import StackError
-from hack.stack.waiting import wait_for
+from hack.lib import report
+from hack.lib.errors import HackError
+from hack.lib.waiting import wait_for
 
 DONE_SECONDS = 30.0
 HTTP_SECONDS = 10.0
@@ -37,10 +37,10 @@ def run(base: str, worker_log: Path) -> None:
     report.table([(name, _cell(task[name])) for name in SHOWN if task.get(name) is not None])
     events = call(f"{base}/tasks/{identifier}/events")["events"]
     rows = [(event["at"], event["event"], _cell(event["note"])) for event in events]
-    report.say("")
+    print(flush=True)
     report.table([("at", "event", "note"), *rows])
     if task["status"] != "SUCCEEDED":
-        raise StackError(f"the task is {task['status']}, not SUCCEEDED, after {DONE_SECONDS:g} s.", log=worker_log)
+        raise HackError(f"the task is {task['status']}, not SUCCEEDED, after {DONE_SECONDS:g} s.", log=worker_log)
 
 
 def is_unchanged(plan: Path) -> bool:
@@ -62,9 +62,9 @@ def call(url: str, body: Any = None) -> dict[str, Any]:
     except urllib.error.HTTPError as error:
         with error:
             said = error.read(1000).decode(errors="replace")
-        raise StackError(f"{url} answered {error.code}: {said}") from error
+        raise HackError(f"{url} answered {error.code}: {said}") from error
     except OSError as error:
-        raise StackError(f"{url} cannot be reached: {error}.", fix="`make ps` shows what runs.") from error
+        raise HackError(f"{url} cannot be reached: {error}.", next_step="`make ps` shows what runs.") from error
     return content
 
 

@@ -1,7 +1,7 @@
-"""Owns the end of servers whose owner is gone: `python -m hack.stack.guard OWNER_PID OWNER_START FOLDER`.
+"""Owns the end of servers whose owner is gone: `python -m hack.stack.guard OWNER FOLDER`.
 
-It outlives a killed owner, ends every process that has a pid file in FOLDER, and deletes FOLDER. It must
-never act while the owner lives.
+OWNER is the text of an `Identity`. The guard outlives a killed owner, ends every process that has a pid file in FOLDER,
+and deletes FOLDER. It must never act while the owner lives.
 """
 
 import os
@@ -9,9 +9,9 @@ import shutil
 import sys
 from pathlib import Path
 
-from hack.stack import proc
-from hack.stack.background import Background, read_pid_file
-from hack.stack.waiting import wait_for
+from hack.lib import processes
+from hack.lib.background import Background, read_pid_file
+from hack.lib.waiting import wait_for
 
 WATCH_SECONDS = 24 * 3600.0
 POLL_SECONDS = 0.5
@@ -19,12 +19,12 @@ LINGER_SECONDS = 30.0
 PID_FILE = "guard.pid"
 
 
-def watch(folder: Path, owner: proc.Identity) -> Background:
+def watch(folder: Path, owner: processes.Identity) -> Background:
     """The guard of a folder, ready to start."""
     root = Path(__file__).resolve().parents[2]
     return Background(
         name="guard",
-        argv=(sys.executable, "-m", "hack.stack.guard", str(owner.pid), str(owner.started), str(folder)),
+        argv=(sys.executable, "-m", "hack.stack.guard", str(owner), str(folder)),
         environ={"PATH": os.environ.get("PATH", os.defpath), "PYTHONPATH": str(root)},
         pid_file=folder / PID_FILE,
         log=folder / "guard.log",
@@ -36,18 +36,18 @@ def sweep(folder: Path) -> None:
     pid_files = [*folder.glob("*.pid"), *folder.glob("*/*.pid")]
     found = [identity for path in pid_files if (identity := read_pid_file(path)) is not None]
     others = [identity for identity in found if identity.pid != os.getpid()]
-    families = [[leader, *proc.family(leader)] for leader in others]
+    families = [[leader, *processes.family(leader)] for leader in others]
     everyone = [process for family in families for process in family]
     for process in everyone:
-        process.send(proc.KILL)
-    wait_for(lambda: not proc.any_alive(everyone), timeout_seconds=10)
+        process.send(processes.KILL)
+    wait_for(lambda: not processes.any_alive(everyone), timeout_seconds=10)
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def main(arguments: list[str]) -> None:
     """Wait for the owner's end, or for the folder's, which says that the owner cleaned up itself."""
-    owner = proc.Identity(int(arguments[0]), int(arguments[1]))
-    folder = Path(arguments[2])
+    owner = processes.Identity.parse(arguments[0])
+    folder = Path(arguments[1])
     wait_for(
         lambda: not owner.alive or not folder.exists(),
         timeout_seconds=WATCH_SECONDS,

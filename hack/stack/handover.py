@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
-from hack.stack.errors import StackError
+from hack.lib.errors import HackError
 
 
 def become(program: str | Path, *arguments: str, environ: Mapping[str, str] | None = None) -> NoReturn:
@@ -16,4 +16,4 @@ def become(program: str | Path, *arguments: str, environ: Mapping[str, str] | No
     try:
         os.execvpe(argv[0], argv, dict(os.environ if environ is None else environ))  # noqa: S606 - no shell is meant
     except OSError as error:
-        raise StackError(f"{program} cannot be run: {error}.") from error
+        raise HackError(f"{program} cannot be run: {error}.") from error

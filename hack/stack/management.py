@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
-from hack.stack.errors import StackError
+from hack.lib.errors import HackError
 
 TIMEOUT_SECONDS = 10.0
 
@@ -22,7 +22,7 @@ class Management:
     password: str = field(repr=False)
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
-        """One call; `path` starts with /api and is already quoted. Raises StackError or OSError."""
+        """One call; `path` starts with /api and is already quoted. Raises HackError or OSError."""
         token = base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
         request = urllib.request.Request(  # noqa: S310 - an http URL of ours
             self.url + path,
@@ -36,7 +36,7 @@ class Management:
         except urllib.error.HTTPError as error:
             with error:
                 reason = error.read().decode(errors="replace")[:200]
-            raise StackError(f"RabbitMQ management: {method} {path}: {error.code} {reason}") from error
+            raise HackError(f"RabbitMQ management: {method} {path}: {error.code} {reason}") from error
         return json.loads(content) if content else None
 
     def create_vhost(self, name: str) -> None:

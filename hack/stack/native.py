@@ -10,8 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NoReturn
 
-from hack.stack import packages, report
-from hack.stack.errors import StackError
+from hack.lib import report
+from hack.lib.errors import HackError
+from hack.stack import packages
 from hack.stack.handover import become
 from hack.stack.postgres import Postgres, binaries
 from hack.stack.provider import Part
@@ -82,7 +83,7 @@ class Native:
         """Become psql, connected to the database."""
         folder = binaries()
         if folder is None or not self.postgres.running:
-            raise StackError("Postgres does not run.", fix="`make up`.")
+            raise HackError("Postgres does not run.", next_step="`make up`.")
         # In the environment rather than on the command line, where every user of the machine could read it.
         environ = {**os.environ, "PGPASSWORD": self.postgres.password}
         target = ["-h", "127.0.0.1", "-p", str(self.postgres.port), "-U", "dtq", "-d", "dtq"]

@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-from hack.stack import ports, postgres_data
+from hack.lib import ports
+from hack.lib.background import Background
+from hack.lib.errors import HackError
+from hack.lib.waiting import wait_for
+from hack.stack import postgres_data
 from hack.stack.account import Account
-from hack.stack.background import Background
-from hack.stack.errors import StackError
-from hack.stack.waiting import wait_for
 
 ADMIN = "postgres"
 OWNER = "dtq"
@@ -108,14 +109,14 @@ class Postgres:
                 )
             process.start()
         if not wait_for(lambda: self.answers() or not process.running, timeout_seconds=START_SECONDS):
-            raise StackError(
+            raise HackError(
                 f"Postgres runs but did not answer on port {self.port} in {START_SECONDS:g} s.", log=self.log
             )
         if not process.running:
-            raise StackError(
+            raise HackError(
                 "Postgres ended while it started.",
                 log=self.log,
-                fix="the log says why; `make destroy` starts over with an empty data folder.",
+                next_step="the log says why; `make destroy` starts over with an empty data folder.",
             )
         self._create_owner()
 
@@ -165,10 +166,10 @@ class Postgres:
             psql, input=statement, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False
         )
         if done.returncode:
-            raise StackError(
+            raise HackError(
                 f"Postgres on port {self.port} refused: {done.stderr.strip()}",
                 log=self.log,
-                fix="if its password was changed or lost, `make destroy` starts over.",
+                next_step="if its password was changed or lost, `make destroy` starts over.",
             )
         return done.stdout.strip()
 
@@ -179,7 +180,7 @@ class Postgres:
     def _program(self, name: str) -> Path:
         folder = binaries()
         if folder is None:
-            raise StackError("Postgres is not installed.", fix="run `make packages`, which installs it.")
+            raise HackError("Postgres is not installed.", next_step="run `make packages`, which installs it.")
         return folder / name
 
     def _create_owner(self) -> None:

@@ -7,10 +7,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from hack.stack import proc
+from hack.lib import processes
+from hack.lib.errors import HackError
+from hack.lib.waiting import wait_for
 from hack.stack.account import Account
-from hack.stack.errors import StackError
-from hack.stack.waiting import wait_for
 
 INITDB_SECONDS = 60.0
 ORPHAN_SECONDS = 5.0
@@ -40,21 +40,21 @@ def initialise(
         done = subprocess.run(command, stdout=stream, stderr=stream, cwd="/", timeout=INITDB_SECONDS, check=False)
     secret.unlink()
     if done.returncode:
-        raise StackError("initdb could not make the data folder of Postgres.", log=log)
+        raise HackError("initdb could not make the data folder of Postgres.", log=log)
     partial.rename(data)
 
 
 def clear_after_crash(data: Path) -> None:
     """Remove what a killed server left and a new one would stumble over."""
     # Its children notice the end of their parent by themselves, unless they are busy.
-    wait_for(lambda: not proc.working_in(data), timeout_seconds=ORPHAN_SECONDS)
-    orphans = proc.working_in(data)
+    wait_for(lambda: not processes.working_in(data), timeout_seconds=ORPHAN_SECONDS)
+    orphans = processes.working_in(data)
     for orphan in orphans:
-        orphan.send(proc.KILL)
-    wait_for(lambda: not proc.any_alive(orphans), timeout_seconds=ORPHAN_SECONDS)
+        orphan.send(processes.KILL)
+    wait_for(lambda: not processes.any_alive(orphans), timeout_seconds=ORPHAN_SECONDS)
     # Postgres takes a process that ended but was not yet reaped by its parent for a running server.
     lock = data / "postmaster.pid"
     if lock.exists():
         pid = lock.read_text().split("\n", 1)[0]
-        if pid.isdigit() and proc.is_zombie(int(pid)):
+        if pid.isdigit() and processes.is_zombie(int(pid)):
             lock.unlink()

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, Protocol
 
-from hack.stack.proc import Identity
+from hack.lib.processes import Identity
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-from hack.stack import ports, rabbitmq_files
+from hack.lib import ports
+from hack.lib.background import Background
+from hack.lib.errors import HackError
+from hack.lib.waiting import wait_for
+from hack.stack import rabbitmq_files
 from hack.stack.account import Account
-from hack.stack.background import Background
-from hack.stack.errors import StackError
 from hack.stack.management import Management
-from hack.stack.waiting import wait_for
 
 USER = "dtq"
 START_SECONDS = 90.0
@@ -65,7 +66,7 @@ class RabbitMQ:
         """The broker's process."""
         start = program()
         if start is None:
-            raise StackError("RabbitMQ is not installed.", fix="run `make packages`, which installs it.")
+            raise HackError("RabbitMQ is not installed.", next_step="run `make packages`, which installs it.")
         return Background(
             name="RabbitMQ",
             argv=self._account.command(str(start)),
@@ -99,7 +100,7 @@ class RabbitMQ:
         """The command line of rabbitmqctl for this broker; it runs in `environ`."""
         start = program()
         if start is None:
-            raise StackError("RabbitMQ is not installed.", fix="run `make packages`, which installs it.")
+            raise HackError("RabbitMQ is not installed.", next_step="run `make packages`, which installs it.")
         return self._account.command(str(start.with_name("rabbitmqctl")), *arguments)
 
     def url(self, vhost: str = "/") -> str:
@@ -122,16 +123,16 @@ class RabbitMQ:
             )
             self.epmd.start()
             if not wait_for(lambda: ports.accepts(self.epmd_port), timeout_seconds=EPMD_SECONDS):
-                raise StackError(f"epmd did not listen on port {self.epmd_port}.", log=self.epmd.log)
+                raise HackError(f"epmd did not listen on port {self.epmd_port}.", log=self.epmd.log)
             process.start()
         if not wait_for(lambda: self.answers() or not process.running, timeout_seconds=START_SECONDS, poll_seconds=0.2):
-            raise StackError(f"RabbitMQ runs but did not answer in {START_SECONDS:g} s.", log=self.log)
+            raise HackError(f"RabbitMQ runs but did not answer in {START_SECONDS:g} s.", log=self.log)
         if not process.running:
             self.epmd.stop()
-            raise StackError(
+            raise HackError(
                 "RabbitMQ ended while it started.",
                 log=self.log,
-                fix="the log says why; `make destroy` starts over with an empty data folder.",
+                next_step="the log says why; `make destroy` starts over with an empty data folder.",
             )
 
     def stop(self) -> None:
@@ -172,7 +173,7 @@ class RabbitMQ:
                 if link.recv(1) != METHOD_FRAME:
                     return False
             self.management.call("GET", "/api/overview")
-        except (OSError, StackError):
+        except (OSError, HackError):
             return False
         return True
 

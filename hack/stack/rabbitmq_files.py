@@ -6,8 +6,8 @@ It must never let the node read the system's configuration, cookie or plug-in li
 import secrets
 from pathlib import Path
 
+from hack.lib.ports import HOST
 from hack.stack.account import Account
-from hack.stack.ports import HOST
 
 CONFIG = """\
 default_user = {user}

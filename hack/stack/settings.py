@@ -3,7 +3,6 @@
 It must never show a password, nor write one to a file that others can read.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -15,8 +14,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hack.stack.errors import StackError
-from hack.stack.ports import HOST
+from hack.lib.errors import HackError
+from hack.lib.files import exclusive, write_private
+from hack.lib.ports import HOST
 from hack.stack.postgres import OWNER
 from hack.stack.rabbitmq import USER
 
@@ -56,7 +56,7 @@ class Settings:
         home = _servers_home(state)
         try:
             saved = _read(home / "stack.json")
-        except StackError:
+        except HackError:
             if not forgiving:
                 raise
             (home / "stack.json").unlink()
@@ -67,7 +67,7 @@ class Settings:
         }
         twice = {port for port in ports.values() if list(ports.values()).count(port) > 1}
         if twice:
-            raise StackError(f"port {min(twice)} is given to two parts of the stack.", fix="give each its own.")
+            raise HackError(f"port {min(twice)} is given to two parts of the stack.", next_step="give each its own.")
         return cls(
             state=state,
             home=home,
@@ -98,9 +98,9 @@ class Settings:
             "rabbitmq_password": self.rabbitmq_password,
             "provider": provider,
         }
-        _write_secret(self.home / "stack.json", json.dumps(facts, indent=2) + "\n")
+        write_private(self.home / "stack.json", json.dumps(facts, indent=2) + "\n")
         lines = [f"{name}={shlex.quote(value)}\n" for name, value in self.environ.items()]
-        _write_secret(self.state / "env", "".join(lines))
+        write_private(self.state / "env", "".join(lines))
 
     @property
     def environ(self) -> dict[str, str]:
@@ -124,14 +124,7 @@ class Settings:
         """Keep two commands from changing the stack at the same time."""
         self.state.mkdir(parents=True, exist_ok=True)
         self.state.chmod(0o755)
-        with (self.state / "lock").open("w") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise StackError(
-                    f"another command is changing this stack (it holds {stream.name}).",
-                    fix="wait until it has ended, then try again.",
-                ) from error
+        with exclusive(self.state, "this stack"):
             yield
 
     @property
@@ -161,7 +154,7 @@ def _key(state: Path) -> str:
 
 def _port(variable: str, text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 0 < int(text) <= PORT_MAX:
-        raise StackError(f"{variable}={text!r} is no port.", fix=f"a number from 1 to {PORT_MAX}.")
+        raise HackError(f"{variable}={text!r} is no port.", next_step=f"a number from 1 to {PORT_MAX}.")
     return int(text)
 
 
@@ -171,13 +164,5 @@ def _read(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except ValueError as error:
-        raise StackError(f"{path} is damaged: {error}.", fix="`make destroy`, then `make up`.") from error
+        raise HackError(f"{path} is damaged: {error}.", next_step="`make destroy`, then `make up`.") from error
     return facts
-
-
-def _write_secret(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".new")
-    partial.unlink(missing_ok=True)
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
-        stream.write(text)
-    partial.replace(path)

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import yaml
 
-from hack.cluster import programs
+from hack.cluster.native import programs
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 CHART: Final = ROOT / "charts/dtq"

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import yaml
 
-from hack.cluster import programs, versions
+from hack.cluster.native import programs, versions
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 DEFINITIONS: Final = "definitions.json"

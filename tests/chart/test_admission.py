@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from hack.cluster import control_plane, kubectl, programs
+from hack.cluster import control_plane, kubectl
 from hack.cluster.control_plane import ControlPlane
+from hack.cluster.native import programs
 from tests.chart import rendering
 from tests.support.addresses import BrokerVhost
 

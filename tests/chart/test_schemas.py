@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from hack.cluster import programs
+from hack.cluster.native import programs
 from tests.chart import rendering, schemas
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hack.cluster import cache, programs, versions
+from hack.cluster.native import programs, versions
+from hack.lib import cache
 
 
 def test_each_fact_and_each_file_is_part_of_the_key(tmp_path: Path) -> None:

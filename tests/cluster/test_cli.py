@@ -6,8 +6,8 @@ import pytest
 
 from hack.cluster import __main__ as cli
 from hack.cluster import kind, providers
-from hack.cluster.report import ClusterError
 from hack.cluster.state import State
+from hack.lib.errors import HackError
 
 
 @pytest.fixture
@@ -32,18 +32,18 @@ def test_a_cluster_that_is_there_is_not_chosen_again(state: State) -> None:
 
 def test_a_state_folder_holds_one_cluster(state: State) -> None:
     state.claim("native")
-    with pytest.raises(ClusterError, match="holds a cluster of the provider native"):
+    with pytest.raises(HackError, match="holds a cluster of the provider native"):
         state.claim("kind")
 
 
 def test_a_folder_of_someone_elses_files_is_never_taken(state: State) -> None:
     (state.folder / "thesis.txt").touch()
-    with pytest.raises(ClusterError, match="would remove what is in it"):
+    with pytest.raises(HackError, match="would remove what is in it"):
         state.claim("native")
 
 
 def test_one_command_at_a_time_changes_a_cluster(state: State) -> None:
-    with state.exclusive(), pytest.raises(ClusterError, match="another command"), state.exclusive():
+    with state.exclusive(), pytest.raises(HackError, match="another command"), state.exclusive():
         pass
     with state.exclusive():
         pass

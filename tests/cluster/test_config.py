@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from hack.cluster import config, node_config, pki
-from hack.cluster.addons import coredns
+from hack.cluster import config, pki
+from hack.cluster.native import coredns, node_config
 
 PKI = pki.Pki(Path("/state/pki"))
 ALONE = config.Endpoints(address="127.0.0.1", api_port=20001, etcd_port=20002, etcd_peer_port=20003, has_node=False)

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from hack.cluster import control_plane, kubectl, probe
-from hack.cluster.process import identify
-from hack.cluster.report import ClusterError
+from hack.cluster import control_plane, kubectl
+from hack.lib import ports
+from hack.lib.errors import HackError
+from hack.lib.processes import identify
 
 # The first run on a machine builds etcd, the API server and kubectl.
 pytestmark = pytest.mark.timeout(1800)
@@ -25,7 +26,7 @@ def test_a_control_plane_serves_survives_an_outage_and_is_gone(tmp_path: Path) -
 
         plane.stop_api_server()
         assert not plane.ready()
-        with pytest.raises(ClusterError, match="refused"):
+        with pytest.raises(HackError, match="refused"):
             kubectl.run(plane.kubeconfig, "get", "--raw", "/readyz")
         plane.start_api_server()
         assert kubectl.run(plane.kubeconfig, "get", "namespace", "kept", "-o", "name") == "namespace/kept\n"
@@ -56,14 +57,14 @@ def test_a_start_waits_for_the_port_that_a_former_control_plane_still_has(
 ) -> None:
     looked = threading.Event()
 
-    def is_free(host: str, port: int) -> bool:
-        free = probe_is_free(host, port)
+    def is_free(port: int, host: str = ports.HOST) -> bool:
+        free = ports_is_free(port, host)
         if not free:
             looked.set()
         return free
 
-    probe_is_free = probe.is_free
-    monkeypatch.setattr(probe, "is_free", is_free)
+    ports_is_free = ports.is_free
+    monkeypatch.setattr(ports, "is_free", is_free)
     with control_plane.running(tmp_path / "plane") as plane, ThreadPoolExecutor(1) as other:
         plane.stop_api_server()
         with socket.create_server((plane.endpoints.address, plane.endpoints.api_port)):

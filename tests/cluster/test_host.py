@@ -6,7 +6,9 @@ import struct
 import tarfile
 from pathlib import Path
 
-from hack.cluster import images, iptables, mounts, probe
+from hack.cluster import images, probe
+from hack.cluster.native import iptables, mounts
+from hack.lib import ports
 
 SAVED = """\
 *nat
@@ -79,6 +81,6 @@ def test_a_dns_query_asks_for_one_address() -> None:
 
 
 def test_free_ports_differ() -> None:
-    ports = probe.free_ports(20)
-    assert len(set(ports)) == 20
-    assert all(port in probe.PORTS for port in ports)
+    chosen = ports.choose(20)
+    assert len(set(chosen)) == 20
+    assert all(port in ports.choosable() for port in chosen)

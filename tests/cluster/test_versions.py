@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from hack.cluster import versions
-from hack.cluster.report import ClusterError
+from hack.cluster.native import versions
+from hack.lib.errors import HackError
 
 MODULES = [module for module in versions.modules().values() if module.build == "module"]
 
@@ -57,5 +57,5 @@ def test_a_program_at_a_modules_root_has_the_modules_path() -> None:
 
 
 def test_an_unknown_program_is_an_error_that_names_the_known() -> None:
-    with pytest.raises(ClusterError, match=r"next: choose one of .*kube-apiserver"):
+    with pytest.raises(HackError, match=r"next: choose one of .*kube-apiserver"):
         versions.program("kube-nothing")

@@ -11,7 +11,8 @@ from typing import Any
 
 from hack.cluster import kubectl
 from hack.cluster.addons import monitoring
-from hack.cluster.report import ClusterError, wait_until
+from hack.lib.errors import HackError as ClusterError
+from hack.lib.waiting import wait_until
 
 Object = dict[str, Any]
 _PROMETHEUS = f"/api/v1/namespaces/{monitoring.NAMESPACE}/services/{monitoring.SERVICE}/proxy/api/v1"

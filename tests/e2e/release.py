@@ -11,8 +11,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from hack.cluster import programs
 from hack.cluster.addons.addon import namespace
+from hack.cluster.native import programs
 from tests.e2e.kube import Kube, Object
 
 ROOT = Path(__file__).resolve().parents[2]

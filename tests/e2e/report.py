@@ -5,7 +5,7 @@ It must never hold a number that was not measured in the very run that it report
 
 from collections.abc import Sequence
 
-from hack.cluster import versions
+from hack.cluster.native import versions
 from tests.e2e.release import BURST_MAX, ROOT
 from tests.e2e.watching import Replicas
 from tests.e2e.world import World

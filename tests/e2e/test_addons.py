@@ -7,9 +7,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from hack.cluster import config, node_config
+from hack.cluster import config
 from hack.cluster.addons import keda
 from hack.cluster.addons.addon import namespace
+from hack.cluster.native import node_config
 from tests.e2e.kube import Kube, Object
 
 pytestmark = pytest.mark.timeout(1800)  # the first run on a machine builds both

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from hack.cluster import programs
+from hack.cluster.native import programs
 from tests.e2e.kube import Kube, Object
 from tests.e2e.release import CHART, INSIDE, NAME, NAMESPACE, ROOT, Release
 from tests.e2e.world import Step, measured

@@ -11,7 +11,7 @@ from http import HTTPStatus
 import pytest
 
 from dtq.domain.decisions import CRASHES_MAX
-from hack.cluster.report import ClusterError
+from hack.lib.errors import HackError as ClusterError
 from tests.e2e import report, watching
 from tests.e2e.kube import Kube
 from tests.e2e.release import (

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from hack.cluster import programs
+from hack.cluster.native import programs
 from tests.e2e.kube import Kube
 from tests.e2e.release import NAMESPACE, ROOT
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from hack.cluster import programs
+from hack.cluster.native import programs
 from tests.e2e.kube import Kube
 
 _STOP_SECONDS = 10.0

@@ -12,7 +12,7 @@ from typing import Final, Literal
 from urllib.parse import quote
 
 from dtq.runtime.loops import wait
-from hack.stack.errors import StackError
+from hack.lib.errors import HackError
 from hack.stack.rabbitmq import RabbitMQ
 from tests.faults.proxy import FAIR, Weather
 from tests.faults.schedule import Fault, Kind
@@ -130,7 +130,7 @@ async def _broker_queue_deleted(world: World, fault: Fault) -> AsyncIterator[Non
     """Delete one work queue with all that it holds."""
     queue = QUEUES[int(fault.at_seconds * 10) % len(QUEUES)]
     async with world.held(["broker"]):
-        with suppress(StackError):  # it may be gone already
+        with suppress(HackError):  # it may be gone already
             await asyncio.to_thread(
                 world.rabbitmq.management.call, "DELETE", f"/api/queues/{VHOST}/{quote(f'tasks.{queue}')}"
             )
@@ -159,7 +159,7 @@ async def _ctl(broker: RabbitMQ, *arguments: str) -> None:
     async with asyncio.timeout(COMMAND_SECONDS):
         _, told = await process.communicate()
     if process.returncode:
-        raise StackError(f"rabbitmqctl {' '.join(arguments)} failed: {told.decode(errors='replace')[-500:]}")
+        raise HackError(f"rabbitmqctl {' '.join(arguments)} failed: {told.decode(errors='replace')[-500:]}")
 
 
 @asynccontextmanager
@@ -207,7 +207,7 @@ async def _postgres_locked(world: World, fault: Fault) -> AsyncIterator[None]:
         try:
             yield
         finally:
-            with suppress(StackError):  # the lock itself may come too late: then nothing was held
+            with suppress(HackError):  # the lock itself may come too late: then nothing was held
                 await holding
 
 

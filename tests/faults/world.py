@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Final, Literal
 
 from dtq.runtime.loops import wait
-from hack.stack import proc
-from hack.stack.errors import StackError
+from hack.lib import processes
+from hack.lib.errors import HackError
 from hack.stack.postgres import Postgres
 from hack.stack.rabbitmq import RabbitMQ
 from tests.faults.history import Exit
@@ -111,8 +111,8 @@ class World:
         }
         process = self.system.start(kind, address, environ)
         # Whoever kills the run leaves these to the guard, which ends what has a pid file.
-        if identity := proc.identify(process.popen.pid):
-            (self.folder / f"{name}.pid").write_text(f"{identity.pid} {identity.started}\n")
+        if identity := processes.identify(process.popen.pid):
+            (self.folder / f"{name}.pid").write_text(f"{identity}\n")
         self.members[name] = Member(name=name, address=address, process=process, clock_seconds=clock_seconds)
 
     def begin(self) -> None:
@@ -199,7 +199,7 @@ def clock_environ(offset_seconds: float) -> dict[str, str]:
     """Return the environment in which the wall clock is off; the monotonic clock stays, as it does in the world."""
     library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
     if library is None:
-        raise StackError("faketime is not installed.", fix="run `make packages`, which installs it.")
+        raise HackError("faketime is not installed.", next_step="run `make packages`, which installs it.")
     return {
         "LD_PRELOAD": str(library),
         "FAKETIME": f"{offset_seconds:+g}s",

@@ -9,7 +9,7 @@ import yaml
 
 from dtq.domain.errors import Rejected
 from dtq_operator.bootstrap import read
-from hack.cluster import programs
+from hack.cluster.native import programs
 from tests.operator.conftest import Start
 from tests.operator.world import World
 

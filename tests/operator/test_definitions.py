@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from dtq_operator.crd import queue_set_crd, task_type_crd
-from hack.cluster.report import ClusterError
 from hack.crds import generated
+from hack.lib.errors import HackError
 from tests.operator.conftest import Start
 from tests.operator.world import TYPE, World
 from tests.support.kube_api import Object
@@ -119,7 +119,7 @@ REFUSED_TYPES: dict[str, tuple[Object, str]] = {
 
 @pytest.mark.parametrize(("spec", "told"), REFUSED_TYPES.values(), ids=REFUSED_TYPES)
 async def test_kubectl_apply_refuses_a_bad_task_type(world: World, spec: Object, told: str) -> None:
-    with pytest.raises(ClusterError, match=told):
+    with pytest.raises(HackError, match=told):
         await world.kubectl("apply", "-f", "-", manifest=world.task_type(**spec))
     assert await world.get(world.task_type()) is None
 
@@ -149,7 +149,7 @@ BAD_NAMES = [
 
 @pytest.mark.parametrize("name", BAD_NAMES)
 async def test_kubectl_apply_refuses_a_bad_name(world: World, name: str) -> None:
-    with pytest.raises(ClusterError):
+    with pytest.raises(HackError):
         await world.kubectl("apply", "-f", "-", manifest=world.task_type(name))
 
 
@@ -183,7 +183,7 @@ REFUSED_SETS: dict[str, tuple[Object, str]] = {
 
 @pytest.mark.parametrize(("spec", "told"), REFUSED_SETS.values(), ids=REFUSED_SETS)
 async def test_kubectl_apply_refuses_a_bad_queue_set(world: World, spec: Object, told: str) -> None:
-    with pytest.raises(ClusterError, match=told):
+    with pytest.raises(HackError, match=told):
         await world.kubectl("apply", "-f", "-", manifest=world.queue_set(**spec))
     assert await world.get(world.queue_set()) is None
 
@@ -198,7 +198,7 @@ IMMUTABLE: dict[str, Object] = {
 @pytest.mark.parametrize("field", IMMUTABLE)
 async def test_kubectl_apply_refuses_to_change_what_rabbitmq_keeps(world: World, field: str) -> None:
     await world.kubectl("apply", "-f", "-", manifest=world.queue_set())
-    with pytest.raises(ClusterError, match=f"{field} is immutable"):
+    with pytest.raises(HackError, match=f"{field} is immutable"):
         await world.kubectl("apply", "-f", "-", manifest=world.queue_set(**IMMUTABLE[field]))
 
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import pytest
 
-from hack.operator_measure import WRITES, requests_of
+from bench.operator_load import WRITES, requests_of
 from tests.operator.conftest import Start
 from tests.operator.running import QUICK, Running
 from tests.operator.world import World

@@ -20,7 +20,7 @@ import asyncpg
 from dtq.runtime.environment import load
 from dtq.runtime.settings import OperatorSettings
 from hack.cluster import kubectl
-from hack.stack.errors import StackError
+from hack.lib.errors import HackError
 from hack.stack.management import Management
 from tests.operator.door import Door
 from tests.support.addresses import BrokerVhost
@@ -363,6 +363,6 @@ class World:
         return load(self.environ(**more), OperatorSettings)
 
 
-def is_missing(error: StackError) -> bool:
+def is_missing(error: HackError) -> bool:
     """Whether the management interface answered that there is no such thing."""
     return ": 404 " in str(error)

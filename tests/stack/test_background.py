@@ -1,5 +1,6 @@
 """The supervisor of background processes: it ends what it started, and nothing else."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -9,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from hack.stack import guard, proc
-from hack.stack.background import Background
-from hack.stack.errors import StackError
-from hack.stack.waiting import wait_for
+from hack.lib import processes
+from hack.lib.background import Background
+from hack.lib.errors import HackError
+from hack.lib.waiting import wait_for
+from hack.stack import guard
 
 FOREVER = "import signal; signal.pause()"
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); signal.pause()"
@@ -31,9 +33,9 @@ def background(folder: Path, script: str, *, stop_seconds: float = 10) -> Backgr
 
 
 @pytest.fixture
-def stranger() -> Iterator[proc.Identity]:
+def stranger() -> Iterator[processes.Identity]:
     with subprocess.Popen([sys.executable, "-c", FOREVER]) as running:
-        identity = proc.identify(running.pid)
+        identity = processes.identify(running.pid)
         assert identity is not None
         yield identity
         running.kill()
@@ -52,9 +54,9 @@ def test_a_started_process_is_found_again_and_stopped(tmp_path: Path) -> None:
     assert not again.pid_file.exists()
 
 
-def test_a_recycled_pid_is_never_signalled(tmp_path: Path, stranger: proc.Identity) -> None:
+def test_a_recycled_pid_is_never_signalled(tmp_path: Path, stranger: processes.Identity) -> None:
     ours = background(tmp_path, FOREVER)
-    ours.pid_file.write_text(f"{stranger.pid} {stranger.started - 1}\n")
+    ours.pid_file.write_text(f"{dataclasses.replace(stranger, started=stranger.started - 1)}\n")
     assert not ours.running
     ours.stop()
     ours.kill()
@@ -85,10 +87,10 @@ def test_stop_leaves_no_child_behind(tmp_path: Path) -> None:
     parent.start()
     identity = parent.identity
     assert identity is not None
-    assert wait_for(lambda: len(proc.family(identity)) == 1, timeout_seconds=10)
-    children = proc.family(identity)
+    assert wait_for(lambda: len(processes.family(identity)) == 1, timeout_seconds=10)
+    children = processes.family(identity)
     parent.stop()
-    assert not proc.any_alive([identity, *children])
+    assert not processes.any_alive([identity, *children])
 
 
 @pytest.mark.parametrize("act", ["start", "stop"])
@@ -97,13 +99,13 @@ def test_children_of_a_killed_leader_are_ended(tmp_path: Path, act: str) -> None
     parent.start()
     identity = parent.identity
     assert identity is not None
-    assert wait_for(lambda: len(proc.family(identity)) == 1, timeout_seconds=10)
-    children = proc.family(identity)
+    assert wait_for(lambda: len(processes.family(identity)) == 1, timeout_seconds=10)
+    children = processes.family(identity)
     identity.send(signal.SIGKILL)
     assert wait_for(lambda: not parent.running, timeout_seconds=10)
-    assert proc.any_alive(children)
+    assert processes.any_alive(children)
     getattr(parent, act)()
-    assert not proc.any_alive(children)
+    assert not processes.any_alive(children)
     parent.stop()
 
 
@@ -115,7 +117,7 @@ def test_a_program_that_is_not_there_is_named(tmp_path: Path) -> None:
         pid_file=tmp_path / "x.pid",
         log=tmp_path / "x.log",
     )
-    with pytest.raises(StackError, match=r"sample could not be started: .*no-such-program"):
+    with pytest.raises(HackError, match=r"sample could not be started: .*no-such-program"):
         missing.start()
 
 
@@ -123,7 +125,7 @@ def test_the_guard_ends_what_a_killed_owner_left(tmp_path: Path) -> None:
     folder = tmp_path / "session"
     folder.mkdir()
     with subprocess.Popen([sys.executable, "-c", FOREVER]) as owner:
-        identity = proc.identify(owner.pid)
+        identity = processes.identify(owner.pid)
         assert identity is not None
         server = background(folder, FOREVER)
         server.start()

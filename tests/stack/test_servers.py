@@ -8,9 +8,9 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from hack.stack import ports, proc
-from hack.stack.background import Background
-from hack.stack.errors import StackError
+from hack.lib import ports, processes
+from hack.lib.background import Background
+from hack.lib.errors import HackError
 from hack.stack.management import Management
 from hack.stack.postgres import Postgres
 from hack.stack.rabbitmq import RabbitMQ
@@ -29,18 +29,18 @@ def taken_port() -> Iterator[int]:
         yield holder.getsockname()[1]
 
 
-def everyone(*processes: Background) -> list[proc.Identity]:
-    leaders = [identity for process in processes if (identity := process.identity)]
-    return [*leaders, *(member for leader in leaders for member in proc.family(leader))]
+def everyone(*servers: Background) -> list[processes.Identity]:
+    leaders = [identity for process in servers if (identity := process.identity)]
+    return [*leaders, *(member for leader in leaders for member in processes.family(leader))]
 
 
 async def test_postgres_leaves_no_process_port_or_file(own_postgres: MakePostgres) -> None:
     server = await own_postgres()
-    processes = everyone(server.process)
-    assert len(processes) > 3
+    members = everyone(server.process)
+    assert len(members) > 3
     assert not ports.is_free(server.port)
     await asyncio.to_thread(server.stop)
-    assert not proc.any_alive(processes)
+    assert not processes.any_alive(members)
     assert ports.is_free(server.port)
     await asyncio.to_thread(server.destroy)
     assert not server.home.exists()
@@ -80,11 +80,11 @@ async def test_a_paused_postgres_is_silent_until_it_goes_on(own_postgres: MakePo
 async def test_rabbitmq_leaves_no_process_port_or_file(own_rabbitmq: MakeRabbitMQ) -> None:
     server = await own_rabbitmq()
     listening = [server.port, server.management_port, server.distribution_port, server.epmd_port]
-    processes = everyone(server.process, server.epmd)
+    members = everyone(server.process, server.epmd)
     assert not any(ports.is_free(port) for port in listening)
     assert [user["name"] for user in server.management.call("GET", "/api/users")] == ["dtq"]
     await asyncio.to_thread(server.stop)
-    assert not proc.any_alive(processes)
+    assert not processes.any_alive(members)
     assert all(ports.is_free(port) for port in listening)
     await asyncio.to_thread(server.destroy)
     assert not server.home.exists()
@@ -93,16 +93,16 @@ async def test_rabbitmq_leaves_no_process_port_or_file(own_rabbitmq: MakeRabbitM
 async def test_rabbitmq_keeps_virtual_hosts_through_a_crash(own_rabbitmq: MakeRabbitMQ) -> None:
     server = await own_rabbitmq()
     server.management.create_vhost("kept")
-    processes = everyone(server.process, server.epmd)
+    members = everyone(server.process, server.epmd)
     await asyncio.to_thread(server.kill)
-    assert not proc.any_alive(processes)
+    assert not processes.any_alive(members)
     await asyncio.to_thread(server.start)
     assert "kept" in [vhost["name"] for vhost in server.management.call("GET", "/api/vhosts")]
 
 
 def test_guest_is_not_known(broker_vhost: BrokerVhost) -> None:
     guest = Management(url=broker_vhost.management.url, user="guest", password="guest")
-    with pytest.raises(StackError, match="401"):
+    with pytest.raises(HackError, match="401"):
         guest.call("GET", "/api/overview")
 
 
@@ -113,7 +113,7 @@ def test_passwords_are_not_in_a_representation(tmp_path: Path) -> None:
 
 def test_a_taken_port_names_its_holder_and_the_way_out(tmp_path: Path, taken_port: int) -> None:
     server = Postgres(home=tmp_path / "postgres", port=taken_port, password="x")
-    with pytest.raises(StackError) as caught:
+    with pytest.raises(HackError) as caught:
         server.start()
     text = str(caught.value)
     assert f"port {taken_port}" in text
@@ -126,7 +126,7 @@ async def test_a_server_that_cannot_start_shows_the_end_of_its_log(own_postgres:
     server = await own_postgres()
     await asyncio.to_thread(server.stop)
     (server.home / "data" / "PG_VERSION").write_text("6\n")
-    with pytest.raises(StackError) as caught:
+    with pytest.raises(HackError) as caught:
         await asyncio.to_thread(server.start)
     text = str(caught.value)
     assert "Postgres ended while it started" in text

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hack.stack.errors import StackError
+from hack.lib.errors import HackError
 from hack.stack.settings import PORTS, Settings
 
 
@@ -47,12 +47,12 @@ def test_a_representation_keeps_the_passwords(state: Path) -> None:
 
 @pytest.mark.parametrize("text", ["0", "65536", "-1", "http", "80 80", "٨٠"])
 def test_a_bad_port_is_named(state: Path, text: str) -> None:
-    with pytest.raises(StackError, match=r"DTQ_API_PORT=.* is no port"):
+    with pytest.raises(HackError, match=r"DTQ_API_PORT=.* is no port"):
         load(state, DTQ_API_PORT=text)
 
 
 def test_one_port_for_two_parts_is_refused(state: Path) -> None:
-    with pytest.raises(StackError, match="given to two parts"):
+    with pytest.raises(HackError, match="given to two parts"):
         load(state, DTQ_API_PORT=str(PORTS["worker"][1]))
 
 
@@ -60,12 +60,12 @@ def test_a_damaged_memory_says_how_to_go_on(state: Path) -> None:
     settings = load(state)
     settings.save("native")
     (settings.home / "stack.json").write_text("{")
-    with pytest.raises(StackError) as caught:
+    with pytest.raises(HackError) as caught:
         load(state)
     assert "make destroy" in str(caught.value)
     assert Settings.load({"DTQ_STATE": str(state)}, forgiving=True).saved_ports is None
 
 
 def test_two_commands_do_not_change_a_stack_at_once(state: Path) -> None:
-    with load(state).lock(), pytest.raises(StackError, match="another command"), load(state).lock():
+    with load(state).lock(), pytest.raises(HackError, match="another command"), load(state).lock():
         pytest.fail("the second one must not get here")

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from hack.stack import ports
-from hack.stack.errors import StackError
+from hack.lib import ports
+from hack.lib.errors import HackError
 from hack.stack.management import Management
 from hack.stack.rabbitmq import USER, RabbitMQ
 
@@ -115,7 +115,7 @@ def given_rabbitmq() -> RabbitMQService | None:
         return None
     management_url = os.environ.get("TEST_RMQ_MANAGEMENT_URL")
     if not management_url:
-        raise StackError("TEST_RMQ_URL is set without TEST_RMQ_MANAGEMENT_URL.", fix="set both, or neither.")
+        raise HackError("TEST_RMQ_URL is set without TEST_RMQ_MANAGEMENT_URL.", next_step="set both, or neither.")
     parts = urlsplit(given)
     user, password = unquote(parts.username or "guest"), unquote(parts.password or "guest")
     web = urlsplit(management_url)

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-from hack.stack import ports
+from hack.lib import ports
+from hack.lib.background import Background
+from hack.lib.errors import HackError
+from hack.lib.waiting import wait_for
 from hack.stack.account import Account
-from hack.stack.background import Background
-from hack.stack.errors import StackError
-from hack.stack.waiting import wait_for
 
 START_SECONDS = 30.0
 
@@ -22,7 +22,7 @@ def pgbouncer(folder: Path, dsn: str, *, pool_mode: str, **settings: str) -> Ite
     """Run a pooler in front of a database until the block ends; yield the DSN that goes through it."""
     program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
     if program is None:
-        raise StackError("the tests need pgbouncer.", fix="run `make packages`, which installs it.")
+        raise HackError("the tests need pgbouncer.", next_step="run `make packages`, which installs it.")
     account, parts, port = Account.packaged("postgres"), urlsplit(dsn), ports.choose(1)[0]
     account.make_folder(folder, mode=0o755)
     account.write(folder / "users.txt", f'"{parts.username}" "{parts.password}"\n')
@@ -48,7 +48,7 @@ def pgbouncer(folder: Path, dsn: str, *, pool_mode: str, **settings: str) -> Ite
     process.start()
     try:
         if not wait_for(lambda: not ports.is_free(port) or not process.running, timeout_seconds=START_SECONDS):
-            raise StackError("PgBouncer does not listen.", log=process.log)
+            raise HackError("PgBouncer does not listen.", log=process.log)
         address = f"{parts.username}:{parts.password}@{ports.HOST}:{port}"
         yield urlunsplit(parts._replace(netloc=address))
     finally:

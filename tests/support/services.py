@@ -14,9 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hack.stack import guard, packages, ports, proc
-from hack.stack.background import read_pid_file
-from hack.stack.errors import StackError
+from hack.lib import ports, processes
+from hack.lib.background import read_pid_file
+from hack.lib.errors import HackError
+from hack.stack import guard, packages
 from hack.stack.management import Management
 from hack.stack.postgres import ADMIN, OWNER, Postgres
 from hack.stack.rabbitmq import USER, RabbitMQ
@@ -42,9 +43,9 @@ class Services:
         """Make the folder, open enough for the servers' own users; nothing is started."""
         folder = Path(tempfile.mkdtemp(prefix="dtq-test-"))
         folder.chmod(0o755)
-        owner = proc.identify(os.getpid())
+        owner = processes.identify(os.getpid())
         assert owner is not None
-        (folder / "owner").write_text(f"{owner.pid} {owner.started}\n")
+        (folder / "owner").write_text(f"{owner}\n")
         return cls(folder)
 
     def remove(self) -> None:
@@ -122,7 +123,7 @@ class Services:
             server = make()
             try:
                 server.start()
-            except StackError:
+            except HackError:
                 server.destroy()
                 self._owner()
             else:
@@ -131,18 +132,18 @@ class Services:
         server.start()
         return server
 
-    def _owner(self) -> proc.Identity:
+    def _owner(self) -> processes.Identity:
         """The session's main process: without it there is nobody to start a server for."""
         owner = read_pid_file(self.folder / "owner")
         if owner is None:
-            raise StackError("the test session is over.")
+            raise HackError("the test session is over.")
         return owner
 
     @staticmethod
     def _require_packages() -> None:
         if missing := packages.missing():
-            raise StackError(
-                f"the tests need {' and '.join(missing)}.", fix="run `make packages`, which installs them."
+            raise HackError(
+                f"the tests need {' and '.join(missing)}.", next_step="run `make packages`, which installs them."
             )
 
     def _new_home(self, prefix: str) -> Path:
@@ -161,11 +162,11 @@ class Services:
         failed = self.folder / f"{name}.failed"
         with self._lock():
             if failed.exists():
-                raise StackError(failed.read_text())
+                raise HackError(failed.read_text())
             if not saved.exists():
                 try:
                     facts = start()
-                except StackError as error:
+                except HackError as error:
                     failed.write_text(str(error))
                     raise
                 saved.touch(mode=0o600)

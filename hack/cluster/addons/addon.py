@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from hack.cluster import versions
+from hack.cluster.native import versions
 
 Json = dict[str, object]
 

@@ -7,12 +7,14 @@ import platform
 import tempfile
 from pathlib import Path
 
-from hack.cluster import images, kubectl, programs
+from hack.cluster import images, kubectl
 from hack.cluster.addons import keda, monitoring
 from hack.cluster.addons.addon import Addon, Json, image
+from hack.cluster.native import programs
 from hack.cluster.providers import Provider
-from hack.cluster.report import ClusterError, step
 from hack.cluster.state import State
+from hack.lib.errors import HackError
+from hack.lib.report import step
 
 ADDONS = {addon.name: addon for addon in (keda.ADDON, monitoring.ADDON)}
 # The metrics adapter waits for a certificate that KEDA's operator makes; kubelet looks every minute or two.
@@ -66,10 +68,10 @@ def _wait(state: State, addon: Addon) -> None:
                 f"--timeout={READY_TIMEOUT_SECONDS}s",
                 timeout_seconds=READY_TIMEOUT_SECONDS,
             )
-        except ClusterError as error:
+        except HackError as error:
             log = state.folder / "logs" / f"addon-{addon.name}.log"
             log.write_text(kubectl.run(state.kubeconfig, "describe", "pods,events", "-n", addon.namespace))
-            raise ClusterError(f"the addon {addon.name} does not work: {error}", log=log) from error
+            raise HackError(f"the addon {addon.name} does not work: {error}", log=log) from error
 
 
 def _kubectl(state: State, *arguments: str, manifest: Json | None = None) -> None:

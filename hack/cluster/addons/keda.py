@@ -7,10 +7,10 @@ is asked whether it is ready.
 import subprocess
 from typing import Any
 
-from hack.cluster import programs, versions
 from hack.cluster.addons.addon import RESTRICTED, Addon, Json, image
 from hack.cluster.addons.manifests import read_all
-from hack.cluster.report import ClusterError
+from hack.cluster.native import programs, versions
+from hack.lib.errors import HackError
 
 NAMESPACE = "keda"
 OPERATOR, ADAPTER = "keda", "keda-adapter"
@@ -32,7 +32,7 @@ def objects() -> list[Json]:
         check=False,
     )
     if done.returncode != 0:
-        raise ClusterError(f"kubectl kustomize {folder}: {done.stderr.strip()}")
+        raise HackError(f"kubectl kustomize {folder}: {done.stderr.strip()}")
     return [adapted(item) for item in read_all(done.stdout)]
 
 

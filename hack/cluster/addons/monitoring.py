@@ -7,9 +7,9 @@ cluster counts, so that a test needs only to make one.
 from pathlib import Path
 from typing import Any
 
-from hack.cluster import programs, versions
 from hack.cluster.addons.addon import Addon, Json, image, namespace
 from hack.cluster.addons.manifests import read_all
+from hack.cluster.native import programs, versions
 
 NAMESPACE = "monitoring"
 OPERATOR, RELOADER, SERVER = "prometheus-operator", "prometheus-config-reloader", "prometheus"

@@ -4,13 +4,14 @@ Must never touch a group outside the cluster's own.
 """
 
 import contextlib
+import errno
 import hashlib
 import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-from hack.cluster.report import wait_until
+from hack.lib.waiting import wait_until
 
 EMPTY_TIMEOUT_SECONDS = 20.0
 _ROOT = Path("/sys/fs/cgroup")
@@ -31,10 +32,10 @@ def kill_all(name: str) -> None:
     """Kill every process of every pod; back when none is left."""
 
     def emptied() -> bool:
-        pids = {pid for group in _groups(name) for pid in (group / "cgroup.procs").read_text().split()}
+        pids = {pid for group in groups(name) for pid in processes_of(group)}
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(int(pid), signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
         return not pids
 
     wait_until(
@@ -47,11 +48,29 @@ def kill_all(name: str) -> None:
 
 def remove(name: str) -> None:
     """Remove the groups, the innermost first."""
-    for group in _groups(name):
+    for group in groups(name):
+        remove_one(group)
+
+
+def remove_one(group: Path) -> None:
+    """Remove a group, unless it has vanished already."""
+    with contextlib.suppress(FileNotFoundError):
         group.rmdir()
 
 
-def _groups(name: str) -> Iterator[Path]:
+def processes_of(group: Path) -> list[int]:
+    """The pids in a group; none when it has vanished: a runtime removes the groups of a pod that ends."""
+    try:
+        return [int(pid) for pid in (group / "cgroup.procs").read_text().split()]
+    except OSError as error:
+        # The group was gone before its file was opened, or after.
+        if error.errno not in {errno.ENOENT, errno.ENODEV}:
+            raise
+        return []
+
+
+def groups(name: str) -> Iterator[Path]:
+    """The cluster's group in each hierarchy and all groups below it, the innermost first."""
     for hierarchy in _hierarchies():
         for folder, _, _ in os.walk(hierarchy / name, topdown=False):
             yield Path(folder)

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from hack.cluster.report import ClusterError
+from hack.lib.errors import HackError
 
 HERE = Path(__file__).resolve().parent
 VERSIONS_FILE = HERE / "versions.toml"
@@ -96,7 +96,7 @@ def _module(name: str, table: dict[str, object]) -> Module:
                 programs={str(key): str(value) for key, value in programs.items()},
             )
         case _:
-            raise ClusterError(f"{VERSIONS_FILE}: [modules.{name}] is malformed: {table}")
+            raise HackError(f"{VERSIONS_FILE}: [modules.{name}] is malformed: {table}")
 
 
 @cache
@@ -119,7 +119,7 @@ def program(name: str) -> Program:
         if name in module.programs:
             return Program(name=name, module=module)
     known = ", ".join(sorted(program_names()))
-    raise ClusterError(f"{name}: not a program of {VERSIONS_FILE}", next_step=f"choose one of {known}")
+    raise HackError(f"{name}: not a program of {VERSIONS_FILE}", next_step=f"choose one of {known}")
 
 
 def program_names() -> list[str]:

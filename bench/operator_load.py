@@ -1,4 +1,4 @@
-"""What the operator costs the Kubernetes API, by the API server's own metrics: `python -m hack.operator_measure -h`.
+"""What the operator costs the Kubernetes API, by the API server's own metrics: `python -m bench.operator_load -h`.
 
 Owns the measurement. It must run against a cluster of its own: it counts every request about our objects.
 """
@@ -162,7 +162,7 @@ async def _measure(kubeconfig: Path, types: int, steady_seconds: float, dsn: str
 def main() -> int:
     """Measure, and print the figures."""
     parser = argparse.ArgumentParser(
-        prog="python -m hack.operator_measure",
+        prog="python -m bench.operator_load",
         description="Measure a running operator: many task types at once, drift, and a steady state. DB_DSN is needed.",
     )
     parser.add_argument("--kubeconfig", type=Path, required=True, help="of a cluster that nobody else uses")

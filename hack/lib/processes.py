@@ -1,32 +1,49 @@
-"""Owns the view of the system's processes: who is alive, who descends from whom.
+"""The system's processes, as /proc shows them: who is alive, who descends from whom.
 
-It must never confuse a process with a later one that got the same number: an Identity carries the start time.
+It must never confuse a process with a later one that got the same number: an `Identity` carries the start, in ticks
+of the running boot. psutil identifies a process by the wall clock, which can be set, and a shell cannot note that.
 """
 
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 PROC = Path("/proc")
+BOOT_ID = PROC / "sys/kernel/random/boot_id"
 KILL = signal.SIGKILL
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A process number and the clock tick at which that process started."""
+    """One process for as long as there is its note: its number, the clock tick of its start, the machine's boot."""
 
     pid: int
     started: int
+    boot: str
+
+    @classmethod
+    def parse(cls, note: str) -> Self:
+        """The process that a note names, which is what `str` makes of an identity.
+
+        Raises:
+            ValueError: the text is no such note.
+        """
+        pid, started, boot = note.split()
+        return cls(int(pid), int(started), boot)
+
+    def __str__(self) -> str:
+        return f"{self.pid} {self.started} {self.boot}"
 
     @property
     def alive(self) -> bool:
         """Whether this very process still runs; an ended child of ours is reaped on the way."""
         stat = _stat(self.pid)
-        if stat is None or stat.started != self.started:
+        if stat is None or _identity(stat) != self:
             return False
-        if stat.state == "Z":
+        if stat.ended:
             _reap(self.pid)
             return False
         return True
@@ -46,7 +63,13 @@ class _Stat:
     state: str
     parent: int
     session: int
+    threads: int
     started: int
+
+    @property
+    def ended(self) -> bool:
+        # A killed process shows as a zombie while threads of it still hold its ports and files.
+        return self.state in {"Z", "X"} and self.threads <= 1
 
 
 def _stat(pid: int) -> _Stat | None:
@@ -56,7 +79,11 @@ def _stat(pid: int) -> _Stat | None:
         return None
     # The command name may hold blanks and brackets, so the fields are counted from its last bracket.
     fields = text.rpartition(")")[2].split()
-    return _Stat(pid, fields[0], int(fields[1]), int(fields[3]), int(fields[19]))
+    return _Stat(pid, fields[0], int(fields[1]), int(fields[3]), int(fields[17]), int(fields[19]))
+
+
+def _identity(stat: _Stat) -> Identity:
+    return Identity(stat.pid, stat.started, BOOT_ID.read_text().strip())
 
 
 def _reap(pid: int) -> None:
@@ -67,9 +94,16 @@ def _reap(pid: int) -> None:
 
 
 def identify(pid: int) -> Identity | None:
-    """The identity of the process that has this number now, if any."""
+    """The identity of the process that has this number and has not ended, if any."""
     stat = _stat(pid)
-    return Identity(pid, stat.started) if stat else None
+    return None if stat is None or stat.ended else _identity(stat)
+
+
+def everyone() -> Iterator[Identity]:
+    """Every process of the machine that has not ended."""
+    for entry in PROC.iterdir():
+        if entry.name.isdigit() and (identity := identify(int(entry.name))):
+            yield identity
 
 
 def family(leader: Identity) -> list[Identity]:
@@ -87,43 +121,37 @@ def family(leader: Identity) -> list[Identity]:
             kin = stat.parent in members or stat.session == leader.pid
             if kin and stat.pid not in members and stat.started >= leader.started:
                 members.add(stat.pid)
-                found[stat.pid] = Identity(stat.pid, stat.started)
+                found[stat.pid] = _identity(stat)
                 grown = True
     return list(found.values())
 
 
 def working_in(folder: Path) -> list[Identity]:
     """The processes whose working folder this is."""
-    found = []
-    for entry in PROC.iterdir():
-        if entry.name.isdigit() and _working_folder(entry) == str(folder.resolve()):
-            stat = _stat(int(entry.name))
-            if stat is not None:
-                found.append(Identity(stat.pid, stat.started))
-    return found
+    return [process for process in everyone() if _working_folder(process.pid) == str(folder.resolve())]
 
 
 def marked(assignment: str) -> list[Identity]:
     """The processes that were given this NAME=value in their environment."""
-    found = []
-    for entry in PROC.iterdir():
-        if entry.name.isdigit() and assignment.encode() in _environment(entry):
-            stat = _stat(int(entry.name))
-            if stat is not None:
-                found.append(Identity(stat.pid, stat.started))
-    return found
+    return [process for process in everyone() if assignment in _words(process.pid, "environ")]
 
 
-def _environment(entry: Path) -> list[bytes]:
+def arguments(pid: int) -> list[str]:
+    """The command line of a process; empty when it is gone."""
+    return _words(pid, "cmdline")
+
+
+def _words(pid: int, file: str) -> list[str]:
     try:
-        return (entry / "environ").read_bytes().split(b"\0")
+        content = (PROC / str(pid) / file).read_bytes()
     except OSError:
         return []
+    return content.decode(errors="replace").rstrip("\0").split("\0")
 
 
-def _working_folder(entry: Path) -> str:
+def _working_folder(pid: int) -> str:
     try:
-        return str((entry / "cwd").readlink())
+        return str((PROC / str(pid) / "cwd").readlink())
     except OSError:
         return ""
 
@@ -132,15 +160,6 @@ def is_zombie(pid: int) -> bool:
     """Whether a process has ended and only waits to be noticed by its parent."""
     stat = _stat(pid)
     return stat is not None and stat.state == "Z"
-
-
-def command_line(pid: int) -> str:
-    """The command of a process, for people; empty when it is gone."""
-    try:
-        line = (PROC / str(pid) / "cmdline").read_bytes().decode(errors="replace")
-    except OSError:
-        return ""
-    return " ".join(line.replace("\0", " ").split())
 
 
 def any_alive(processes: Iterable[Identity]) -> bool:

@@ -3,17 +3,16 @@
 Must never talk to another containerd: its socket is in the state folder.
 """
 
-import contextlib
-import os
 import shutil
-import signal
 import subprocess
 from pathlib import Path
 
-from hack.cluster import cache, cgroups, mounts, node_config
-from hack.cluster.process import Supervisor
-from hack.cluster.report import ClusterError, wait_until
+from hack.cluster.native import cgroups, mounts, node_config
 from hack.cluster.state import State
+from hack.cluster.supervisor import Supervisor
+from hack.lib import commands, processes
+from hack.lib.errors import HackError
+from hack.lib.waiting import wait_until
 
 START_TIMEOUT_SECONDS = 30.0
 IMPORT_TIMEOUT_SECONDS = 300.0
@@ -45,7 +44,7 @@ class Containerd:
                 folder=self._folder, socket=self.socket, cni_configs=cni_configs, cni_programs=CNI_PROGRAMS
             )
         )
-        program = cache.require_command("containerd", _NEXT_STEP)
+        program = commands.require("containerd", _NEXT_STEP)
         self._supervisor.start("containerd", [program, "--config", str(settings)])
         wait_until(
             self._answers,
@@ -59,13 +58,13 @@ class Containerd:
         """Import the images of an archive, for pods to use."""
         done = self._ctr("images", "import", str(archive), timeout_seconds=IMPORT_TIMEOUT_SECONDS)
         if done.returncode != 0:
-            raise ClusterError(f"ctr could not import {archive}: {done.stderr.strip()}")
+            raise HackError(f"ctr could not import {archive}: {done.stderr.strip()}")
 
     def tag(self, image: str, name: str) -> None:
         """Give an image that is there a further name."""
         done = self._ctr("images", "tag", "--force", image, name, timeout_seconds=IMPORT_TIMEOUT_SECONDS)
         if done.returncode != 0:
-            raise ClusterError(f"ctr could not call {image} also {name}: {done.stderr.strip()}")
+            raise HackError(f"ctr could not call {image} also {name}: {done.stderr.strip()}")
 
     def stop(self) -> None:
         """End every pod, then containerd, then what it left: shims, mounts, control groups."""
@@ -89,18 +88,18 @@ class Containerd:
         return self._ctr("version", timeout_seconds=START_TIMEOUT_SECONDS).returncode == 0
 
     def _ctr(self, *arguments: str, timeout_seconds: float) -> "subprocess.CompletedProcess[str]":
-        program = cache.require_command("ctr", _NEXT_STEP)
+        program = commands.require("ctr", _NEXT_STEP)
         command = [program, "--address", str(self.socket), "--namespace", NAMESPACE, *arguments]
         return subprocess.run(command, capture_output=True, text=True, timeout=timeout_seconds, check=False)
 
     def _shims_gone(self) -> bool:
         """Kill the shims of our containerd, known by its socket among their arguments."""
-        address = str(self.socket).encode()
-        left = False
-        for process in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                arguments = (process / "cmdline").read_bytes().split(b"\0")
-                if address in arguments and b"containerd-shim" in arguments[0]:
-                    left = True
-                    os.kill(int(process.name), signal.SIGKILL)
-        return not left
+        address = str(self.socket)
+        shims = [
+            process
+            for process in processes.everyone()
+            if address in (words := processes.arguments(process.pid)) and "containerd-shim" in words[0]
+        ]
+        for shim in shims:
+            shim.send(processes.KILL)
+        return not shims

@@ -6,9 +6,9 @@ Must never touch a device that does not bear one of its two names.
 import subprocess
 from pathlib import Path
 
-from hack.cluster import iptables
 from hack.cluster.config import NODE_ADDRESS, NODE_BRIDGE, POD_BRIDGE, POD_RANGE, SERVICE_RANGE
-from hack.cluster.report import ClusterError
+from hack.cluster.native import iptables
+from hack.lib.errors import HackError
 
 NODE_PREFIX = 24
 _DEVICES = Path("/sys/class/net")
@@ -50,7 +50,7 @@ def _exists(device: str) -> bool:
 def _ip(*arguments: str) -> None:
     done = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise ClusterError(
+        raise HackError(
             f"ip {' '.join(arguments)}: {done.stderr.strip()}",
             next_step="look for another network that has this range: ip route",
         )

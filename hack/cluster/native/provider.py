@@ -9,25 +9,15 @@ import platform
 from collections.abc import Iterator
 from pathlib import Path
 
-from hack.cluster import (
-    config,
-    control_plane,
-    debian,
-    host,
-    images,
-    kubectl,
-    network,
-    node,
-    node_config,
-    probe,
-    programs,
-    versions,
-)
-from hack.cluster.addons import coredns
-from hack.cluster.containerd import Containerd
-from hack.cluster.process import Supervisor
-from hack.cluster.report import ClusterError, step, wait_until
+from hack.cluster import config, control_plane, images, kubectl, probe
+from hack.cluster.native import coredns, host, network, node, node_config, programs, versions
+from hack.cluster.native.containerd import Containerd
 from hack.cluster.state import State
+from hack.cluster.supervisor import Supervisor
+from hack.lib import apt
+from hack.lib.errors import HackError
+from hack.lib.report import step
+from hack.lib.waiting import wait_until
 
 PROGRAMS = (*control_plane.PROGRAMS, *node.PROGRAMS, "pause", "coredns")
 IMAGES = {"pause": node_config.PAUSE_IMAGE, "coredns": coredns.IMAGE}
@@ -44,11 +34,11 @@ class Native:
         _require_linux_root()
         other = network.owner()
         if other not in {None, state.folder}:
-            raise ClusterError(
+            raise HackError(
                 f"this machine has a native cluster already, in {other}",
                 next_step=f"take it down: python -m hack.cluster down --state {other}",
             )
-        debian.ensure(state.folder / "logs" / "apt-get.log", versions.debian_packages())
+        apt.ensure(state.folder / "logs" / "apt-get.log", versions.debian_packages())
         programs.ensure(PROGRAMS)
         host.note(state)
         with step("network"):
@@ -95,12 +85,12 @@ class Native:
 
 def _require_linux_root() -> None:
     if platform.system() != "Linux" or platform.machine() not in images.ARCHITECTURES:
-        raise ClusterError(
+        raise HackError(
             f"the provider native does not run on {platform.system()} {platform.machine()}",
             next_step="start a Docker engine, so that kind can be used, or give a --kubeconfig",
         )
     if os.geteuid() != 0:
-        raise ClusterError(
+        raise HackError(
             "the provider native makes network devices and control groups: it needs root",
             next_step="run it by sudo, start a Docker engine, so that kind can be used, or give a --kubeconfig",
         )
@@ -118,7 +108,7 @@ def _serve_dns(state: State) -> None:
     def applied() -> bool:
         try:
             kubectl.run(state.kubeconfig, "apply", "-f", "-", manifest=coredns.manifest())
-        except ClusterError:
+        except HackError:
             return False  # the API server makes the namespace kube-system shortly after it is ready
         return True
 

@@ -9,7 +9,7 @@ import subprocess
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from hack.cluster import iptables
+from hack.cluster.native import iptables
 from hack.cluster.state import State
 
 # Set here or by kubelet and kube-proxy.

@@ -1,10 +1,9 @@
-"""Owns the folder of built programs: one entry per content key, published whole or not at all.
+"""Folders of built things: one entry per content key, published whole or not at all.
 
 Must never hold a half-done entry, or change one that is there: an entry is built beside its place
 and renamed into it, under a lock, so an interrupted build leaves only what the next one sweeps.
 """
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -13,16 +12,18 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hack.cluster.report import ClusterError, say, wait_until
+from hack.lib.files import try_lock
+from hack.lib.report import say
+from hack.lib.waiting import wait_until
 
 KEY_LENGTH = 16
 LOCK_TIMEOUT_SECONDS = 1800.0  # longer than the longest cold build of everything
 
 
-def default_folder() -> Path:
-    """${XDG_CACHE_HOME:-~/.cache}/dtq/cluster: outside the checkout, shared by all checkouts."""
+def default_folder(name: str) -> Path:
+    """${XDG_CACHE_HOME:-~/.cache}/dtq/NAME: outside the checkout, shared by all checkouts."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "dtq" / "cluster"
+    return Path(base) / "dtq" / name
 
 
 def content_key(facts: Iterable[str], files: Iterable[Path]) -> str:
@@ -57,19 +58,11 @@ def entry(folder: Path, name: str, key: str, build: Callable[[Path], None]) -> P
 def _locked(path: Path) -> Iterator[None]:
     """Hold the one build lock; the kernel drops it with the process, however that ends."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-
-    def taken() -> bool:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
-
     try:
-        if not taken():
-            say(f"  ...    waiting for another build ({path})")
+        if not try_lock(descriptor):
+            say(f"    waiting for another build ({path})")
             wait_until(
-                taken,
+                lambda: try_lock(descriptor),
                 "waiting for another build",
                 timeout_seconds=LOCK_TIMEOUT_SECONDS,
                 next_step=f"see who holds it: fuser {path}",
@@ -77,11 +70,3 @@ def _locked(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def require_command(command: str, next_step: str) -> str:
-    """Where `command` is; an error that says how to get it when it is nowhere."""
-    found = shutil.which(command)
-    if found is None:
-        raise ClusterError(f"{command}: no such command", next_step=next_step)
-    return found

@@ -11,8 +11,10 @@ from collections.abc import Iterable
 from functools import cache as memoised
 from pathlib import Path
 
-from hack.cluster import cache, versions
-from hack.cluster.report import ClusterError, step
+from hack.cluster.native import versions
+from hack.lib import cache, commands
+from hack.lib.errors import HackError
+from hack.lib.report import step
 
 BUILD_FLAGS = ("-trimpath", "-buildvcs=false")
 # Others work on the machine too: a build must not be what they feel.
@@ -23,17 +25,17 @@ BUILD_TIMEOUT_SECONDS = 1800.0
 
 def ensure(names: Iterable[str], folder: Path | None = None) -> dict[str, Path]:
     """The path of each program, built if the cache does not have it."""
-    return {name: _ensure(versions.program(name), folder or cache.default_folder()) for name in names}
+    return {name: _ensure(versions.program(name), folder or cache.default_folder("cluster")) for name in names}
 
 
 def source(module: versions.Module) -> Path:
     """The folder of a pinned module's source, fetched if it is not there: read-only, with its manifests."""
-    cache.require_command("go", INSTALL_GO)
+    commands.require("go", INSTALL_GO)
     wanted = f"{module.path}@{module.version}"
     command = ["go", "mod", "download", "-json", wanted]
     done = subprocess.run(command, capture_output=True, text=True, timeout=BUILD_TIMEOUT_SECONDS, check=False)
     if done.returncode != 0:
-        raise ClusterError(f"go could not fetch {wanted}: {done.stdout}{done.stderr}".strip())
+        raise HackError(f"go could not fetch {wanted}: {done.stdout}{done.stderr}".strip())
     return Path(json.loads(done.stdout)["Dir"])
 
 
@@ -49,7 +51,7 @@ def key_of(program: versions.Program, toolchain: str) -> str:
 @memoised
 def go_toolchain() -> str:
     """The Go toolchain and the platform it builds for, as it names them."""
-    go = cache.require_command("go", INSTALL_GO)
+    go = commands.require("go", INSTALL_GO)
     asked = [go, "env", "GOVERSION", "GOOS", "GOARCH"]
     return " ".join(subprocess.run(asked, check=True, capture_output=True, text=True).stdout.split())
 
@@ -84,4 +86,4 @@ def _build(program: versions.Program, place: Path, log: Path) -> None:
         )
     if done.returncode != 0:
         next_step = f"run it by hand in {where}: CGO_ENABLED=0 {' '.join(command)}"
-        raise ClusterError(f"go could not build {program.name}", log=log, next_step=next_step)
+        raise HackError(f"go could not build {program.name}", log=log, next_step=next_step)

@@ -1,4 +1,7 @@
-"""Owns what a person sees while things happen. It must never show a secret."""
+"""What a person sees while things happen. It must never show a secret.
+
+All of it goes to standard error: standard output is for what a command was asked for.
+"""
 
 import shutil
 import sys
@@ -23,40 +26,40 @@ _line = _Line()
 def say(text: str) -> None:
     """A line for the person."""
     _clear()
-    print(text, flush=True)
+    print(text, file=sys.stderr, flush=True)
 
 
 def progress(text: str) -> None:
     """A sign of life: rewritten in place on a terminal, thinned out elsewhere."""
-    if sys.stdout.isatty():
+    if sys.stderr.isatty():
         width = shutil.get_terminal_size().columns - 1
-        print("\r\033[K" + f"    {text}"[:width], end="", flush=True)
+        print("\r\033[K" + f"    {text}"[:width], end="", file=sys.stderr, flush=True)
         _line.open = True
     elif time.monotonic() - _line.last_shown >= QUIET_SECONDS:
-        print(f"    {text}", flush=True)
+        say(f"    {text}")
         _line.last_shown = time.monotonic()
 
 
 @contextmanager
-def step(text: str) -> Iterator[None]:
-    """A part of the work, with the time that it took."""
-    say(f"==> {text}")
+def step(what: str) -> Iterator[None]:
+    """Say what begins, then how long it took; a failure is said by whoever catches it."""
+    say(f"==> {what}")
     started = time.monotonic()
     yield
-    _clear()
     seconds = time.monotonic() - started
     if seconds >= 1:
-        say(f"    done in {seconds:.1f} s")
+        say(f"    {seconds:.1f} s: {what}")
 
 
 def table(rows: list[tuple[str, ...]]) -> None:
-    """Rows in aligned columns."""
+    """Print rows in aligned columns, as the answer of a command."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
-        print("    " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        line = "    " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        print(line, flush=True)
 
 
 def _clear() -> None:
     if _line.open:
-        print("\r\033[K", end="")
+        print("\r\033[K", end="", file=sys.stderr)
         _line.open = False

@@ -7,7 +7,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from hack.cluster.report import ClusterError
+from hack.lib.errors import HackError
 
 _MOUNT_POINT = 4
 _ESCAPED = re.compile(r"\\([0-7]{3})")
@@ -28,7 +28,7 @@ def unmount_below(folder: Path) -> None:
             subprocess.run(["umount", "--lazy", str(point)], capture_output=True, check=False)
     left = below(folder, Path("/proc/self/mountinfo").read_text())
     if left:
-        raise ClusterError(f"still mounted: {left}", next_step=f"fuser -vm {left[0]}")
+        raise HackError(f"still mounted: {left}", next_step=f"fuser -vm {left[0]}")
 
 
 def _unescape(match: re.Match[str]) -> str:

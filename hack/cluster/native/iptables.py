@@ -7,7 +7,7 @@ import re
 import subprocess
 from collections.abc import Iterable
 
-from hack.cluster.report import ClusterError
+from hack.lib.errors import HackError
 
 PREFIXES = ("KUBE-", "CNI-", "DTQ-")
 FAMILIES = ("iptables", "ip6tables")
@@ -83,4 +83,4 @@ def _restore(family: str, script: str) -> None:
     command = [f"{family}-restore", "--noflush", "--wait", _LOCK_WAIT_SECONDS]
     done = subprocess.run(command, input=script, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise ClusterError(f"{family}-restore: {done.stderr.strip()}", next_step=f"see {family}-save")
+        raise HackError(f"{family}-restore: {done.stderr.strip()}", next_step=f"see {family}-save")

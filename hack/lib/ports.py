@@ -1,4 +1,4 @@
-"""Owns TCP ports: whether one is free, who holds it, and picking free ones.
+"""TCP ports: whether one is free, who holds it, and picking free ones.
 
 It must never hand out a port of the kernel's ephemeral range when it may choose: an outgoing connection of
 somebody else could take it before the server listens.
@@ -9,20 +9,21 @@ import random
 import socket
 from pathlib import Path
 
-from hack.stack import proc
-from hack.stack.errors import StackError
+from hack.lib import processes
+from hack.lib.errors import HackError
 
 HOST = "127.0.0.1"
 CHOSEN_MIN = 20_000
 _LISTEN = "0A"
 
 
-def is_free(port: int) -> bool:
+def is_free(port: int, host: str = HOST) -> bool:
     """Whether a server could listen there now."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((HOST, port))
+            probe.bind((host, port))
+            probe.listen()
         except OSError:
             return False
     return True
@@ -42,22 +43,26 @@ def require_free(port: int, *, name: str, variable: str) -> None:
     if is_free(port):
         return
     holder = _holder(port) or "another process (run as root to see which)"
-    raise StackError(
+    raise HackError(
         f"{name} needs port {port} on {HOST}, but it is taken by {holder}.",
-        fix=f"stop that process, or choose another port: `make up {variable}=PORT`.",
+        next_step=f"stop that process, or choose another port: `make up {variable}=PORT`.",
     )
 
 
 def choose(count: int) -> list[int]:
     """So many free ports, below the ephemeral range where there is room."""
+    candidates = choosable()
+    free = [port for port in random.SystemRandom().sample(candidates, 200) if is_free(port)]
+    if len(free) < count:
+        raise HackError(f"fewer than {count} free TCP ports between {candidates[0]} and {candidates[-1]}.")
+    return free[:count]
+
+
+def choosable() -> range:
+    """The ports that `choose` takes from."""
     top = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     low = CHOSEN_MIN if top > CHOSEN_MIN + 1000 else 1024
-    high = top if top > low + 1000 else 65_535
-    candidates = random.SystemRandom().sample(range(low, high), 200)
-    free = [port for port in candidates if is_free(port)]
-    if len(free) < count:
-        raise StackError(f"fewer than {count} free TCP ports between {low} and {high}.")
-    return free[:count]
+    return range(low, top if top > low + 1000 else 65_535)
 
 
 def _holder(port: int) -> str:
@@ -71,16 +76,17 @@ def _holder(port: int) -> str:
             fields = row.split()
             if int(fields[1].rpartition(":")[2], 16) == port and fields[3] == _LISTEN:
                 inodes.add(f"socket:[{fields[9]}]")
-    for entry in proc.PROC.iterdir():
-        if entry.name.isdigit() and inodes & _descriptors(entry):
-            return f"pid {entry.name} ({proc.command_line(int(entry.name))[:80]})"
+    for process in processes.everyone():
+        if inodes & _descriptors(process.pid):
+            command = " ".join(processes.arguments(process.pid))
+            return f"pid {process.pid} ({' '.join(command.split())[:80]})"
     return ""
 
 
-def _descriptors(process: Path) -> set[str]:
+def _descriptors(pid: int) -> set[str]:
     found = set()
     try:
-        for link in (process / "fd").iterdir():
+        for link in (processes.PROC / str(pid) / "fd").iterdir():
             with contextlib.suppress(FileNotFoundError):  # closed meanwhile, for instance our own listing
                 found.add(str(link.readlink()))
     except OSError:

@@ -6,11 +6,13 @@ Must never start one of them before the API server is ready, nor leave one runni
 import json
 from pathlib import Path
 
-from hack.cluster import cgroups, config, containerd, kubectl, node_config, programs
+from hack.cluster import config, kubectl
 from hack.cluster.control_plane import ControlPlane
-from hack.cluster.process import Supervisor
-from hack.cluster.report import wait_until
-from hack.cluster.state import State, write_private
+from hack.cluster.native import cgroups, containerd, node_config, programs
+from hack.cluster.state import State
+from hack.cluster.supervisor import Supervisor
+from hack.lib.files import write_private
+from hack.lib.waiting import wait_until
 
 CONTROLLERS = ("kube-controller-manager", "kube-scheduler")
 NODE_PROGRAMS = ("kubelet", "kube-proxy")

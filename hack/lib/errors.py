@@ -1,0 +1,35 @@
+"""The one error of the programs in hack/: what failed, the end of its log, what to do next.
+
+It must never reach a person as a traceback.
+"""
+
+from pathlib import Path
+
+LOG_LINES_SHOWN = 12
+LOG_LINE_LENGTH = 300
+LOG_BYTES_READ = 16_384
+
+
+class HackError(Exception):
+    """Something that a person must act on."""
+
+    def __init__(self, what: str, *, log: Path | None = None, next_step: str = "") -> None:
+        """Take the log's last lines now: the folder may be gone when the error is shown."""
+        lines = [what]
+        if log is not None:
+            lines += [f"log:  {log}", *(f"      | {line[:LOG_LINE_LENGTH]}" for line in last_lines(log))]
+        if next_step:
+            lines += [f"next: {next_step}"]
+        super().__init__("\n".join(lines))
+
+
+def last_lines(log: Path) -> list[str]:
+    """The end of a log file, as much as fits a screen; empty when there is no log."""
+    try:
+        with log.open("rb") as stream:
+            size = stream.seek(0, 2)
+            stream.seek(max(0, size - LOG_BYTES_READ))
+            text = stream.read().decode(errors="replace")
+    except OSError:
+        return []
+    return [line for line in text.splitlines() if line.strip()][-LOG_LINES_SHOWN:]

@@ -1,12 +1,13 @@
-# Breaking dtq on purpose; `python -m tests.faults --help` says more. Variables:
+# Breaking dtq on purpose (`python -m tests.faults --help` says more), and measuring it. Variables:
 # SCHEDULES=40, FIRST=0 (the first seed), LANES=2 (systems side by side), FAULTS_STATE=folder
-.PHONY: faults faults-long faults-report guarantees
 SCHEDULES := 40
 FIRST := 0
 LANES := 2
 FAULTS_STATE := .faults
 FAULTS := $(PYTHON) -m tests.faults --lanes $(LANES)
 
+##@ Faults and benchmarks
+.PHONY: faults faults-long faults-report guarantees
 faults: $(VENV) packages ## Random fault schedules on real processes (SCHEDULES=40; about 15 minutes)
 	$(FAULTS) --state $(FAULTS_STATE)/short --fresh schedules --first $(FIRST) --count $(SCHEDULES)
 
@@ -18,7 +19,7 @@ faults-report: $(VENV) ## Write docs/fault-report.md from what the long run has 
 	$(FAULTS) --state $(FAULTS_STATE)/long report
 
 guarantees: $(VENV) packages ## Run every test that docs/guarantees.md names, and write the page
-	@$(PYTHON) -m hack.cluster tools $(CLUSTER_TOOLS)
+	@$(CLUSTER) tools $(CLUSTER_TOOLS)
 	$(PYTHON) -m pytest -n 2 -q --junit-xml $(FAULTS_STATE)/junit.xml $$($(FAULTS) named) || true
 	$(FAULTS) --state $(FAULTS_STATE)/long guarantees --junit $(FAULTS_STATE)/junit.xml
 
@@ -28,3 +29,9 @@ failpoints: $(VENV) packages ## Die, fail, hang and dawdle at every step of the 
 
 faults-selftest: $(VENV) packages ## Take away what the guarantee rests on, one at a time: the suite must notice
 	$(PYTHON) -m pytest -n 2 tests/faults/selftest.py $(ARGS)
+
+.PHONY: bench operator-measure
+bench: up ## Plain figures of this machine, on the local stack
+	@set -a; . $${DTQ_STATE:-.dtq}/env; set +a; $(PYTHON) -m bench $(ARGS)
+operator-measure: up ## What the operator of KUBECONFIG=file costs its API server: 2,000 task types, drift, ten quiet minutes
+	@set -a; . $${DTQ_STATE:-.dtq}/env; set +a; $(PYTHON) -m bench.operator_load --kubeconfig $(KUBECONFIG) $(ARGS)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hack.cluster import providers
-from hack.cluster.addons.install import ADDONS, install
+from hack.cluster.addons.install import ADDONS, build, install
 from hack.cluster.native import programs, versions
 from hack.cluster.state import State, default_state
 from hack.lib.errors import HackError
@@ -43,43 +43,51 @@ def parser() -> argparse.ArgumentParser:
         help="the cluster's folder; one cluster each (DTQ_CLUSTER_STATE, default %(default)s)",
     )
 
-    def command(name: str, call: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
-        parents = [] if name in {"tools", "source"} else [stateful]
-        made = commands.add_parser(name, help=text, description=text, parents=parents)
-        made.set_defaults(call=call)
-        return made
-
-    up = command("up", _up, "start the cluster, or what of it has stopped; prints the kubeconfig's path")
-    up.add_argument(
+    chosen = argparse.ArgumentParser(add_help=False, parents=[stateful])
+    chosen.add_argument(
         "--provider",
         choices=[providers.AUTO, "existing", "kind", "native", "control-plane"],
         default=providers.AUTO,
         help="who provides it (default: the first that can)",
     )
-    up.add_argument(
+    chosen.add_argument(
         "--control-plane-only",
         dest="provider",
         action="store_const",
         const="control-plane",
         help="only etcd and the API server, on free ports of the loopback: no root, no node, no controllers",
     )
-    up.add_argument(
+    chosen.add_argument(
         "--kubeconfig",
         type=Path,
         default=os.environ.get("DTQ_KUBECONFIG") or None,
         metavar="FILE",
         help="use the cluster of this kubeconfig (DTQ_KUBECONFIG)",
     )
-    command("down", _down, "remove the cluster and all that it made; built programs stay in the cache")
-    command("status", _status, "say what runs; exit 1 when there is no cluster or it does not serve")
-    load = command("load", _load, "make the images of archives (`docker save`, OCI) available to pods")
+
+    def command(
+        name: str,
+        call: Callable[[argparse.Namespace], None],
+        text: str,
+        *parents: argparse.ArgumentParser,
+    ) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=text, description=text, parents=parents)
+        made.set_defaults(call=call)
+        return made
+
+    command("up", _up, "start the cluster, or what of it has stopped; prints the kubeconfig's path", chosen)
+    prepare = command("prepare", _prepare, "build what `up` and these addons would build, and start nothing", chosen)
+    prepare.add_argument("--addons", nargs="+", choices=list(ADDONS), default=[], metavar="NAME", help=" ".join(ADDONS))
+    command("down", _down, "remove the cluster and all that it made; built programs stay in the cache", stateful)
+    command("status", _status, "say what runs; exit 1 when there is no cluster or it does not serve", stateful)
+    load = command("load", _load, "make the images of archives (`docker save`, OCI) available to pods", stateful)
     load.add_argument("archives", type=Path, nargs="+", metavar="IMAGE.tar")
-    addons = command("addons", _addons, "put what dtq works with into the cluster, and wait until it works")
+    addons = command("addons", _addons, "put what dtq works with into the cluster, and wait until it works", stateful)
     addons.add_argument("names", nargs="+", choices=list(ADDONS), metavar="NAME", help=" ".join(ADDONS))
     tools = command("tools", _tools, "build pinned programs into the cache and print their paths")
     tools.add_argument("names", nargs="+", choices=versions.program_names(), metavar="NAME")
-    source = command("source", _source, "print the folder of a pinned module's source: its CRDs and manifests")
-    source.add_argument("module", choices=versions.modules(), metavar="MODULE")
+    source = command("source", _source, "print the folders of pinned modules' sources: their CRDs and manifests")
+    source.add_argument("modules", nargs="+", choices=versions.modules(), metavar="MODULE")
     return root
 
 
@@ -105,6 +113,13 @@ def _up(options: argparse.Namespace) -> None:
         with step(f"cluster by {name} in {state.folder}"):
             providers.by_name(name, options.kubeconfig).up(state)
     print(state.kubeconfig)
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    state = State(options.state.resolve())
+    name = providers.choose(state, options.provider, options.kubeconfig)
+    programs.ensure(providers.by_name(name, options.kubeconfig).programs)
+    build(options.addons)
 
 
 def _down(options: argparse.Namespace) -> None:
@@ -150,7 +165,8 @@ def _tools(options: argparse.Namespace) -> None:
 
 
 def _source(options: argparse.Namespace) -> None:
-    print(programs.source(versions.modules()[options.module]))
+    for name in options.modules:
+        print(programs.source(versions.modules()[name]))
 
 
 if __name__ == "__main__":

@@ -204,6 +204,8 @@ def _endpoints_file(state: State) -> Path:
 class Provider:
     """The provider `control-plane`: nothing but etcd and the API server."""
 
+    programs = PROGRAMS
+
     def up(self, state: State) -> None:
         """Start both."""
         up(state)

@@ -15,6 +15,8 @@ from hack.lib.report import step
 class Existing:
     """A cluster that is there already."""
 
+    programs = ("kubectl",)
+
     def __init__(self, kubeconfig: Path | None) -> None:
         self._kubeconfig = kubeconfig
 

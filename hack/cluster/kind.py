@@ -33,6 +33,8 @@ def usable() -> bool:
 class Kind:
     """A kind cluster of one node."""
 
+    programs = ("kind", "kubectl")
+
     def up(self, state: State) -> None:
         """Create the cluster, unless it is there."""
         _require_engine()

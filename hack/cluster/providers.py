@@ -18,6 +18,11 @@ AUTO = "auto"
 class Provider(Protocol):
     """What a cluster can be asked for. Every call gets the state folder of one cluster."""
 
+    @property
+    def programs(self) -> tuple[str, ...]:
+        """What `up` needs of the programs that are built here."""
+        ...
+
     def up(self, state: State) -> None:
         """Make the cluster, or repair it; back when it serves and its kubeconfig is written."""
 

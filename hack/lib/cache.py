@@ -17,7 +17,7 @@ from hack.lib.report import say
 from hack.lib.waiting import wait_until
 
 KEY_LENGTH = 16
-LOCK_TIMEOUT_SECONDS = 1800.0  # longer than the longest cold build of everything
+LOCK_TIMEOUT_SECONDS = 7200.0  # longer than the longest cold build of everything
 
 
 def default_folder(name: str) -> Path:

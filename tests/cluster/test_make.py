@@ -1,6 +1,7 @@
-"""Every target of a cluster works on a fresh clone: it makes the Python environment first."""
+"""The menu: every target works on a fresh clone by itself, and builds what it needs before a clock starts."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -19,3 +20,38 @@ def test_a_target_that_runs_python_makes_the_environment_first(target: str, need
         other in needed and "$(VENV)" in prerequisites for other, prerequisites in TARGETS
     )
     assert makes_it or target in WITHOUT_PYTHON
+
+
+def commands(target: str) -> list[str]:
+    """What a target would run where the environment is made already."""
+    done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    return done.stdout.splitlines()
+
+
+def test_the_menu_is_in_groups() -> None:
+    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    groups = re.findall(r"^(\S.*)$", done.stdout, re.MULTILINE)
+    assert groups == ["Local stack", "Cluster", "Quality", "Faults and benchmarks", "Images and release"]
+
+
+@pytest.mark.parametrize(
+    ("target", "first"),
+    [
+        ("e2e", "hack.cluster prepare --addons keda prometheus"),
+        ("e2e", "hack.images build"),
+        ("e2e-smoke", "hack.cluster prepare"),
+        ("e2e-smoke", "hack.images build"),
+        ("test-chart", "hack.cluster source kubernetes keda prometheus-operator"),
+        ("test-images", "hack.images build dtq"),
+        ("test-cluster", "hack.cluster tools etcd kube-apiserver kubectl helm kubeconform"),
+    ],
+)
+def test_what_a_suite_needs_is_built_before_its_tests_start(target: str, first: str) -> None:
+    ran = commands(target)
+    (tests,) = [number for number, line in enumerate(ran) if "-m pytest" in line]
+    assert any(first in line for line in ran[:tests])
+
+
+def test_unit_tests_need_no_package_and_no_server() -> None:
+    (ran,) = [line for line in commands("unit") if "bootstrap" not in line]
+    assert re.search(r"-m pytest .*tests/unit *$", ran)

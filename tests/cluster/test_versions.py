@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from hack.cluster import providers
 from hack.cluster.native import versions
 from hack.lib.errors import HackError
 
@@ -59,3 +60,8 @@ def test_a_program_at_a_modules_root_has_the_modules_path() -> None:
 def test_an_unknown_program_is_an_error_that_names_the_known() -> None:
     with pytest.raises(HackError, match=r"next: choose one of .*kube-apiserver"):
         versions.program("kube-nothing")
+
+
+@pytest.mark.parametrize("name", ["existing", "kind", "native", "control-plane"])
+def test_what_a_provider_builds_is_pinned(name: str) -> None:
+    assert set(providers.by_name(name).programs) <= set(versions.program_names())

@@ -22,9 +22,16 @@ READY_TIMEOUT_SECONDS = 300
 APPLY_TIMEOUT_SECONDS = 120
 
 
+def build(names: list[str]) -> None:
+    """Build the programs of each addon, and fetch the sources that its objects are read from."""
+    programs.ensure(program for name in names for program in ADDONS[name].programs)
+    for name in names:
+        ADDONS[name].objects()
+
+
 def install(state: State, provider: Provider, names: list[str]) -> None:
     """Build, load and apply each addon; back when all of them work. Safe to repeat."""
-    programs.ensure(program for name in names for program in ADDONS[name].programs)
+    build(names)
     for name in names:
         addon = ADDONS[name]
         with step(f"images of {name}"):

@@ -20,7 +20,8 @@ BUILD_FLAGS = ("-trimpath", "-buildvcs=false")
 # Others work on the machine too: a build must not be what they feel.
 NICE = ("nice", "-n", "10")
 INSTALL_GO = "install Go (https://go.dev/dl), 1.26 or newer"
-BUILD_TIMEOUT_SECONDS = 1800.0
+# A busy machine takes many times as long as an idle one.
+BUILD_TIMEOUT_SECONDS = 3600.0
 
 
 def ensure(names: Iterable[str], folder: Path | None = None) -> dict[str, Path]:

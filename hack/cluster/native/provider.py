@@ -29,6 +29,8 @@ _QUERY_TIMEOUT_SECONDS = 1.0
 class Native:
     """One node on this machine."""
 
+    programs = PROGRAMS
+
     def up(self, state: State) -> None:
         """Build, start and prove the cluster."""
         _require_linux_root()

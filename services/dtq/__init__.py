@@ -1,6 +1,6 @@
 """dtq: a Kubernetes-native distributed task queue.
 
-What a handler's author imports stands here; everything else is internal.
+The author of a handler imports from here; everything else is internal.
 """
 
 from dtq.handlers import Context, PermanentError, RetryLater, Snooze, handler

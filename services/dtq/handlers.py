@@ -1,6 +1,6 @@
-"""What the author of a handler writes: the decorator, the context it may ask for, the errors it may raise.
+"""The API for authors of handlers: the decorator, the context, and the errors that a handler may raise.
 
-Owns no registry: `@handler` makes a value in the author's module, and the worker collects the values it finds.
+There is no registry: `@handler` creates a value in the author's module, and the worker collects these values.
 """
 
 import inspect
@@ -21,10 +21,10 @@ class Mode(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """What a handler may know of its task.
+    """The task and the attempt that a handler runs.
 
     Attributes:
-        attempt: from 1. With `task_id` it names this run; `idempotency_key` stays the same over all runs.
+        attempt: from 1. With `task_id` it identifies this run; `idempotency_key` is the same for all runs.
         timeout_seconds: how long this attempt may take.
     """
 
@@ -37,7 +37,7 @@ class Context:
 
     @property
     def idempotency_key(self) -> str:
-        """A key for calls to other services that is the same for every attempt of this task."""
+        """A key for calls to other services, the same for every attempt of this task."""
         return str(self.task_id)
 
 
@@ -55,18 +55,18 @@ class Handler:
     wants_context: bool
 
     def __call__(self, *args: Any) -> Any:
-        """Call the function itself, as a test of a handler does."""
+        """Call the function directly, for tests of the handler."""
         return self.run(*args)
 
 
 class PermanentError(Exception):
-    """Raised by a handler: another attempt is useless, fail the task now."""
+    """Raised by a handler: another attempt is useless; fail the task now."""
 
 
 class RetryLater(Exception):
-    """Raised by a handler: this attempt failed, try again after `delay_seconds` instead of the back-off's delay.
+    """Raised by a handler: this attempt failed; retry after `delay_seconds` instead of the back-off's delay.
 
-    It counts as an attempt: after the last one the task fails.
+    The attempt counts: after the last attempt the task fails.
     """
 
     def __init__(self, message: str = "", *, delay_seconds: float) -> None:
@@ -75,9 +75,9 @@ class RetryLater(Exception):
 
 
 class Snooze(Exception):
-    """Raised by a handler: nothing failed, it is too early; run the task again after `delay_seconds`.
+    """Raised by a handler: nothing failed, but it is too early; run the task again after `delay_seconds`.
 
-    It does not count as an attempt. A task may be snoozed 1,000 times within 30 days; then it fails.
+    The attempt does not count. A task may be snoozed 1,000 times within 30 days; then it fails.
     """
 
     def __init__(self, message: str = "", *, delay_seconds: float) -> None:
@@ -88,12 +88,12 @@ class Snooze(Exception):
 def handler(type_: str, *, process: bool = False) -> Callable[[Callable[..., Any]], Handler]:
     """Make a function the handler of a task type.
 
-    An `async def` runs on the worker's event loop, a plain `def` in a thread, and with `process=True` in a
-    process of its own that is killed when it takes too long or is cancelled.
+    An `async def` runs on the worker's event loop, a plain `def` in a thread, or with `process=True` in a child
+    process that is killed on timeout or cancel.
 
     Args:
         type_: the task type, e.g. `email.send.v1`.
-        process: run it in a child process: for CPU-bound or untrusted code.
+        process: run the function in a child process: for CPU-bound or untrusted code.
 
     Raises:
         TypeError: the function takes neither `(payload)` nor `(payload, context)`, or is async and wants a process.

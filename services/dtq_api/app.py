@@ -1,6 +1,6 @@
-"""The HTTP surface: every route, its request and its answer.
+"""The HTTP routes: paths, status codes and headers.
 
-Owns paths, codes and headers. Must never hold a rule of its own: rules are in `requests`, `enqueue` and the SQL.
+The rules are in `requests`, `enqueue` and the SQL functions.
 """
 
 import asyncio
@@ -41,10 +41,10 @@ from dtq_db.pages import FailedFilter, TaskFilter
 from dtq_db.tasks import TaskRow, TaskStore
 
 BODY_SECONDS: Final = 10.0
-"""Longest time to send a body, in seconds; a slower client is told 408."""
+"""Longest time to send a body, in seconds; a slower client gets 408."""
 _audit = structlog.get_logger("dtq.audit")
 EVENTS_MAX: Final = 1_000
-"""Most events shown of one task: 20 attempts write far fewer."""
+"""Most events shown for one task: 20 attempts write far fewer."""
 SERVICE: Final = {
     "service": "dtq",
     "enqueue": "POST /enqueue",
@@ -57,11 +57,11 @@ SERVICE: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """What the routes work with.
+    """The services that the routes use.
 
     Attributes:
         trouble: returns why a task of a queue set and queue could not run now, or None.
-        after_redrive: told the queue sets whose dead letter queue holds spent copies now.
+        after_redrive: called with the queue sets whose dead letter queue holds spent copies now.
     """
 
     catalog: CatalogCache
@@ -108,10 +108,10 @@ def build(parts: Parts) -> Starlette:
             Exception: problems.on_bug,
         },
     )
-    app.router.redirect_slashes = False  # a path with a slash too many is told so, not sent on by a guess
+    app.router.redirect_slashes = False  # a path with an extra slash is refused, not redirected
     for route in app.routes:
         if isinstance(route, Route):
-            # A bug's first 500 must be an increase, or no alert would see it.
+            # A bug's first 500 must be an increase; otherwise no alert would fire.
             parts.metrics.responses.labels(route.name, HTTPStatus.INTERNAL_SERVER_ERROR.value)
     return app
 
@@ -151,7 +151,7 @@ class _Routes:
             rights.require(Verb.ENQUEUE)
             asked = requests.parse_enqueue(await body(request), datetime.now(UTC))
             rights.require(Verb.ENQUEUE, asked.type)
-            # Only what is declared may become a label: strangers invent names without end.
+            # Only declared names may become labels: clients can invent any number of names.
             type_ = asked.type if asked.type in self._parts.catalog.current.types else UNKNOWN
             done = await enqueue(asked, self._parts.catalog, self._parts.group_commit, self._parts.trouble)
             type_, queue, status = asked.type, done.queue, "ok"
@@ -250,7 +250,7 @@ class _Routes:
             redriven = await self._parts.tasks.redrive(ids)
             await failpoints.hit("redrive.committed")
         except Unavailable:
-            # Some may wait again: then their dead letters are spent, wherever they are.
+            # Some tasks may wait again: their dead letters are then spent, wherever they are.
             self._parts.after_redrive(set(self._parts.catalog.current.queue_sets))
             raise
         self._parts.metrics.redriven.inc(len(redriven))
@@ -281,7 +281,7 @@ class _Routes:
 
 
 async def body(request: Request) -> bytes:
-    """Return a JSON body that is not too large, counted as it arrives.
+    """Return a JSON body whose size is checked while it arrives.
 
     Raises:
         Rejected: `UnsupportedMediaType`, `PayloadTooLarge` or `RequestTimeout`.

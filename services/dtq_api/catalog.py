@@ -1,6 +1,6 @@
-"""The API's view of the catalog: read from Postgres, kept fresh, with compiled payload schemas.
+"""The API's cache of the catalog: read from Postgres, kept fresh, with compiled payload schemas.
 
-Owns the cache. The SQL of an enqueue checks once more that the type is active, so a stale view accepts nothing wrong.
+A stale cache cannot accept a task of an inactive type: the SQL of an enqueue checks the type again.
 """
 
 import asyncio
@@ -18,9 +18,9 @@ from dtq_db import catalog as rows
 from dtq_db.connections import Database
 
 REFRESH_SECONDS: Final = 1.0
-"""How often the revision is looked at, in seconds."""
+"""How often the revision is checked, in seconds."""
 MISS_SECONDS: Final = 0.2
-"""How often at the most an unknown type makes us look at once, in seconds: strangers must not poll Postgres."""
+"""Shortest time between two checks because of unknown types, in seconds: clients must not poll Postgres through us."""
 
 _log = structlog.get_logger(__name__)
 
@@ -33,7 +33,7 @@ class _Compiled:
 
 
 class CatalogCache:
-    """The catalog at hand; `refresh` replaces it."""
+    """The cached catalog; `refresh` replaces it."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -44,13 +44,13 @@ class CatalogCache:
         self._refreshing = asyncio.Lock()
         self.current = Catalog()
         self.queue_sets = QueueSets()
-        """Those of `current`."""
+        """The queue sets of `current`."""
 
     async def refresh(self) -> bool:
         """Read the catalog if it has changed; return False: there is never more to do at once.
 
         Raises:
-            Unavailable: the database does not answer; the catalog at hand stays.
+            Unavailable: the database does not answer; the cached catalog stays.
         """
         async with self._refreshing:
             found = await rows.load(self._database, self.current)
@@ -78,7 +78,7 @@ class CatalogCache:
         return policy
 
     async def _look(self) -> None:
-        """Look at once, together with everybody who misses something now; a look just made is good for all."""
+        """Check now, in one query for all requests that miss a type; a check just made counts for all of them."""
         async with self._looking:
             if time.monotonic() - self._looked_at > MISS_SECONDS:
                 try:
@@ -94,7 +94,7 @@ class CatalogCache:
         """Return what is wrong with a payload of that type.
 
         Raises:
-            Unavailable: the stored schema is not one that this release can read; it lets nothing through.
+            Unavailable: this release cannot read the stored schema, so it accepts no payload.
         """
         if policy.payload_schema is None:
             return ()

@@ -1,6 +1,6 @@
-"""Enqueuing: what a well-formed request needs to become a task, and what its outcome is.
+"""Enqueuing: checks a well-formed request against the catalog and stores its task.
 
-Owns the rules between request, catalog and store. Must never answer 2xx for a task that may not run.
+Must never return success for a task that may not run.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from dtq_api.requests import EnqueueRequest
 from dtq_db.tasks import NewTask
 
 QUEUE_SHOWN: Final = 64
-"""How much of an unknown queue's name is shown, in characters: twice the longest that can be declared."""
+"""How much of an unknown queue's name is shown, in characters: twice the longest name that can be declared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +28,7 @@ class Enqueued:
     """The task that answers a request.
 
     Attributes:
-        replayed: it had been stored for an earlier request with the same idempotency key.
+        replayed: the task was stored for an earlier request with the same idempotency key.
     """
 
     id: UUID
@@ -40,17 +40,17 @@ class Enqueued:
 async def enqueue(
     request: EnqueueRequest, catalog: CatalogCache, group_commit: GroupCommit, trouble: Callable[[str, str], str | None]
 ) -> Enqueued:
-    """Make a task of a request, durably.
+    """Store the task of a request durably.
 
     Args:
-        request: a well-formed one.
-        catalog: what is declared.
-        group_commit: where it is stored and published.
+        request: a well-formed request.
+        catalog: the declared types and queue sets.
+        group_commit: stores and publishes the task.
         trouble: returns why a task of a queue set and queue could not run now, or None.
 
     Raises:
         Rejected: the type, queue or payload is not allowed, or the idempotency key is taken.
-        Unavailable: nothing was stored that nobody knows of; the same request may pass later.
+        Unavailable: nothing was stored unless the error says in doubt; the same request may succeed later.
     """
     policy = await catalog.policy(request.type)
     task = new_task(request, policy, catalog.current)
@@ -69,7 +69,7 @@ async def enqueue(
 
 
 def new_task(request: EnqueueRequest, policy: TypePolicy, catalog: Catalog) -> NewTask:
-    """Return the task that a request asks for.
+    """Return the task for a request.
 
     Raises:
         Rejected: `InactiveType`, `UnknownQueue` or `PayloadTooLarge`.

@@ -1,7 +1,7 @@
 """Group commit: requests that arrive together share one INSERT, one commit and one publish window.
 
-Owns the group commit. There is no timer: what waits when a connection is free goes together. A row that is refused by
-the broker is taken back; a row that cannot be taken back runs, and its request is answered as accepted.
+There is no timer: the requests that wait when a connection becomes free form a batch. A row that the broker refuses is
+taken back; a row that cannot be taken back runs, and its request is answered as accepted.
 """
 
 import asyncio
@@ -27,23 +27,23 @@ from dtq_db.connections import Database, DedicatedConnection
 from dtq_db.tasks import ExistingTask, NewTask
 
 BATCHES_MAX: Final = 2
-"""Batches under way at once: one is stored while the other is published."""
+"""Batches under way at the same time: one is stored while the other is published."""
 BATCH_MAX: Final = 200
 """Most tasks of one batch."""
 WAITING_MAX: Final = 2_000
-"""Most requests waiting for a batch; more are told to come back: memory stays bounded."""
+"""Most requests waiting for a batch; further requests are told to come back, so that memory stays bounded."""
 REPLAY_TRIES: Final = 3
-"""How often a key is looked up and stored anew while others store and take back the same key."""
+"""How often a key is looked up and stored again while other requests store and take back the same key."""
 ANSWER_SECONDS: Final = 20.0
 """Longest wait for an answer, in seconds: connecting, storing, publishing twice and taking back, each at its bound."""
 BATCH_SECONDS: Final = 30.0
-"""Longest batch, in seconds: beyond it its connection is given up for the next one."""
+"""Longest batch, in seconds; after that its connection is closed and the next batch gets a new one."""
 
 _log = structlog.get_logger(__name__)
 
 
 class _Waiting:
-    """One request on its way. `hit` is the task that already holds its key."""
+    """One request under way. `hit` is the task that already holds its key."""
 
     def __init__(self, task: NewTask) -> None:
         self.task = task
@@ -60,10 +60,10 @@ class _Waiting:
 
 @contextmanager
 def _answering(batch: list[_Waiting]) -> Iterator[None]:
-    """Answer every request of the batch that is still open with what went wrong."""
+    """Answer every open request of the batch with the error."""
     try:
         yield
-    except Exception as error:  # noqa: BLE001 - a bug too must reach its request, which answers 500 and logs it
+    except Exception as error:  # noqa: BLE001 - a bug must reach its request too, which answers 500 and logs it
         for one in batch:
             one.fail(Unavailable(str(error), in_doubt=error.in_doubt) if isinstance(error, Unavailable) else error)
 
@@ -72,7 +72,7 @@ class GroupCommit:
     """Stores and publishes tasks.
 
     Args:
-        accept_when_down: store tasks while the broker is down and leave the publishing to the relay.
+        accept_when_down: store tasks while the broker is down, and let the relay publish them.
     """
 
     def __init__(
@@ -95,11 +95,11 @@ class GroupCommit:
         self._running: set[asyncio.Task[None]] = set()
 
     async def store(self, task: NewTask) -> ExistingTask | None:
-        """Store a task and see it published; return the task that already holds its key, if there is one.
+        """Store a task and publish it; return the task that already holds its key, if there is one.
 
         Raises:
-            Unavailable: nothing of it is left behind; or it is in doubt, and the same idempotency key will tell.
-            Rejected: the database cannot hold the payload, or the type was deactivated meanwhile.
+            Unavailable: nothing was stored, or the outcome is in doubt and a request with the same key resolves it.
+            Rejected: the database cannot store the payload, or the type was deactivated meanwhile.
         """
         if not self._accept_when_down:
             await self._publisher.check()
@@ -115,7 +115,7 @@ class GroupCommit:
             raise Unavailable(f"nothing was heard of the task for {ANSWER_SECONDS:g} s", in_doubt=True) from error
 
     async def idle(self) -> None:
-        """Wait for what is under way, at the end of the process."""
+        """Wait for the batches under way, at shutdown."""
         while self._running:
             await asyncio.wait(self._running)
 
@@ -133,7 +133,7 @@ class GroupCommit:
         self._start()
 
     async def _run(self, dedicated: DedicatedConnection, batch: list[_Waiting]) -> None:
-        """Bring one batch to its end; whatever goes wrong, every request gets an answer."""
+        """Process one batch; every request gets an answer, whatever fails."""
         with _answering(batch):
             async with asyncio.timeout(BATCH_SECONDS):
                 await self._store(dedicated, batch)
@@ -156,10 +156,10 @@ class GroupCommit:
             if len(batch) == 1:
                 batch[0].fail(Rejected("InvalidPayload", f"the payload cannot be stored: {error}"))
                 return {}
-        # One row that Postgres cannot hold must not refuse its neighbours.
+        # One row that Postgres cannot store must not fail the rest of the batch.
         stored: dict[UUID, datetime] = {}
         for one in batch:
-            # And what was stored of them must be published, whatever becomes of the rest.
+            # The stored rows must be published, whatever happens to the others.
             with _answering([one]):
                 stored |= await self._insert(dedicated, [one])
         return stored
@@ -173,7 +173,7 @@ class GroupCommit:
                 await failpoints.hit("enqueue.replayed")
                 one.resolve(hit)
                 return
-            # The holder of the key was taken back just now, so the key is free again.
+            # The task that held the key was just taken back, so the key is free again.
             if stored := await store.enqueue(dedicated, [one.task]):
                 await self._publish(dedicated, [one], stored)
                 return
@@ -182,7 +182,7 @@ class GroupCommit:
     async def _publish(
         self, dedicated: DedicatedConnection, fresh: list[_Waiting], stored: dict[UUID, datetime]
     ) -> None:
-        """Publish what was stored; take back what the broker refuses, unless the relay may see to it."""
+        """Publish the stored tasks; take back those that the broker refuses, unless the relay may publish them."""
         due = [one for one in fresh if one.task.run_at is None or one.task.run_at <= datetime.now(UTC)]
         for one in fresh:
             if one not in due:
@@ -204,10 +204,10 @@ class GroupCommit:
                 one.resolve(None)
 
     async def _undo(self, dedicated: DedicatedConnection, refused: dict[UUID, str]) -> set[UUID]:
-        """Take back refused tasks; if the database is gone too they stay, and the relay publishes them.
+        """Take back refused tasks; if the database is down too, they stay, and the relay publishes them.
 
         Raises:
-            Unavailable: the database's answer was lost: nobody knows whether they stay.
+            Unavailable: the database's answer was lost: whether the tasks stay is unknown.
         """
         try:
             gone = await store.undo(dedicated, sorted(refused))

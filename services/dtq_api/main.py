@@ -1,7 +1,4 @@
-"""The API process: builds its parts and runs them until a signal.
-
-Owns the order of start and end. The only place that connects things.
-"""
+"""The API process: builds its parts and runs them until a signal."""
 
 import asyncio
 
@@ -26,7 +23,7 @@ from dtq_maintenance.maintenance import Maintenance
 from dtq_reconcile.embedded import ensure_default
 
 GRACE_SECONDS = 10
-"""How long requests at hand may take at the end, in seconds."""
+"""How long requests under way may take at shutdown, in seconds."""
 
 _log = structlog.get_logger(__name__)
 
@@ -83,7 +80,7 @@ class Api:
         )
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Run every part until `stop`; then end them in the order in which they need each other."""
+        """Run every part until `stop`; then end the parts in the order of their dependencies."""
         stop_parts = asyncio.Event()
         serving = server(self.app, self._settings.http_port, grace_seconds=GRACE_SECONDS)
         async with asyncio.TaskGroup() as parts:

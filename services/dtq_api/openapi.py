@@ -1,6 +1,6 @@
-"""The OpenAPI document: what the API promises, for people and for schemathesis.
+"""The OpenAPI document: the paths and their answers, for people and for schemathesis.
 
-Owns the paths. A test compares them with the routes, and every answer that the tests get with the document.
+Tests compare the paths with the routes, and every answer that they get with the document.
 """
 
 from functools import cache
@@ -25,7 +25,7 @@ def _answer(description: str, schema: str, **more: Any) -> Schema:
 
 
 def _problems(*codes: str) -> dict[str, Schema]:
-    """Return the answers of these problem types, by status."""
+    """Return the answers for these problem types, by status."""
     answers: dict[str, Schema] = {}
     for status in sorted({problems.KINDS[code].status for code in codes}):
         here = [code for code in codes if problems.KINDS[code].status == status]
@@ -40,7 +40,7 @@ def _problems(*codes: str) -> dict[str, Schema]:
 def _operation(
     id_: str, summary: str, answers: dict[str, Schema], *codes: str, body: str | None = None, **more: Any
 ) -> Schema:
-    """Return an operation: what it answers when all is well, and the problem types that it knows besides."""
+    """Return an operation: its success answer and its problem types."""
     codes += (*_BODY_PROBLEMS, *_SERVER_PROBLEMS) if body else _SERVER_PROBLEMS
     operation = {"operationId": id_, "summary": summary, "responses": answers | _problems(*codes)} | more
     if body:
@@ -229,7 +229,7 @@ _PATHS: Final[dict[str, Schema]] = {
 
 
 def _behind_the_door(path: str, operation: Schema, *, secured: bool) -> Schema:
-    """Return an operation with what a caller may be told before it is reached."""
+    """Return an operation with the answers that the authentication may give before it."""
     if path in OPEN_PATHS:
         return operation
     told = _problems("Unauthenticated", "Forbidden", "Unavailable")
@@ -245,7 +245,7 @@ def document(*, secured: bool = False) -> Schema:
     """Return the OpenAPI 3.1 document.
 
     Args:
-        secured: whether this API asks who calls (`DTQ_AUTH`).
+        secured: whether this API authenticates callers (`DTQ_AUTH`).
     """
     paths = {
         path: {method: _behind_the_door(path, one, secured=secured) for method, one in operations.items()}
@@ -273,5 +273,5 @@ def document(*, secured: bool = False) -> Schema:
 
 @cache
 def text(*, secured: bool = False) -> bytes:
-    """Return the document as indented JSON; secured, as it stands in `docs/openapi.json`."""
+    """Return the document of a secured API as indented JSON, as in `docs/openapi.json`."""
     return msgspec.json.format(msgspec.json.encode(document(secured=secured)), indent=2) + b"\n"

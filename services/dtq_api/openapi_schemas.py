@@ -1,6 +1,6 @@
 """The schemas of the OpenAPI document: the shape of every body.
 
-Owns the shapes. Must never be looser than `requests`: what a schema forbids is refused.
+What a schema forbids, `requests` refuses.
 """
 
 from typing import Any, Final
@@ -24,7 +24,7 @@ TYPE: Final[Schema] = {"type": "string", "pattern": TYPE_PATTERN, "maxLength": l
 
 
 def or_null(schema: Schema) -> Schema:
-    """Return a schema that takes null too."""
+    """Return a schema that also allows null."""
     return {"anyOf": [schema, {"type": "null"}]}
 
 

@@ -1,6 +1,6 @@
-"""Errors as clients see them: RFC 9457 problem details that still carry the origin's `error`.
+"""Maps errors to HTTP answers: RFC 9457 problem details that also carry the origin's `error`.
 
-Owns the mapping from errors to HTTP. Must never show a stack trace, a payload or a connection string.
+Must never show a stack trace, a payload or a connection string.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ TYPE_BASE: Final = "https://dtq.dev/problems/"
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A problem type: the status it is answered with, and what it means."""
+    """A problem type: its HTTP status and its meaning."""
 
     status: HTTPStatus
     meaning: str
@@ -59,14 +59,14 @@ KINDS: Final[Mapping[str, Kind]] = {
         "Postgres's answer was lost: the write may have taken effect. Ask again with the same idempotency_key.",
     ),
 }
-"""Every problem type, by code; the OpenAPI document and docs/http-api.md hold the same."""
+"""Every problem type, by code; the OpenAPI document and docs/http-api.md list the same types."""
 
 _ROUTER: Final[Mapping[int, tuple[str, str]]] = {
     404: ("NotFound", "not found: no such route; GET /openapi.json lists them"),
     405: ("MethodNotAllowed", "the route does not take this method: see the header Allow"),
 }
 _HEADERS: Final[Mapping[str, Mapping[str, str]]] = {
-    # What is left of a slow body is not waited for.
+    # The rest of a slow body is not awaited.
     "RequestTimeout": {"Connection": "close"},
     "Unauthenticated": {"WWW-Authenticate": 'Bearer realm="dtq"'},
 }
@@ -80,7 +80,7 @@ def problem(
     problems: tuple[Problem, ...] = (),
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """Return a problem document of a kind."""
+    """Return a problem document."""
     status = KINDS[code].status
     body: dict[str, Any] = {
         "type": TYPE_BASE + code,
@@ -95,7 +95,7 @@ def problem(
 
 
 def of_error(error: Rejected | Unavailable, *, writes: bool = True) -> Response:
-    """Return the answer to an error that was raised on purpose; what only reads leaves nothing in doubt."""
+    """Return the answer to an expected error; a request that only reads leaves nothing in doubt."""
     if isinstance(error, Unavailable):
         code = "OutcomeUnknown" if error.in_doubt and writes else "Unavailable"
         return problem(code, str(error), headers={"Retry-After": str(error.retry_after_seconds)})
@@ -109,14 +109,14 @@ async def on_rejected(request: Request, error: Exception) -> Response:
 
 
 async def on_http_error(_: Request, error: Exception) -> Response:
-    """Answer what the router refuses: no such path, wrong method."""
+    """Answer what the router refuses: an unknown path or a wrong method."""
     assert isinstance(error, HTTPException)
     code, detail = _ROUTER[error.status_code]
     return problem(code, detail, headers=error.headers)
 
 
 async def on_bug(request: Request, error: Exception) -> Response:
-    """Answer what nobody foresaw, and tell the log all about it."""
+    """Answer an unexpected error, and log it with its traceback."""
     _log.error("a bug answered 500", path=request.url.path, exc_info=error)
-    # The server closes the connection after it, so the client had better know.
+    # The server then closes the connection, so tell the client.
     return problem("Internal", "an error of dtq's own: its log says more", headers={"Connection": "close"})

@@ -1,7 +1,4 @@
-"""What clients send, checked: bodies become values, or a problem that says what to change.
-
-Owns the shape of every body and query. Must never store or publish anything.
-"""
+"""Parses and checks the bodies and queries of requests; a problem says what to change."""
 
 import re
 from collections.abc import Mapping
@@ -21,14 +18,14 @@ from dtq.domain.states import TaskStatus
 
 PAGE_DEFAULT: Final = 50
 REDRIVE_IDS_MAX: Final = 1_000
-"""Most ids in one redrive, a page of a person's work; a filter takes more."""
+"""Most ids in one redrive, a page of a person's work; a filter may take more tasks."""
 REDRIVE_DEFAULT: Final = 100
-"""How many tasks a redrive by filter takes at the most, unless it says otherwise."""
+"""Default limit of a redrive by filter, in tasks."""
 _TYPE: Final = re.compile(TYPE_PATTERN)
 _TYPE_MEANT: Final = "must be a dotted lower-case name such as email.send.v1"
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _FIRST_DAY: Final = datetime(1970, 1, 1, tzinfo=UTC)
-"""Earliest time that is taken for one: drivers and databases turn the first of all days into an infinity."""
+"""Earliest accepted time: drivers and databases turn the very first day into an infinity."""
 
 
 class EnqueueBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -56,11 +53,11 @@ class RedriveBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnqueueRequest:
-    """A well-formed request; whether its type allows it is decided against the catalog.
+    """A well-formed request; the catalog decides whether its type allows it.
 
     Attributes:
-        payload_text: the payload's JSON, as it came.
-        payload: the same, decoded.
+        payload_text: the payload's JSON, as received.
+        payload: the decoded payload.
     """
 
     type: str
@@ -78,7 +75,7 @@ _any_decoder = msgspec.json.Decoder()
 
 
 def parse_enqueue(body: bytes, now: datetime) -> EnqueueRequest:
-    """Return what an enqueue body asks for.
+    """Return the request in an enqueue body.
 
     Raises:
         Rejected: `InvalidBody`, with one problem for each wrong field.
@@ -111,7 +108,7 @@ def parse_enqueue(body: bytes, now: datetime) -> EnqueueRequest:
 
 
 def parse_redrive(body: bytes) -> RedriveBody:
-    """Return what a redrive body asks for.
+    """Return the request in a redrive body.
 
     Raises:
         Rejected: `InvalidBody`.
@@ -157,7 +154,7 @@ class PageRequest:
 
 
 def parse_page(query: QueryParams | Mapping[str, str]) -> PageRequest:
-    """Return what the query of `GET /tasks` asks for.
+    """Return the page that the query of `GET /tasks` asks for.
 
     Raises:
         Rejected: `InvalidQuery`.
@@ -185,7 +182,7 @@ def parse_page(query: QueryParams | Mapping[str, str]) -> PageRequest:
 
 
 def parse_id(text: str) -> UUID | None:
-    """Return a task id, or None if it cannot be one."""
+    """Return a task id, or None if the text is not a task id."""
     try:
         id_ = UUID(text)
     except ValueError:
@@ -254,7 +251,7 @@ def _whole(text: str) -> int:
 
 
 def _located(message: str) -> Problem:
-    """Split msgspec's "… - at `$.path`" into where and what."""
+    """Split msgspec's "… - at `$.path`" into path and message."""
     what, _, where = message.partition(" - at `$")
     field = re.search(r"field `([^`]+)`", what)
     path = where.rstrip("`").lstrip(".") or (field.group(1) if field else "body")

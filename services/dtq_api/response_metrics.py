@@ -1,6 +1,6 @@
-"""Counting answers, by route and code.
+"""Counts answers by route and status code.
 
-Owns the labels: a route is the name of its endpoint, so that no path and no id of a caller becomes one.
+The route label is the name of the endpoint, so that a caller's path or id never becomes a label.
 """
 
 from http import HTTPStatus
@@ -12,14 +12,14 @@ from dtq.runtime.metrics import UNKNOWN
 
 
 class ResponseMetricsMiddleware:
-    """The middleware that counts, whoever answers: a route, the door, or the router itself."""
+    """Counts every answer: of a route, of the authentication middleware, or of the router."""
 
     def __init__(self, app: ASGIApp, responses: Counter) -> None:
         self._app = app
         self._responses = responses
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on and count what is answered."""
+        """Pass on a request and count its answer."""
         answered = False
 
         def count(code: int) -> None:
@@ -36,7 +36,7 @@ class ResponseMetricsMiddleware:
         try:
             await self._app(scope, receive, counting)
         except Exception:
-            # The answer to a bug is made further out, where nobody counts.
+            # The answer to a bug is sent by an outer middleware, where it is not counted.
             if not answered:
                 count(HTTPStatus.INTERNAL_SERVER_ERROR.value)
             raise

@@ -1,7 +1,7 @@
-"""Scaling hints over HTTP, as KEDA's `metrics-api` trigger reads them.
+"""Scaling hints over HTTP, for KEDA's `metrics-api` trigger.
 
-The backlog is counted in Postgres: a message may wait in a worker's buffer, where the broker shows it to nobody.
-Unknown is an error (503), never 0: a scaler would take the last worker away.
+The backlog is counted in Postgres: the broker does not show messages in a worker's buffer. An unknown backlog is an
+error (503), never 0: with 0 a scaler would remove the last worker.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from dtq_db.connections import Database
 
 
 class ScalingHints:
-    """Answers how many workers a queue wants now."""
+    """Computes how many workers a queue needs now."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class ScalingHints:
         """Return backlog and desired replicas of a queue.
 
         Raises:
-            Rejected: `NotFound`: no such queue set or queue.
+            Rejected: `NotFound`: the queue set or queue does not exist.
             Unavailable: the backlog is unknown.
         """
         spec = self._queue_sets.get(queue_set)

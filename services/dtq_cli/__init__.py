@@ -1,1 +1,1 @@
-"""The command `dtq`: one sub-command per process and per thing that a person does."""
+"""The command `dtq`: one sub-command per process and per administrative action."""

@@ -1,7 +1,6 @@
-"""The command `dtq`.
+"""The command `dtq`: arguments, exit codes and output.
 
-Owns arguments, exit codes and what people read. Each process is imported only by its own sub-command, so that
-an image needs only the extra it runs.
+Each process is imported only by its own sub-command, so that an image needs only the extra of its process.
 """
 
 import asyncio
@@ -178,14 +177,14 @@ def show_version() -> None:
 
 
 def settings(kind: type[S]) -> S:
-    """Return the settings of a process, or end with every mistake listed."""
+    """Return the settings of a process, or exit with a list of all mistakes."""
     for name in unknown_names(os.environ):
         print(f"dtq: warning: {name} is set, but no setting has that name", file=sys.stderr)
     return load(os.environ, kind)
 
 
 def main() -> None:
-    """Run the command; errors that were raised on purpose become one message and an exit code."""
+    """Run the command; an expected error becomes one message and an exit code."""
     try:
         app()
     except Rejected as error:

@@ -1,6 +1,6 @@
 """`dtq apply`, `get` and `delete`: the operator's work, done once, without a cluster.
 
-Owns reading files and printing plans. Parser, plan and apply are the operator's own.
+Reads files and prints plans; parser, plan and apply are the same as the operator's.
 """
 
 import json
@@ -50,7 +50,7 @@ def read(path: Path) -> list[Manifest]:
 async def apply(settings: CommonSettings, manifests: list[Manifest], *, dry_run: bool, if_absent: bool = False) -> int:
     """Apply manifests and print what was done; return how many were refused.
 
-    With `if_absent`, what somebody has declared already is left alone.
+    With `if_absent`, objects that are already declared stay unchanged.
 
     Raises:
         Unavailable: Postgres or RabbitMQ does not answer.
@@ -76,7 +76,7 @@ async def apply(settings: CommonSettings, manifests: list[Manifest], *, dry_run:
 
 
 async def delete(settings: CommonSettings, manifests: list[Manifest], *, dry_run: bool) -> int:
-    """Let go of what manifests declare, task types first; return how many were refused.
+    """Release the objects of manifests, task types first; return how many were refused.
 
     Raises:
         Unavailable: Postgres or RabbitMQ does not answer.
@@ -96,10 +96,10 @@ async def delete(settings: CommonSettings, manifests: list[Manifest], *, dry_run
 
 
 async def get(settings: CommonSettings, kind: str, name: str | None, output: str) -> bool:
-    """Print the objects in force; return whether there was one.
+    """Print the objects in force; return whether there was any.
 
     Raises:
-        Rejected: no such kind or output.
+        Rejected: the kind or the output format does not exist.
         Unavailable: Postgres does not answer.
     """
     known = _KINDS.get(kind.lower())
@@ -148,7 +148,7 @@ def _columns(row: TaskTypeRow | QueueSetRow) -> tuple[str, ...]:
 
 
 def _show(manifest: Manifest, plan: Plan, idle: str, *, dry_run: bool) -> bool:
-    """Print what a plan did, or would do; return whether it was refused."""
+    """Print what a plan did, or would do; return whether the object was refused."""
     target = _target(manifest)
     for step in plan.steps:
         line = f"{target}: {'would ' if dry_run else ''}{step.action} {step.target}"
@@ -165,7 +165,7 @@ def _target(manifest: Manifest) -> str:
 
 
 async def _is_declared(database: Database, manifest: Manifest) -> bool:
-    """Return whether somebody has declared that name; a process's own default counts as nobody."""
+    """Return whether that name is declared; a process's own default does not count."""
     async with resources.transaction(database) as found:
         claim = await found.owner(manifest.kind, manifest.metadata.name)
     return claim is not None and claim.uid != EMBEDDED_UID

@@ -1,1 +1,1 @@
-"""Maintenance: the roles that keep accepted tasks moving, one a file. Any number of processes may run them."""
+"""Maintenance: the roles that keep accepted tasks moving, one file each. Any number of processes may run them."""

@@ -1,6 +1,6 @@
-"""The backlog loop: tells the metrics what waits in Postgres.
+"""The backlog loop: sets the gauges of what waits in Postgres.
 
-Owns the gauges. Every replica sets the same; a queue that is no longer declared disappears.
+Every replica sets the same values; the gauges of a queue that is no longer declared disappear.
 """
 
 from typing import Final
@@ -10,21 +10,21 @@ from dtq_db import backlog
 from dtq_db.connections import Database
 
 BACKLOG_SECONDS: Final = 10.0
-"""Pause between two looks, in seconds: finer than any scrape is coarse."""
+"""Pause between two readings, in seconds: shorter than any scrape interval."""
 
 
 class BacklogWatch:
-    """Looks, and sets the gauges."""
+    """Reads the backlog and sets the gauges."""
 
     def __init__(self, database: Database, *, metrics: BacklogMetrics) -> None:
         self._dedicated = database.dedicated("backlog")
         self._metrics = metrics
 
     async def once(self) -> bool:
-        """Look once; return False.
+        """Set the gauges once; return False.
 
         Raises:
-            Unavailable: the database does not answer; the gauges stay, and the loop's last success grows old.
+            Unavailable: the database does not answer; the gauges stay, and the loop's last success gets older.
         """
         found = await backlog.look(self._dedicated)
         metrics = self._metrics

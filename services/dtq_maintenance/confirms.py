@@ -1,6 +1,6 @@
-"""Confirms: noting, lazily and in bulk, which waiting tasks the broker holds.
+"""Confirms: records, after a delay and in bulk, which waiting tasks the broker holds.
 
-Owns the delay. Most tasks are claimed within it and need no note; a note that is lost costs one duplicate message.
+Most tasks are claimed within the delay and need no record; a lost record costs one duplicate message.
 """
 
 import asyncio
@@ -18,17 +18,17 @@ from dtq_db import tasks as store
 from dtq_db.connections import Database
 
 DELAY_SECONDS: Final = 1.0
-"""How long a confirm waits for its task to be claimed, in seconds; well below the relay's grace."""
+"""How long a confirm waits for its task to be claimed, in seconds; well below the relay's grace period."""
 BATCH_MAX: Final = 1_000
-"""Most confirms of one statement: far below its time-out, so that a burst cannot make it fail again and again."""
+"""Most confirms per statement: it stays far below its time-out, so that a burst cannot make it fail repeatedly."""
 PENDING_MAX: Final = 50_000
-"""Most confirms kept in memory; beyond it they are forgotten, which costs duplicates only."""
+"""Most confirms kept in memory; further confirms are dropped, which only costs duplicate messages."""
 
 _log = structlog.get_logger(__name__)
 
 
 class Confirms:
-    """Collects confirms and writes those of the round before last."""
+    """Collects confirms and writes those from the round before last."""
 
     def __init__(self, database: Database) -> None:
         self._dedicated = database.dedicated("confirm")
@@ -36,12 +36,12 @@ class Confirms:
         self._ripe: dict[UUID, datetime] = {}
 
     def add(self, confirmed: dict[UUID, datetime]) -> None:
-        """Remember tasks that the broker holds, with the version of the row that was published."""
+        """Add tasks that the broker holds, with the version of the published row."""
         if len(self._fresh) < PENDING_MAX:
             self._fresh |= confirmed
 
     async def flush(self) -> bool:
-        """Write what has waited long enough; return False."""
+        """Write the confirms that have waited long enough; return False."""
         ripe = iter(list(self._ripe))
         while batch := list(islice(ripe, BATCH_MAX)):
             await store.confirm(self._dedicated, {id_: self._ripe[id_] for id_ in batch})

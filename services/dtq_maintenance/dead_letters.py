@@ -1,4 +1,4 @@
-"""Dead letters: after a redrive, takes the copies of what runs again out of the dead letter queues."""
+"""Dead letters: after a redrive, removes the copies of the redriven tasks from the dead letter queues."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -16,15 +16,15 @@ from dtq_db.connections import Database
 from dtq_db.tasks import TaskStore
 
 DROP_SECONDS: Final = 0.5
-"""Pause between two looks for queue sets that were redriven, in seconds."""
+"""Pause between two checks for redriven queue sets, in seconds."""
 
 _log = structlog.get_logger(__name__)
 
 
 class DeadLetters:
-    """Drops the copies of tasks that are no longer FAILED.
+    """Removes the copies of tasks that are no longer FAILED.
 
-    Every queue set is walked once at the start: a replica may have died between a redrive and its walk.
+    Every queue set is walked once at the start: a replica may have died after committing a redrive and before its walk.
     """
 
     def __init__(self, database: Database, publisher: Publisher, *, queue_sets: QueueSets) -> None:
@@ -42,7 +42,7 @@ class DeadLetters:
         """Walk the dead letter queues of the sets that were redriven; return False.
 
         Raises:
-            Unavailable: database or broker do not answer; the next call goes on.
+            Unavailable: database or broker do not answer; the next call continues.
         """
         if not self._has_begun and self._publisher.broker.is_up and self._queue_sets:
             self._redriven.update(name for name, spec in self._queue_sets.items() if spec.dead_letter.enabled)

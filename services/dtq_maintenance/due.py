@@ -1,6 +1,6 @@
-"""Due work: one cheap look at the database, shared by the maintenance loops of this process.
+"""Due work: one cheap query, shared by the maintenance loops of this process.
 
-Owns the look. A loop whose work is not due asks the database nothing, so that rest costs next to nothing.
+A loop without due work does not query the database, so an idle system costs almost nothing.
 """
 
 import asyncio
@@ -13,13 +13,13 @@ from dtq_db.connections import Database
 from dtq_db.maintenance import Work
 
 LOOK_SECONDS: Final = 0.4
-"""How long a look is good for, in seconds: less than the pause of the quickest loop."""
+"""How long the result is reused, in seconds: less than the pause of the quickest loop."""
 
 Step = Callable[[], Awaitable[bool]]
 
 
 class DueCache:
-    """The last look."""
+    """The last result."""
 
     def __init__(self, database: Database) -> None:
         self._dedicated = database.dedicated("due")
@@ -28,7 +28,7 @@ class DueCache:
         self._work: Work | None = None
 
     async def look(self) -> Work:
-        """Return what is due, as of LOOK_SECONDS ago at the most.
+        """Return what is due; the result is at most LOOK_SECONDS old.
 
         Raises:
             Unavailable: the database does not answer.
@@ -40,7 +40,7 @@ class DueCache:
             return self._work
 
     def gated(self, is_due: Callable[[Work], bool], once: Step) -> Step:
-        """Return the same step of a loop, taken only when its work is due."""
+        """Return a step of a loop that runs only when its work is due."""
 
         async def step() -> bool:
             return is_due(await self.look()) and await once()

@@ -1,6 +1,6 @@
-"""Health: what is wrong with the database and the broker, by part, in words.
+"""Health: what is wrong with the database and the broker, by part, as text.
 
-Owns readiness. Liveness has no conditions here: an outage of Postgres or RabbitMQ must not restart anybody.
+This decides readiness, not liveness: an outage of Postgres or RabbitMQ must not restart any process.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from dtq.domain.topology import dead_letter_queue, work_queue
 from dtq_db.connections import Database, is_read_only
 
 CACHE_SECONDS: Final = 1.0
-"""How long an answer is good for, in seconds: probes of many must not load the services."""
+"""How long a result is reused, in seconds: the probes of many processes must not load the services."""
 CHECK_SECONDS: Final = 1.5
 """Longest check of one part, in seconds."""
 READ_ONLY: Final = "read-only: a standby, or a failover under way"
@@ -52,9 +52,9 @@ class Health:
             return self._wrong
 
     async def ready(self) -> dict[str, str]:
-        """Return what keeps requests from being answered: the database only, since most routes need no broker.
+        """Return what makes this replica unready: only the database, since most routes need no broker.
 
-        A read-only database answers questions, and no other replica would find a better one.
+        A read-only database does not: it answers reads, and the other replicas use the same database.
         """
         wrong = await self.everything()
         return {part: trouble for part, trouble in wrong.items() if part == "db" and trouble != READ_ONLY}

@@ -1,4 +1,4 @@
-"""The maintenance process: the roles without an API, for installations with many API replicas."""
+"""The maintenance process: runs the roles without an API, for installations with many API replicas."""
 
 import asyncio
 
@@ -18,7 +18,7 @@ from dtq_maintenance.maintenance import Maintenance
 from dtq_reconcile.embedded import ensure_default
 
 REFRESH_SECONDS = 1.0
-"""How often the process looks whether queue sets have changed, in seconds."""
+"""How often the process checks whether queue sets have changed, in seconds."""
 
 _log = structlog.get_logger(__name__)
 
@@ -64,7 +64,7 @@ class Process:
         """Follow changes of the queue sets, and declare them; return False.
 
         Raises:
-            Unavailable: database or broker do not answer; the next look tries again.
+            Unavailable: database or broker do not answer; the next call tries again.
         """
         if not self._queue_sets:
             await ensure_default(self._database, self._settings)

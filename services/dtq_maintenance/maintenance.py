@@ -1,6 +1,6 @@
-"""Maintenance: the roles of one process, and what they share: a link to the broker, its topology, one look at the work.
+"""The maintenance roles of one process, and what they share: a broker connection, the topology and the due work.
 
-Hosted by the API process, or run alone. Any number of processes may host the roles: none needs a leader.
+The API process hosts them, or a process of their own. Any number of processes may host the roles: no leader is needed.
 """
 
 import asyncio
@@ -30,11 +30,11 @@ from dtq_maintenance.scheduler import REPLAN_SECONDS, SCHEDULE_SECONDS, Schedule
 from dtq_maintenance.topology_watch import WATCH_SECONDS, TopologyWatch
 
 LOST_AHEAD_SECONDS: Final = 2.0 * DELAY_SECONDS_MAX
-"""How far ahead tasks are due that a lost queue may have held, in seconds: those on the retry ladder are due later."""
+"""How far ahead a task in a lost queue may be due, in seconds: tasks in retry queues are due later."""
 
 
 class Maintenance:
-    """The roles and what they stand on.
+    """The roles and what they share.
 
     Args:
         queue_sets: shared with the rest of the process, which keeps them fresh.
@@ -85,12 +85,12 @@ class Maintenance:
         self.backlog = BacklogWatch(database, metrics=BacklogMetrics(registry))
 
     def start_base(self, parts: asyncio.TaskGroup, stop: asyncio.Event, stop_last: asyncio.Event) -> None:
-        """Start what every process needs that publishes.
+        """Start what every publishing process needs.
 
         Args:
             parts: takes the tasks.
-            stop: ends what does work of its own.
-            stop_last: ends what others still publish through.
+            stop: ends the parts that do work of their own.
+            stop_last: ends the parts through which others still publish.
         """
         parts.create_task(self.publisher.broker.run(stop_last))
         parts.create_task(self.confirms.run(stop_last))

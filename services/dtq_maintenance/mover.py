@@ -1,4 +1,4 @@
-"""The mover: moves tasks out of queues that their set no longer declares."""
+"""The mover: moves waiting tasks out of queues that their set no longer declares."""
 
 from typing import Final
 
@@ -9,19 +9,19 @@ from dtq_db.connections import Database
 from dtq_db.maintenance import BATCH
 
 MOVE_SECONDS: Final = 5.0
-"""Pause of the mover, in seconds: how long a task stays in a queue that was removed."""
+"""Pause of the mover, in seconds: how long a task stays in a removed queue."""
 
 _log = structlog.get_logger(__name__)
 
 
 class Mover:
-    """Moves tasks out of queues that their set declares no longer: they waited there, came late, or are retried."""
+    """Moves tasks out of queues that their set no longer declares: they waited there, arrived late, or are retried."""
 
     def __init__(self, database: Database) -> None:
         self._dedicated = database.dedicated("mover")
 
     async def once(self) -> bool:
-        """Move one batch out of each such queue; return whether there may be more.
+        """Move one batch out of each such queue; return whether more tasks may be left.
 
         Raises:
             Unavailable: the database does not answer.

@@ -1,4 +1,4 @@
-"""The pruner: drops finished tasks after their retention, old history, and workers that ended long ago."""
+"""The pruner: deletes finished tasks after their retention, old history, and workers that ended long ago."""
 
 from typing import Final
 
@@ -10,15 +10,15 @@ from dtq_db import maintenance
 from dtq_db.connections import Database
 
 PRUNE_SECONDS: Final = 60.0
-"""Pause of the pruner, in seconds, once nothing is due any more."""
+"""Pause of the pruner when nothing is due, in seconds."""
 EVENT_DAYS_AHEAD: Final = 7
-"""Daily partitions kept ready, in days: a week without a pruner costs nothing."""
+"""How far ahead daily partitions are created, in days: a week without a pruner does no harm."""
 
 _log = structlog.get_logger(__name__)
 
 
 class Pruner:
-    """Drops finished tasks after their retention, old history, and workers that ended long ago."""
+    """Deletes finished tasks after their retention, old history, and workers that ended long ago."""
 
     def __init__(self, database: Database, *, events_retention_days: int, metrics: MaintenanceMetrics) -> None:
         self._database = database
@@ -28,7 +28,7 @@ class Pruner:
         self._is_walking = False
 
     async def once(self) -> bool:
-        """Prune one batch; return whether the walk goes on.
+        """Prune one batch; return whether the walk continues.
 
         Raises:
             Unavailable: the database does not answer.

@@ -21,7 +21,7 @@ from dtq_db.maintenance import OrphanedTask
 REAP_SECONDS: Final = 2.0
 """Pause of the reaper, in seconds."""
 HAND_BACK_SECONDS: Final = 3.0
-"""How long after an outage of Postgres workers have to hand back what they stopped, in seconds."""
+"""How long workers have, after an outage of Postgres, to give back the tasks that they stopped, in seconds."""
 
 _log = structlog.get_logger(__name__)
 
@@ -29,8 +29,8 @@ _log = structlog.get_logger(__name__)
 class Reaper:
     """Takes back the tasks of workers whose lease expired.
 
-    After an outage of Postgres every lease has expired and hardly any worker is lost. It waits then, until those that
-    are alive have handed back themselves what they stopped, so that none of it is suspected.
+    After an outage of Postgres every lease has expired, although few workers are lost. The reaper then waits until the
+    live workers have given back the tasks that they stopped, so that these tasks do not become suspects.
     """
 
     def __init__(self, database: Database, *, backoff: Backoff, metrics: MaintenanceMetrics) -> None:
@@ -42,7 +42,7 @@ class Reaper:
         self._not_before = 0.0
 
     async def once(self) -> bool:
-        """Take back one batch of one worker; return whether there may be more.
+        """Take back one batch of one worker; return whether more tasks may be left.
 
         Raises:
             Unavailable: the database does not answer.

@@ -1,6 +1,6 @@
-"""The relay: publishes what is stored and due but not yet published, and the dead letters that are missing.
+"""The relay: publishes stored tasks that are due but not yet published, and missing dead letters.
 
-Must never hold a leader's role: rows are locked with SKIP LOCKED instead.
+There is no leader: relays lock rows with SKIP LOCKED.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ RELAY_SECONDS: Final = 0.5
 
 
 class Relay:
-    """Publishes what is stored and due but not yet published, and the dead letters that are missing.
+    """Publishes stored tasks that are due but not yet published, and missing dead letters.
 
     Args:
         closed: returns the names of the queue sets that RabbitMQ refuses: their tasks wait.
@@ -49,7 +49,7 @@ class Relay:
         self._after_slot = ""
 
     async def once(self) -> bool:
-        """Publish one batch; return whether there may be more.
+        """Publish one batch; return whether more tasks may be due.
 
         Raises:
             Unavailable: database or broker do not answer; the rows stay due.
@@ -73,7 +73,7 @@ class Relay:
         return len(due) >= RELAY_BATCH
 
     async def _unblocked(self) -> list[DueTask]:
-        """Pick tasks for which a limit has room again; each call goes on where the last one stopped."""
+        """Pick tasks for which a limit has room again; each call continues where the last call stopped."""
         slots = await maintenance.blocked_slots(self._dedicated, self._after_slot)
         self._after_slot = slots[-1] if len(slots) == BATCH else ""
         return await maintenance.unblock(self._dedicated, slots, hold_seconds=2 * RELAY_GRACE_SECONDS) if slots else []

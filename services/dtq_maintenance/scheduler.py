@@ -1,4 +1,4 @@
-"""The scheduler: enqueues what cron entries of task types ask for. Any replica may fire; a fire happens once.
+"""The scheduler: enqueues the tasks of due cron entries. Any replica may fire an entry; it fires once.
 
 The fire time is part of the idempotency key, so a second fire is a replay.
 """
@@ -20,16 +20,16 @@ from dtq_db.tasks import NewTask
 SCHEDULE_SECONDS: Final = 1.0
 """Pause of the scheduler, in seconds: how late a cron entry may fire."""
 MISFIRE_SECONDS: Final = 3600.0
-"""How late a fire is still made up for, in seconds; an older one is skipped, as nobody waits for it any more."""
+"""How late a missed fire is still made up for, in seconds; an older one is skipped, since its task is stale."""
 
 REPLAN_SECONDS: Final = 10.0
-"""Pause between two batches of entries that are planned anew, in seconds."""
+"""Pause between two batches of replanned entries, in seconds."""
 REPLAN_BATCH: Final = 100
-"""Entries of one batch: some milliseconds of reading cron expressions."""
+"""Entries per batch: some milliseconds of parsing cron expressions."""
 KEY_SPACE: Final = "\x1f"
-"""What the keys of fires begin with. No client's key may hold a control character: none is ever equal to one."""
+"""Prefix of the idempotency keys of fires. A client's key may not hold a control character, so keys never collide."""
 BROKEN_SECONDS: Final = 300.0
-"""When an entry that cannot be read is looked at again, in seconds: the operator repairs it long before."""
+"""When an unreadable entry is checked again, in seconds: the operator repairs it long before."""
 
 _log = structlog.get_logger(__name__)
 
@@ -43,7 +43,7 @@ class Scheduler:
         self._after = maintenance.FIRST_SCHEDULE
 
     async def once(self) -> bool:
-        """Fire one batch; return whether there may be more.
+        """Fire one batch; return whether more entries may be due.
 
         Raises:
             Unavailable: the database does not answer; nothing was fired twice.
@@ -56,9 +56,9 @@ class Scheduler:
         return more
 
     async def replan(self) -> bool:
-        """Look at one batch of the entries that are planned for later; return False: the next batch has time.
+        """Check one batch of the entries that are planned for later; return False: the next batch can wait.
 
-        An entry that was planned while the database's clock was wrong may be planned for a time far ahead.
+        An entry that was planned while the database's clock was wrong may be planned for a time far in the future.
 
         Raises:
             Unavailable: the database does not answer.
@@ -73,14 +73,14 @@ def _following(due: DueSchedule) -> datetime:
     try:
         return next_fire(due.cron, due.timezone, due.now)
     except BadSchedule:
-        return due.next_fire_at or due.now  # said when it is due
+        return due.next_fire_at or due.now  # logged when it is due
 
 
 def plan_fire(due: DueSchedule) -> tuple[NewTask | None, datetime]:
-    """Return the task that a due entry asks for, if any, and when it is due next, in UTC.
+    """Return the task that a due entry enqueues, if any, and when the entry is due next, in UTC.
 
-    An entry that is seen for the first time fires at its next time; missed fires become one. An entry that was
-    edited by hand into nonsense never fires and holds up no other: it is looked at again after BROKEN_SECONDS.
+    A new entry fires at its next time; several missed fires become one. An entry that was edited by hand into an
+    invalid one never fires and does not delay others: it is checked again after BROKEN_SECONDS.
     """
     try:
         following = next_fire(due.cron, due.timezone, due.now)

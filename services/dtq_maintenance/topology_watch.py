@@ -1,4 +1,4 @@
-"""The topology watch: declares what is missing in RabbitMQ, and finds tasks whose message it no longer holds."""
+"""The topology watch: declares missing topology in RabbitMQ, and finds tasks whose message was lost."""
 
 from typing import Final
 
@@ -18,13 +18,13 @@ from dtq_db.connections import Database
 from dtq_db.maintenance import BATCH
 
 WATCH_SECONDS: Final = 15.0
-"""Pause between two looks at the topology, in seconds: how long a queue deleted by hand may be gone."""
+"""Pause between two checks of the topology, in seconds: how long a queue deleted by hand may be missing."""
 
 _log = structlog.get_logger(__name__)
 
 
 class TopologyWatch:
-    """Declares what is missing, and finds tasks whose message the broker no longer holds."""
+    """Declares missing topology, and finds tasks whose message the broker no longer holds."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class TopologyWatch:
         self._metrics = metrics
 
     async def once(self) -> bool:
-        """Look once; return False.
+        """Check once; return False.
 
         Raises:
             Unavailable: database or broker do not answer.
@@ -50,7 +50,7 @@ class TopologyWatch:
         for name, spec in self._queue_sets.items():
             try:
                 await self._look(name, spec)
-            except Unavailable as error:  # one queue set that tells nothing keeps no other waiting
+            except Unavailable as error:  # a queue set that does not answer must not delay the others
                 trouble = error
         if trouble is not None:
             raise trouble
@@ -63,7 +63,7 @@ class TopologyWatch:
                 await self.find_lost(name, names[broker_name], RELAY_LOST_SECONDS)
 
     async def find_lost(self, queue_set: str, queue: str, waiting_seconds: float) -> None:
-        """Have the confirmed tasks of a queue published again that the broker no longer holds."""
+        """Mark the confirmed tasks of a queue that the broker no longer holds to be published again."""
         while count := await maintenance.lost(self._dedicated, queue_set, queue, waiting_seconds):
             await failpoints.hit("relay.lost_marked")
             self._metrics.lost.inc(count)
@@ -72,6 +72,6 @@ class TopologyWatch:
                 return
 
     async def recall_dead_letters(self, queue_set: str) -> None:
-        """Have the copy of every failed task published again: the dead letter queue was lost."""
+        """Mark the copies of all failed tasks to be published again: the dead letter queue was lost."""
         if count := await maintenance.dead_letters_lost(self._dedicated, queue_set):
             _log.warning("dead letters lost by the broker are published again", queue_set=queue_set, tasks=count)

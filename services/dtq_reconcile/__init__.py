@@ -1,1 +1,1 @@
-"""Reconciling: observe, plan, apply. Joins Postgres and RabbitMQ for the operator and for `dtq apply` alike."""
+"""Reconciling: observe, plan, apply. Brings Postgres and RabbitMQ together for the operator and for `dtq apply`."""

@@ -1,7 +1,4 @@
-"""Checks of a TaskType that its shape cannot express: is the schema allowed, does the cron expression fire?
-
-Must never change a manifest.
-"""
+"""Checks of a TaskType that the models cannot express: is the payload schema allowed, does a cron expression match?"""
 
 from datetime import UTC, datetime
 

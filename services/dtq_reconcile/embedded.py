@@ -1,6 +1,6 @@
-"""The embedded default: the queue set that the environment names, for a start without any manifest.
+"""The embedded default: the queue set that the environment describes, for a start without manifests.
 
-Owns its shape. Its claim is one that any QueueSet manifest of the same name takes over.
+Any QueueSet manifest of the same name takes over its claim.
 """
 
 import structlog
@@ -32,7 +32,7 @@ def default_queue_set(settings: CommonSettings) -> QueueSet:
 
 
 async def ensure_default(database: Database, settings: CommonSettings) -> None:
-    """Write the embedded default unless a set of that name or prefix exists.
+    """Write the embedded default unless a queue set of that name or prefix exists.
 
     Raises:
         Unavailable: the database does not answer.

@@ -1,7 +1,7 @@
-"""YAML as kubectl reads it, so that `dtq apply` and the operator see the same object.
+"""Reads YAML as kubectl does, so that `dtq apply` and the operator see the same object.
 
-kubectl's reader knows strings, numbers, booleans and null: `1:30` and `2026-11-26` are strings, `yes` is true, 0755 is
-octal, and a key is a string. Only plain data is read: never an object that YAML asks for, no alias, no key twice.
+kubectl knows strings, numbers, booleans and null: `1:30` and `2026-11-26` are strings, `yes` is true, 0755 is octal,
+and a key is a string. Only plain data is read: no objects that a tag asks for, no aliases, no duplicate keys.
 """
 
 import re
@@ -24,34 +24,34 @@ _FLOAT: Final = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?
 _OCTAL: Final = re.compile(r"([-+]?)0([0-7]+)")
 _INTEGER: Final = re.compile(r"[-+]?(0|[1-9][0-9]*|0[xX][0-9a-fA-F]+|0[oO][0-7]+|0[bB][01]+)")
 _UNSIGNED: Final = range(-(2**63), 2**64)
-"""What kubectl's reader takes for an integer."""
+"""What kubectl reads as an integer."""
 _SIGNED: Final = range(-(2**63), 2**63)
-"""What arrives as an integer, whole floats included: JSON has one kind of number. The rest are floats."""
+"""What becomes an integer, including whole floats: JSON has one kind of number. Other numbers are floats."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tagged:
-    """A value with a tag that JSON has nothing for; whoever reads the document refuses it by its path."""
+    """A value with a tag that has no counterpart in JSON; the reader of the document refuses it by its path."""
 
     tag: str
 
     def __str__(self) -> str:
-        """Return what is wrong with it."""
+        """Return what is wrong with the value."""
         return f"tagged {self.tag}"
 
 
 def documents(text: str) -> Iterator[Any]:
-    """Yield the documents of a text, as JSON's kinds of values; a `Tagged`, NaN or infinity may be among them.
+    """Yield the documents of a text, as JSON values; they may hold a `Tagged`, NaN or infinity.
 
     Raises:
-        yaml.YAMLError: the text is not YAML, or has an alias, a key twice or a key that is no string.
-        RecursionError: it is nested too deeply.
+        yaml.YAMLError: the text is not YAML, or has an alias, a duplicate key or a key that is not a string.
+        RecursionError: the text is nested too deeply.
     """
     yield from yaml.load_all(text, Loader=_Loader)
 
 
 def scalar(text: str) -> str | float | bool | None:
-    """Return what a plain scalar means."""
+    """Return the value of a plain scalar."""
     if text in _WORDS:
         return _WORDS[text]
     if not text or text[0] not in "+-.0123456789":
@@ -73,25 +73,25 @@ def scalar(text: str) -> str | float | bool | None:
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads plain data; the classes below say what each tag means."""
+    """Reads plain data; the constructors below define each tag."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - as PyYAML's types have it
     yaml_constructors: ClassVar[dict[Any, Any]] = {}
 
     def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> Any:
-        """Return the tag of a node that has none."""
+        """Return the tag of a node without a tag."""
         if kind is yaml.ScalarNode and implicit[0]:
             return _STANDARD + ("merge" if value == "<<" else "plain")
         return super().resolve(kind, value, implicit)  # type: ignore[no-untyped-call]  # PyYAML has no types here
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """Refuse aliases: a few of them can mean gigabytes."""
+        """Refuse aliases: a few of them can expand to gigabytes."""
         if self.check_event(yaml.AliasEvent):
             raise yaml.constructor.ConstructorError(None, None, "aliases are not allowed", None)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:  # noqa: FBT001, FBT002
-        """Return a mapping whose keys are strings, each given once."""
+        """Return a mapping; its keys must be distinct strings."""
         seen: set[str] = set()
         for key_node, _ in node.value:
             key = _key(self.construct_object(key_node, deep=True), key_node)
@@ -125,7 +125,7 @@ def _text(loader: _Loader, node: yaml.ScalarNode) -> str:
 
 
 def _typed(*kinds: type) -> Callable[["_Loader", yaml.ScalarNode], Any]:
-    """Return the constructor of a tag that asks for one kind of value."""
+    """Return the constructor for a tag that requires one kind of value."""
 
     def construct(loader: _Loader, node: yaml.ScalarNode) -> Any:
         value = _plain(loader, node)

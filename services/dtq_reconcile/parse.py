@@ -11,14 +11,14 @@ from dtq.domain.manifests import API_VERSION, Manifest, QueueSet, TaskType
 from dtq_reconcile.kubectl_yaml import documents
 
 TEXT_BYTES_MAX: Final = 8 * 1_048_576
-"""Largest manifest file, in bytes: thousands of objects, and no memory bomb."""
+"""Largest manifest file, in bytes: enough for thousands of objects, too small for a memory bomb."""
 _MODELS: Final[dict[str, type[TaskType] | type[QueueSet]]] = {"TaskType": TaskType, "QueueSet": QueueSet}
 
 
 def parse(text: str, source: str = "") -> list[Manifest]:
-    """Return the manifests of a YAML text, in its order; QueueSets are to be applied first.
+    """Return the manifests of a YAML text, in its order; the caller applies QueueSets first.
 
-    `source` says in problems which file it is.
+    Problems name the file as `source`.
 
     Raises:
         Rejected: `InvalidManifest`, with every problem of every document.

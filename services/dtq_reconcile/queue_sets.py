@@ -1,7 +1,7 @@
 """Reconciling one QueueSet: its claim, then the topology in RabbitMQ, then its rows.
 
-Responsible for that order. Rows promise that tasks run, so they are written once the topology is there, and deleted
-after it; the next reconcile finishes what a crash leaves. No rule is here: `dtq.domain.plan` decides.
+Rows promise that tasks run, so they are written after the topology is declared, and deleted after it is deleted. The
+next reconcile completes what a crash interrupted. `dtq.domain.plan` holds the rules.
 """
 
 from collections.abc import Collection
@@ -32,10 +32,10 @@ from dtq_db.resources import Resources, transaction
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reconciled:
-    """What was done about a queue set, or would be.
+    """What was done for a queue set, or would be done.
 
     Attributes:
-        mismatched: why, by the name of each queue or exchange that exists with other arguments.
+        mismatched: the difference, by the name of each queue or exchange that exists with other arguments.
         ready: messages by broker queue; None where the queue was missing.
     """
 
@@ -55,21 +55,21 @@ async def reconcile_queue_set(
 ) -> Reconciled:
     """Make Postgres and RabbitMQ hold what a QueueSet declares.
 
-    The name is claimed first, then the topology is declared, then the rows are written: what RabbitMQ refuses never
-    comes into force, and an earlier spec stays in force.
+    The name is claimed first, then the topology is declared, then the rows are written: a spec that RabbitMQ refuses
+    never comes into force, and the earlier spec stays in force.
 
     Args:
-        database: the one that the processes read.
+        database: the database that the processes read.
         rmq_url: the broker, with its vhost.
-        manifest: what is wanted.
-        owner: who declares it.
-        lost: takes the names of queues that were missing and are declared anew. Given again after a failure, it makes
-            the next call tell of what the failed one had mended.
+        manifest: the desired queue set.
+        owner: the owner of the manifest.
+        lost: receives the names of queues that were missing and have been re-created. Passed again after a failure, it
+            makes the next call report what the failed call repaired.
         dry_run: only plan.
 
     Raises:
-        Unavailable: one of them does not answer; what was done is found again by the next call.
-        Rejected: RabbitMQ refuses us the right to declare; the rows are as they were.
+        Unavailable: Postgres or RabbitMQ does not answer; the next call finds what was already done.
+        Rejected: RabbitMQ does not permit us to declare; the rows are unchanged.
     """
     topology = topology_of(manifest.spec)
     async with connected(rmq_url) as admin:
@@ -86,7 +86,7 @@ async def reconcile_queue_set(
         await failpoints.hit("reconcile.topology_declared")
         async with transaction(database) as resources:
             claim = await resources.claim("QueueSet", manifest.metadata.name)
-            # Without a claim somebody has deleted the object meanwhile, and let go of its name.
+            # Without a claim, the object was deleted and its name released meanwhile.
             plan, before = await _plan(resources, manifest, owner, missing) if claim else (Plan(), None)
             await _apply_rows(resources, plan, owner, queue_set_row(manifest))
         await failpoints.hit("reconcile.rows_committed")
@@ -102,7 +102,7 @@ async def reconcile_queue_set(
             Step(action=Action.DECLARE, target=name, detail="missing in RabbitMQ")
             for name in sorted(declared.missing - missing)
         )
-        # What went missing between the look and the declaration was mended as well, and is told as well.
+        # Queues that went missing between the observation and the declaration were repaired too, and are reported too.
         return Reconciled(
             plan=replace(plan, steps=claims + plan.steps + late), mismatched=declared.mismatched, ready=ready
         )
@@ -118,15 +118,15 @@ async def release_queue_set(
     force: bool = False,
     dry_run: bool = False,
 ) -> Reconciled:
-    """Let go of a QueueSet as its deletion policy says.
+    """Release a QueueSet as its deletion policy says.
 
-    `policy` is the one of now, where the manifest is known; else the row's counts.
+    `policy` is the current one if the manifest is known; otherwise the policy in the row applies.
 
     Raises:
         Unavailable: Postgres, or RabbitMQ where the policy needs it, does not answer.
-        Rejected: RabbitMQ refuses us the right to look or to delete.
+        Rejected: RabbitMQ does not permit us to inspect or to delete.
     """
-    async with transaction(database) as resources:  # whoever else reconciles this name waits for its end
+    async with transaction(database) as resources:  # other reconcilers of this name wait until it ends
         observed = await _observe(resources, name, None)
         if policy and observed.row:
             observed = replace(observed, row=replace(observed.row, deletion_policy=policy))
@@ -145,7 +145,7 @@ async def release_queue_set(
 
 
 def _spec_of(row: QueueSetRow) -> QueueSetSpec:
-    """Return the spec whose rows these are, as far as this release understands them."""
+    """Return the spec that the rows hold, as far as this release understands them."""
     return queue_set_of(asdict(row), [asdict(queue) for queue in row.queues]).spec
 
 
@@ -160,7 +160,7 @@ def _is_not_empty(plan: Plan) -> bool:
 async def _plan(
     resources: Resources, manifest: QueueSet, owner: Owner, missing: frozenset[str]
 ) -> tuple[Plan, QueueSetRow | None]:
-    """Return the plan as things are now, and the row as it is."""
+    """Return the plan for the current state, and the current row."""
     desired = queue_set_row(manifest)
     observed = replace(await _observe(resources, desired.name, desired), missing=missing)
     adopt = manifest.metadata.annotations.get(ADOPT_ANNOTATION) == "true"
@@ -210,7 +210,7 @@ async def _apply_rows(resources: Resources, plan: Plan, owner: Owner, row: Queue
 async def _take_back_if_gone(
     database: Database, admin: Admin, name: str, topology: Topology, made: Collection[str]
 ) -> None:
-    """Delete the queues that we have made while somebody deleted the queue set: they would be nobody's."""
+    """Delete the queues created here while the queue set was being deleted: they would have no owner."""
     async with transaction(database) as resources:
         if (await _observe(resources, name, None)).row is None:
             queues = tuple(queue for queue in topology.queues if queue.name in made)
@@ -218,7 +218,7 @@ async def _take_back_if_gone(
 
 
 async def _retire(admin: Admin, before: QueueSetRow, spec: QueueSetSpec) -> None:
-    """Unbind the queues that are no longer declared; they drain, and are left to be deleted by hand."""
+    """Unbind the queues that are no longer declared; they drain, and must be deleted by hand."""
     kept = {queue.name for queue in topology_of(spec).queues}
     former = topology_of(_spec_of(before))
     gone = Topology(

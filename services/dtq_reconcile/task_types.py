@@ -1,6 +1,6 @@
 """Reconciling one TaskType: observe its row and claim, plan, and apply in the same transaction.
 
-Owns no rule: `dtq.domain.plan` decides. The claim row is locked throughout, so two reconcilers take turns.
+`dtq.domain.plan` holds the rules. The claim row is locked throughout, so two reconcilers take turns.
 """
 
 from dataclasses import replace
@@ -26,7 +26,7 @@ from dtq_reconcile.checks import refusal_of
 
 
 async def reconcile_task_type(database: Database, manifest: TaskType, owner: Owner, *, dry_run: bool = False) -> Plan:
-    """Make Postgres hold what a TaskType declares; return what was done, or would be.
+    """Make Postgres hold what a TaskType declares; return what was done, or would be done.
 
     Raises:
         Unavailable: the database does not answer; nothing was changed.
@@ -46,9 +46,9 @@ async def reconcile_task_type(database: Database, manifest: TaskType, owner: Own
 async def release_task_type(
     database: Database, name: str, owner: Owner, *, policy: str | None = None, dry_run: bool = False
 ) -> Plan:
-    """Let go of a TaskType as its deletion policy says; return what was done, or would be.
+    """Release a TaskType as its deletion policy says; return what was done, or would be done.
 
-    `policy` is the one of now, where the manifest is known; else the row's counts.
+    `policy` is the current one if the manifest is known; otherwise the policy in the row applies.
 
     Raises:
         Unavailable: the database does not answer; nothing was changed.
@@ -56,7 +56,7 @@ async def release_task_type(
     plan = await _release(database, name, owner, None, policy=policy, dry_run=dry_run)
     if plan.refusal is None or plan.refusal.reason is not Reason.IN_USE:
         return plan
-    # The type is inactive now, so that a search can come to an end. It is long: it must not hold the row's lock.
+    # The type is inactive now, so a search can complete. It takes long, so it must not hold the row's lock.
     references = await search(database, name, is_inactive=not dry_run)
     return await _release(database, name, owner, references, policy=policy, dry_run=dry_run)
 

@@ -1,7 +1,7 @@
-"""The log of attempts: how each began and ended, and why it failed.
+"""Logs the start, the end and the error of each attempt.
 
-Starts and good ends are written at level debug: at a worker's full rate they would cost more than the work itself.
-Failures are written at level warning, bounded in number; the metrics count every one.
+Starts and successes are logged at level debug: at a worker's full rate they would cost more than the tasks themselves.
+Failures are logged at level warning, at a bounded rate; the metrics count all of them.
 """
 
 from collections.abc import Callable
@@ -14,17 +14,17 @@ from dtq.domain.states import Outcome
 from dtq_db.attempts import Claim
 
 FAILURES_PER_SECOND_MAX: Final = 20
-"""Most failures written in one second: a person reads no more, and a broken dependency fails thousands."""
+"""Most failures logged per second: a person reads no more, and a broken dependency fails thousands of tasks."""
 _FAILURES: Final = frozenset({Outcome.FAILED, Outcome.TIMED_OUT, Outcome.REJECTED})
 
 _log = structlog.get_logger(__name__)
 
 
 class AttemptLog:
-    """Writes the lines of one worker's attempts.
+    """Writes the log lines for one worker's attempts.
 
     Args:
-        clock: seconds that only go forward.
+        clock: a monotonic clock, in seconds.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -34,11 +34,11 @@ class AttemptLog:
         self._left_out = 0
 
     def started(self, claim: Claim) -> None:
-        """Write that a handler starts."""
+        """Log that a handler starts."""
         _log.debug("attempt started", task_id=str(claim.id), type=claim.type, attempt=claim.attempt)
 
     def ended(self, claim: Claim, ended: Attempt, seconds: float) -> None:
-        """Write how an attempt ended."""
+        """Log how an attempt ended."""
         fields = {
             "task_id": str(claim.id),
             "type": claim.type,

@@ -1,7 +1,8 @@
-"""A child process: runs handlers one at a time, told by a line of JSON on stdin, answering by one on stdout.
+"""A child process of a worker: runs one handler at a time.
 
-Owns nothing but its own life: it ends when stdin or its worker does. What handlers print goes to stderr. A process that
-a handler forks here has neither pipe, and ends where the handler ends.
+Each request is a line of JSON on stdin, each answer a line on stdout; the output of handlers goes to stderr. The child
+exits when stdin is closed or its worker dies. A process that a handler forks here has neither pipe, and exits when the
+handler returns.
 """
 
 import contextvars
@@ -26,13 +27,13 @@ from dtq_worker.registry import load
 from dtq_worker.tracebacks import traceback_of
 
 PR_SET_PDEATHSIG: Final = 1
-"""prctl(2): the signal to get when the parent dies."""
+"""prctl(2): the signal to receive when the parent dies."""
 OOM_SCORE: Final = 500
-"""proc(5), oom_score_adj: this process counts as if it used half of the memory limit more than it does."""
+"""proc(5), oom_score_adj: adds half of the memory limit to this process's memory use when the kernel picks a victim."""
 
 
 def serve(orders: BinaryIO, answers: BinaryIO, handlers: dict[str, Handler]) -> None:
-    """Answer every order until the orders end."""
+    """Answer every request until the requests end."""
     decoder = msgspec.json.Decoder(RunRequest)
     for line in orders:
         before = ProcessState.now()
@@ -45,7 +46,7 @@ def serve(orders: BinaryIO, answers: BinaryIO, handlers: dict[str, Handler]) -> 
 
 
 def encoded(answer: RunResult) -> bytes:
-    """Return an answer as JSON; one whose value cannot be kept becomes the error that says so."""
+    """Return an answer as JSON; a value that cannot be kept becomes an error."""
     try:
         whole = msgspec.json.encode(answer)
         value_bytes = len(msgspec.json.encode(answer.value)) if len(whole) > RESULT_BYTES_MAX else 0
@@ -61,7 +62,7 @@ def _refusal(error: str, answer: RunResult) -> bytes:
 
 
 def run(order: RunRequest, handlers: dict[str, Handler]) -> RunResult:
-    """Run one handler, in a context of its own, and say how it ended."""
+    """Run one handler, in a context of its own, and return how it ended."""
     handler = handlers[order.type]
     payload = msgspec.json.decode(order.payload)
     try:
@@ -73,12 +74,12 @@ def run(order: RunRequest, handlers: dict[str, Handler]) -> RunResult:
     except (RetryLater, Snooze) as error:
         snoozed = isinstance(error, Snooze)
         return RunResult(error=cut(message_of(error)), delay_seconds=error.delay_seconds, snoozed=snoozed)
-    except BaseException as error:  # noqa: BLE001 - SystemExit of a handler is its failure, not our end
+    except BaseException as error:  # noqa: BLE001 - SystemExit of a handler fails its task and must not end the child
         return RunResult(error=cut(describe(error)), traceback=cut_traceback(traceback_of(error)))
 
 
 def main() -> None:
-    """Serve on the descriptors we were given; the handlers see an empty stdin, and their prints go to stderr."""
+    """Serve on the inherited descriptors; handlers get an empty stdin, and their output goes to stderr."""
     if sys.platform == "linux":
         # A handler that never ends must not outlive a worker that was killed.
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -96,7 +97,7 @@ def _give_up_pipes(*pipes: int) -> None:
 
 
 def _offer_to_oom_killer() -> None:
-    """Let the kernel end this process rather than the worker, when memory is short: only one task pays then."""
+    """Make the kernel kill this process rather than the worker when memory runs out: that costs only one task."""
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
 

@@ -1,6 +1,6 @@
-"""What a worker and its child processes say to each other: a line of JSON each way.
+"""The protocol between a worker and its child processes: a line of JSON each way.
 
-A child imports this before every first task, so it imports little.
+Every child imports this module before its first task, so it imports little.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ from dtq.handlers import Context
 
 
 class RunRequest(msgspec.Struct):
-    """What a child is asked to run. `payload` is JSON."""
+    """The task that a child is asked to run. `payload` is JSON."""
 
     type: str
     payload: msgspec.Raw
@@ -19,7 +19,7 @@ class RunRequest(msgspec.Struct):
 
 
 class RunResult(msgspec.Struct):
-    """How it ended: a value, or an error; and what the run left behind in its process, in words."""
+    """How the run ended: with a value or an error; and what it left behind in the process, as text."""
 
     value: Any = None
     error: str | None = None

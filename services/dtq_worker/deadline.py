@@ -1,7 +1,7 @@
-"""Deadlines that count only the time in which the event loop turned.
+"""Deadlines that do not count the time in which the event loop was blocked.
 
-A handler that blocks the loop must not cost its neighbours their attempts: when the loop turns again, all their
-time-outs are due at once, and with them what they were waiting for.
+A handler that blocks the loop must not cost other tasks their attempts: when the loop runs again, all their time-outs
+are due at once, together with the events that they were waiting for.
 """
 
 import asyncio
@@ -9,11 +9,11 @@ from collections.abc import Callable
 from typing import Final
 
 LATE_SECONDS: Final = 0.5
-"""A deadline that is noticed this late, in seconds, was noticed by a loop that had been blocked."""
+"""How late a deadline must fire, in seconds, to show that the loop was blocked."""
 
 
 class Deadline:
-    """Calls back once, `seconds` from now. Time for which the loop was blocked is added, at most as much again."""
+    """Calls back once, `seconds` from now; time in which the loop was blocked is added, up to `seconds` again."""
 
     def __init__(self, seconds: float, due: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
@@ -23,7 +23,7 @@ class Deadline:
         self._timer = self._loop.call_at(self._at, self._reached)
 
     def cancel(self) -> None:
-        """Never call back."""
+        """Cancel the callback."""
         self._timer.cancel()
 
     def _reached(self) -> None:

@@ -1,4 +1,4 @@
-"""The demo handler that the origin ships: it sends no mail, it says what it would have sent."""
+"""The demo handler of the origin: it sends no mail, but returns what it would have sent."""
 
 from typing import Any
 

@@ -1,7 +1,7 @@
-"""The finisher: records the ends of attempts in batches, then sends retries and dead letters on their way.
+"""The finisher: records ended attempts in batches, then publishes retries and dead letters.
 
-Owns the order: first the row, then the message. A message that is lost is repaired by the relay; a row that
-cannot be written is tried again until the lease ends, and then belongs to the reaper.
+The row is written first, then the message is published. The relay repairs a lost message. A failed write is repeated
+until the lease expires; then the reaper takes the task back.
 """
 
 import asyncio
@@ -33,15 +33,15 @@ from dtq_db.tasks import confirm
 from dtq_worker.unblocker import Unblocker
 
 BATCH_MAX: Final = 500
-"""Most ends recorded by one statement."""
+"""Most ended attempts recorded by one statement."""
 LINGER_SECONDS: Final = 0.005
-"""How long a busy finisher waits for more, in seconds: tiny batches waste Postgres."""
+"""How long a busy finisher waits for more ended attempts, in seconds: tiny batches waste Postgres."""
 BUSY_SECONDS: Final = 0.010
-"""A flush that follows the last one within this time, in seconds, is busy."""
+"""The finisher is busy if a flush follows the last one within this time, in seconds."""
 WRITE_SECONDS: Final = 15.0
-"""Longest try to record a batch, in seconds: connecting and one statement, each at its bound, and some."""
+"""Longest try to record a batch, in seconds: connecting and one statement, each at its bound, and a margin."""
 FOLLOW_SECONDS: Final = 30.0
-"""How long retries and dead letters under way are waited for at the end, in seconds; the relay publishes the rest."""
+"""How long to wait at shutdown for retries and dead letters under way, in seconds; the relay publishes the rest."""
 
 _log = structlog.get_logger(__name__)
 
@@ -51,7 +51,7 @@ Ended = tuple[Claim, Completion]
 
 
 class Finisher:
-    """Records ends."""
+    """Records ended attempts."""
 
     def __init__(
         self,
@@ -73,10 +73,10 @@ class Finisher:
         self._bug: BaseException | None = None
         self._stop = asyncio.Event()
         self.pending: set[UUID] = set()
-        """Tasks whose attempt has ended here and is not recorded yet."""
+        """Tasks whose attempt has ended here but is not recorded yet."""
 
     def add(self, worker_id: UUID, claim: Claim, decision: Decision) -> None:
-        """Hand over an attempt that has ended."""
+        """Queue an ended attempt for recording."""
         grace = RELAY_GRACE_SECONDS if self._retry_delay(claim, decision) is not None else 0.0
         completion = Completion(
             worker_id=worker_id, id=claim.id, attempt=claim.attempt, decision=decision, grace_seconds=grace
@@ -86,9 +86,9 @@ class Finisher:
         self._arrived.set()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Record ends until `stop`, and then what is left.
+        """Record ended attempts until `stop`, then the remaining ones.
 
-        A bug beside it ends the worker: its lease would keep what was left behind from everybody else.
+        A bug outside a handler ends the worker: otherwise its lease would keep the unrecorded tasks from other workers.
         """
         self._stop = stop
         stopping = asyncio.ensure_future(stop.wait())
@@ -143,9 +143,9 @@ class Finisher:
             self._arrived.set()
 
     async def _write(self, batch: list[Ended]) -> dict[UUID, Finished]:
-        """Write a batch, again and again: while the lease is renewed nobody else can end these attempts.
+        """Write a batch, repeating failed writes: while the lease is renewed, no other process can end these attempts.
 
-        A worker that is stopping leaves them to the end of its lease.
+        A worker that is stopping gives up; the reaper takes the tasks back when the lease expires.
         """
         until = time.monotonic() + LEASE_SECONDS
         failures = 0
@@ -163,7 +163,7 @@ class Finisher:
             except Rejected as error:
                 if len(batch) == 1:
                     return await self._write([_unstorable(batch[0], error)])
-                # One result that Postgres cannot hold must not lose its neighbours.
+                # One result that Postgres cannot store must not lose the rest of the batch.
                 parts = [await self._write([ended]) for ended in batch]
                 return {id_: written for part in parts for id_, written in part.items()}
             else:
@@ -174,7 +174,7 @@ class Finisher:
         return retry_delay(spec, claim.queue, decision.unjittered_seconds) if spec else None
 
     async def _follow(self, followers: list[tuple[Claim, Decision, Finished]]) -> None:
-        """Publish retries and dead letters; what is not confirmed is left to the relay."""
+        """Publish retries and dead letters; the relay publishes those that are not confirmed."""
         messages: list[Message] = []
         kinds: list[tuple[TaskStatus, UUID, datetime]] = []
         for claim, decision, written in followers:
@@ -199,7 +199,7 @@ class Finisher:
         await self._note([kind for kind, refused in zip(kinds, results, strict=True) if refused is None])
 
     async def _note(self, sent: list[tuple[TaskStatus, UUID, datetime]]) -> None:
-        """Note what the broker confirmed; a note that is lost costs one message more."""
+        """Record what the broker confirmed; a lost record costs one duplicate message."""
         retried = {id_: version for status, id_, version in sent if status is TaskStatus.ENQUEUED}
         dead = {id_: version for status, id_, version in sent if status is TaskStatus.FAILED}
         try:

@@ -1,8 +1,8 @@
-"""Forks: what a process that a handler forks must not keep of its worker.
+"""Forks: releases what a process forked by a handler inherits from its worker.
 
-A forked child has the worker's signal handlers, its event loop's wake-up descriptor and its sockets: a signal to the
-child would stop the worker, and Postgres and RabbitMQ would see a dead worker's connections stay open. Must never touch
-what belongs to the handler.
+A forked child inherits the worker's signal handlers, its event loop's wake-up descriptor and its sockets: a signal to
+the child would stop the worker, and for Postgres and RabbitMQ a dead worker's connections would stay open. Must not
+touch what belongs to the handler.
 """
 
 import asyncio
@@ -18,21 +18,21 @@ from weakref import WeakSet
 
 _transports: Final[WeakSet[asyncio.BaseTransport]] = WeakSet()
 _servers: Final[WeakSet[asyncio.Server]] = WeakSet()
-"""The sockets of the worker's loops. A fork copies the process, so they are the process's and no object's."""
+"""The sockets of the worker's loops: a module variable, since a fork copies the whole process."""
 
 
 def remember_connection(transport: asyncio.BaseTransport) -> None:
-    """Have forked children give this connection of the worker up."""
+    """Make forked children close this connection of the worker."""
     _transports.add(transport)
 
 
 def remember_server(server: asyncio.Server) -> None:
-    """Have forked children give this listener of the worker up."""
+    """Make forked children close this listener of the worker."""
     _servers.add(server)
 
 
 class Isolation:
-    """Makes every process that this one forks a process of its own. Make one, once, in the thread of `loop`."""
+    """Detaches every process that this one forks from the worker. Create it once, in the thread of `loop`."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -50,7 +50,7 @@ class Isolation:
         signal.pthread_sigmask(signal.SIG_SETMASK, self._forking.mask)
 
     def _after_in_child(self) -> None:
-        if not self._forking.in_worker:  # a helper forks: what it has is its own
+        if not self._forking.in_worker:  # a helper forks: what it holds is its own
             self._unblock()
             return
         try:
@@ -73,9 +73,9 @@ class Isolation:
 
 
 class EndsForks:
-    """A block that ends, where the block ends, each process that was forked in it: what follows is the worker's.
+    """A context manager: a process that was forked in its block ends with the block, since later code is the worker's.
 
-    Exit codes and words are those of a Python program that ends the same way.
+    Exit codes and messages are those of a Python program that ends the same way.
     """
 
     def __enter__(self) -> None:
@@ -87,7 +87,7 @@ class EndsForks:
 
 
 def end_process(error: BaseException | None = None) -> NoReturn:
-    """End this process as Python would, without its destructors: they would reach for what the parent owns."""
+    """End this process as Python would, but without destructors: they would use what the parent owns."""
     code, words = 0, ""
     match error:
         case None | SystemExit(code=None):
@@ -106,7 +106,7 @@ def end_process(error: BaseException | None = None) -> NoReturn:
 
 
 def give_up(descriptor: int) -> None:
-    """Point a descriptor at nothing. It stays taken, so that a destructor that closes it closes nobody else's."""
+    """Point a descriptor at nothing. Its number stays taken, so that a destructor does not close another file."""
     nothing = os.open(os.devnull, os.O_RDWR)
     with suppress(OSError):
         os.dup2(nothing, descriptor, inheritable=False)
@@ -116,10 +116,10 @@ def give_up(descriptor: int) -> None:
 def _descriptors() -> list[int]:
     sockets = [transport.get_extra_info("socket") for transport in _transports if not transport.is_closing()]
     sockets += [socket for server in _servers for socket in server.sockets]
-    # A closed socket says -1; standard streams are the handler's, whatever they are.
+    # The descriptor of a closed socket is -1; the standard streams belong to the handler.
     return [socket.fileno() for socket in sockets if socket is not None and socket.fileno() > 2]  # noqa: PLR2004
 
 
 def _end_stray() -> None:
-    """End a child that went back to the event loop: it would run every other task of the worker a second time."""
+    """End a child that returned to the event loop: it would run every other task of the worker a second time."""
     end_process(SystemExit("dtq: a process that an async handler forked may not await: end it in the handler"))

@@ -1,7 +1,7 @@
-"""Handing on: gives messages of types that have no handler here to the other workers of the queue.
+"""Handing on: publishes messages again whose type has no handler here, for the other workers of the queue.
 
-A message says how often it has been handed on. After `HANDED_ON_MAX` times its task is left to the claim, which
-parks it in Postgres: the broker never carries a message round and round. The claim alone decides what runs.
+A message says how often it was handed on. After `HANDED_ON_MAX` times the claim parks its task in Postgres, so that a
+message does not circulate in the broker for ever. Only the claim decides what runs.
 """
 
 from collections.abc import Collection, Sequence
@@ -16,17 +16,17 @@ from dtq.domain.envelope import Envelope
 from dtq.domain.errors import Unavailable
 
 HANDED_ON_MAX: Final = 5
-"""How often one message is handed on: the broker serves its consumers in turn, so that this reaches a few of them."""
+"""How often one message is handed on: the broker serves its consumers in turn, so a few of them see the message."""
 
 _log = structlog.get_logger(__name__)
 
 
 class HandingOn:
-    """Publishes messages again, for others.
+    """Publishes messages again for other workers.
 
     Args:
         namespace: prefix of the queues that this worker consumes.
-        types: those that have a handler here.
+        types: the types that have a handler here.
     """
 
     def __init__(self, publisher: Publisher, *, namespace: str, types: Collection[str]) -> None:
@@ -35,10 +35,10 @@ class HandingOn:
         self._types = frozenset(types)
 
     async def hand_on(self, received: Sequence[tuple[str, Envelope]]) -> set[UUID]:
-        """Hand on what has no handler here; return the tasks whose message is in the broker again.
+        """Hand on messages without a handler here; return the tasks whose message is in the broker again.
 
         Args:
-            received: each message with the queue that it came from.
+            received: each message with its queue.
         """
         others = [
             (queue, envelope)

@@ -1,8 +1,7 @@
-"""The intake: takes deliveries while slots are free, claims them in batches, acknowledges, and has them run.
+"""The intake: takes deliveries while slots are free, claims them in batches, acknowledges them and starts the handlers.
 
-A message is acknowledged once its claim is committed, never before; what cannot be claimed
-because Postgres is away goes back to the buffer, unacknowledged. No message is held that cannot be claimed soon, and
-a suspect runs while nothing else does.
+A message is acknowledged only after its claim is committed. If Postgres does not answer, the messages go back to the
+buffer unacknowledged. The worker holds no message that it cannot claim soon, and runs a suspect alone.
 """
 
 import asyncio
@@ -31,25 +30,25 @@ from dtq_worker.running import RunningTasks
 from dtq_worker.suspects import Suspect, Suspects
 
 TAKE_SECONDS: Final = 0.5
-"""How long one look for deliveries takes at the most, in seconds."""
+"""Longest wait for deliveries, in seconds."""
 LINGER_SECONDS: Final = 0.003
 """How long a busy intake waits for more deliveries, in seconds."""
 BUSY_SECONDS: Final = 0.010
-"""A claim that follows the last one within this time, in seconds, is busy."""
+"""The intake is busy if a claim follows the last one within this time, in seconds."""
 LEASELESS_SECONDS: Final = 0.1
-"""How often a worker without a lease looks for one, in seconds."""
+"""How often a worker without a lease checks for a new lease, in seconds."""
 UNRESOLVED_SECONDS: Final = STATEMENT_SECONDS + 2.0
-"""When an interrupted claim is settled, in seconds: after the server has ended its statement for sure."""
+"""When an interrupted claim is resolved, in seconds: by then the server has certainly ended its statement."""
 CLAIM_SECONDS: Final = 15.0
-"""Longest claim with its acknowledgement, or note that a suspect runs alone, in seconds: connecting and one statement,
-each at its bound, and some."""
+"""Longest claim with its acknowledgement, or record that a suspect runs alone, in seconds: connecting and one
+statement, each at its bound, and a margin."""
 
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class UnresolvedClaim:
-    """Tasks of a claim whose outcome is unknown, and when no server can still be working on it."""
+    """Tasks of a claim whose outcome is unknown, and the time after which no server can still be working on it."""
 
     worker_id: UUID
     ids: frozenset[UUID]
@@ -92,9 +91,9 @@ class Intake:
         self._unresolved: list[UnresolvedClaim] = []
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Claim and start until `stop`.
+        """Claim and start tasks until `stop`.
 
-        A bug beside a handler ends the worker: its lease would keep what it left behind from everybody else.
+        A bug outside a handler ends the worker: otherwise its lease would keep its tasks from other workers.
         """
         failures = 0
         while not stop.is_set():
@@ -123,11 +122,11 @@ class Intake:
                 await wait(stop, min(2.0, backoff_seconds(failures)))
 
     def leave_to_newer(self, types: Collection[str]) -> None:
-        """Claim no task of these types from now on: only a newer release understands them."""
+        """Stop claiming tasks of these types: only a newer release understands them."""
         self._newer = types
 
     async def _take(self) -> list[Delivery]:
-        """Return deliveries for the slots that are free; none after a bounded wait without a free slot or a message."""
+        """Return deliveries for the free slots; none after a bounded wait without a free slot or a message."""
         slots = self._running.free_slots
         if slots <= 0:
             await self._wait_for_slot()
@@ -141,22 +140,22 @@ class Intake:
         return await self._consumer.take(slots, TAKE_SECONDS)
 
     async def _wait_for_slot(self) -> None:
-        """Wait a bounded time until a handler ends; meanwhile what waits here too long goes back to the broker."""
+        """Wait a bounded time until a handler ends; messages that wait too long meanwhile go back to the broker."""
         await self._running.wait_for_slot(TAKE_SECONDS)
         await self._give_back_waiting()
 
     async def _give_back_waiting(self) -> None:
-        """Give back what could not be claimed soon: others may be free. No more is held than can start now."""
+        """Give back messages that could not be claimed soon, for other workers; hold only what can start now."""
         if self._consumer.oldest_seconds > GIVE_BACK_SECONDS:
             one_runs = self._alone in self._running
             room = 0 if one_runs or self._suspects else self._running.free_slots
             await self._consumer.resize(min(self._prefetch, room))
 
     async def _attend_suspects(self) -> bool:
-        """Start the next suspect once nothing else runs; return whether nothing else may be claimed now.
+        """Start the next suspect once nothing else runs; return whether claims must pause for it.
 
         Raises:
-            Unavailable: whether it has started is unknown; it waits for its turn.
+            Unavailable: whether the suspect was started is unknown; it waits for its turn.
         """
         one_runs = self._alone in self._running
         if not (one_runs or self._suspects):
@@ -165,7 +164,7 @@ class Intake:
         if self._running:
             await self._wait_for_slot()
         elif self._finisher.pending:
-            await asyncio.sleep(LINGER_SECONDS)  # what has ended is recorded before a suspect may end the worker
+            await asyncio.sleep(LINGER_SECONDS)  # ended attempts are recorded before a suspect can crash the worker
         elif self._suspects:
             await self._start_alone(self._suspects.next)
         return True
@@ -184,11 +183,11 @@ class Intake:
             self._alone = claim.id
             self._running.start(worker_id, claim)
         elif started:
-            # The lease was lost meanwhile: it has not run, and is not to be charged.
+            # The lease was lost meanwhile: the suspect has not run and must not be charged.
             self._unresolved.append(UnresolvedClaim(worker_id, frozenset({claim.id}), time.monotonic()))
 
     async def _hand_on(self, suspects: list[Suspect]) -> None:
-        """Give suspects back, uncounted, for another worker to run."""
+        """Give suspects back to other workers; the attempt is not counted."""
         for suspect in suspects:
             released = await store.release(self._dedicated, suspect.worker_id, {suspect.claim.id})
             self._metrics.released.inc(released)
@@ -199,15 +198,15 @@ class Intake:
             self._running.count(suspect.claim, -1)
 
     def cancel(self, ids: list[UUID]) -> None:
-        """Stop the handlers of tasks that a person cancelled."""
+        """Stop the handlers of cancelled tasks."""
         self._suspects.cancel(ids)
         self._running.cancel(ids, CANCEL)
 
     def fence(self, worker_id: UUID, *, postgres_was_away: bool) -> None:
-        """Stop every handler: the tasks are others' now.
+        """Stop every handler: other workers may take the tasks now.
 
-        After an outage of Postgres they are handed back once it answers, unless somebody has taken them: this worker
-        has not crashed, and none of its tasks is to blame. Otherwise nothing is recorded: perhaps one of them is.
+        After an outage of Postgres the tasks are given back once it answers, unless they were taken meanwhile: this
+        worker has not crashed, so no task is suspected. Otherwise nothing is recorded: a task may be the cause.
         """
         self._metrics.leases_lost.inc()
         self._running.cancel(list(self._running.ids), OUTAGE if postgres_was_away else FENCE)
@@ -218,13 +217,13 @@ class Intake:
             self._unresolved.append(UnresolvedClaim(worker_id, ids, time.monotonic()))
 
     async def drain(self, grace_seconds: float) -> None:
-        """Let what runs end within the grace, then stop it unharmed."""
+        """Let running handlers end within the grace period, then stop them without cost to their tasks."""
         for suspect in self._suspects.clear():
             self._running.count(suspect.claim, -1)
             await self._release(suspect.worker_id, {suspect.claim.id})
         await self._running.drain(grace_seconds)
         for unresolved in list(self._unresolved):
-            # Sooner than is certain: what is claimed even later ends with the lease, and has cost an attempt.
+            # Earlier than is certain: a claim that is committed even later ends with the lease and costs an attempt.
             await self._release(unresolved.worker_id, self._unstarted(unresolved))
 
     async def _claim(self, deliveries: list[Delivery], stop: asyncio.Event) -> None:
@@ -243,7 +242,7 @@ class Intake:
                 await self._consumer.ack(deliveries)
                 await failpoints.hit("claim.acked")
         except (Unavailable, TimeoutError) as error:
-            # The claims may have been committed, or may be yet: then they would run nowhere.
+            # The claims may have been or may still be committed; the tasks would then run nowhere.
             self._unresolved.append(UnresolvedClaim(worker_id, frozenset(ids), time.monotonic() + UNRESOLVED_SECONDS))
             raise Unavailable(f"whether tasks are claimed is unknown: {error}") from error
         self._metrics.deliveries.labels("undecodable").inc(undecodable)
@@ -251,7 +250,7 @@ class Intake:
         self._metrics.deliveries.labels("handed_on").inc(len(handed_on))
         self._metrics.deliveries.labels("dropped").inc(len(deliveries) - undecodable - len(handed_on) - len(claims))
         if stop.is_set() or self._lease.worker_id != worker_id:
-            # A task that never started burns no attempt; and no fence would stop what starts after its lease is lost.
+            # A task that never started costs no attempt; and no fence would stop one that starts without a lease.
             await self._release(worker_id, {claim.id for claim in claims})
             return
         unreadable = frozenset(claim.id for claim in claims if claim.newer)
@@ -268,20 +267,20 @@ class Intake:
                 self._running.count(claim, 1)
 
     def _received(self, deliveries: list[Delivery]) -> tuple[list[tuple[str, Envelope]], int]:
-        """Return each envelope with the queue that it came from, and how many deliveries are none."""
+        """Return each envelope with its queue, and how many deliveries are not envelopes."""
         received: list[tuple[str, Envelope]] = []
         undecodable = 0
         for delivery in deliveries:
             try:
                 received.append((delivery.queue, decode(delivery.body)))
             except ValueError as error:
-                # Nobody can ever run it; its bytes may be anything, so they are counted, not shown.
+                # No worker can run it; its bytes may be anything, so the message is counted, not shown.
                 undecodable += 1
                 _log.error("a message is no envelope and is dropped", queue=delivery.queue, reason=str(error)[:200])
         return received, undecodable
 
     async def _resolve_unknown_claims(self) -> None:
-        """Give back what an interrupted claim may have taken and this worker never started."""
+        """Give back tasks that an interrupted claim may have taken and that this worker never started."""
         for unresolved in list(self._unresolved):
             if time.monotonic() > unresolved.settle_at:
                 unstarted = self._unstarted(unresolved)

@@ -1,7 +1,7 @@
-"""The lease: a worker's right to run what it claimed, renewed from a thread of its own.
+"""The lease: a worker's right to run the tasks that it claimed, renewed from a thread of its own.
 
-Owns the renewal thread. A handler that blocks the event loop cannot starve it, and a worker that cannot renew
-is fenced before anybody else may take its tasks. An expired lease never comes back: the next one has a new id.
+A handler that blocks the event loop cannot starve the renewal thread. A worker that cannot renew its lease is fenced
+before another worker may take its tasks. An expired lease is never renewed: the next lease has a new id.
 """
 
 import asyncio
@@ -23,34 +23,34 @@ from dtq_db.connections import Dsn
 from dtq_worker.event_loop import LeaseLoop
 
 WATCH_SECONDS: Final = 0.2
-"""How often a worker looks whether its memory is about to run out, in seconds."""
+"""How often a worker checks whether its memory is about to run out, in seconds."""
 RETRY_SECONDS: Final = 0.5
-"""Pause after a renewal that failed, in seconds: several tries fit before the fence."""
+"""Pause after a failed renewal, in seconds: several tries fit before the fence."""
 JOIN_SECONDS: Final = 10.0
-"""Longest wait for the thread at the end, in seconds."""
+"""Longest wait for the thread at shutdown, in seconds."""
 
 _log = structlog.get_logger(__name__)
 
 
 class OnFence(Protocol):
-    """What is done when a lease is lost.
+    """Called when a lease is lost.
 
-    `postgres_was_away`: it was asked in time and did not answer. Otherwise the worker was too late, as one is that was
-    frozen, or whose handler kept every thread from running.
+    `postgres_was_away`: the worker asked Postgres in time, and Postgres did not answer. Otherwise the worker was late:
+    it was frozen, or a handler kept every thread from running.
     """
 
     def __call__(self, worker_id: UUID, *, postgres_was_away: bool) -> None:
-        """Stop what runs under the lease of `worker_id`."""
+        """Stop the handlers that run under the lease of `worker_id`."""
 
 
 class Lease:
-    """One worker's succession of leases.
+    """The successive leases of one worker.
 
     Args:
         running: handlers running now by `queue set/queue`; changed by the event loop, read here.
-        on_cancel: called in the event loop with running tasks that are to be cancelled.
+        on_cancel: called in the event loop with running tasks to cancel.
         on_fence: called in the event loop when the lease can no longer be relied on.
-        memory: tells how much memory the worker has left; evidence, should it be lost.
+        memory: returns the worker's memory report, which helps to explain the loss of the worker.
     """
 
     def __init__(
@@ -86,20 +86,20 @@ class Lease:
         self._thread = threading.Thread(target=self._run, name="dtq-lease", daemon=True)
 
     def start(self) -> None:
-        """Begin to hold leases."""
+        """Start the renewal thread."""
         self._thread.start()
 
     @property
     def worker_id(self) -> UUID | None:
-        """The id of the lease in force, or None: nothing may be claimed then."""
+        """The id of the lease in force, or None if nothing may be claimed."""
         return self._id if time.monotonic() < self._valid_until else None
 
     async def held(self) -> None:
-        """Wait until the last lease has ended; a bug of the thread that renews it is raised here."""
+        """Wait until the last lease has ended; a bug in the renewal thread is raised here."""
         await self._ended
 
     async def end(self) -> None:
-        """End the lease: what is still held may be taken back at once."""
+        """End the lease: tasks that are still held may be taken back at once."""
         self._ending.set()
         await asyncio.to_thread(self._thread.join, JOIN_SECONDS)
 
@@ -110,7 +110,7 @@ class Lease:
                 runner.run(self._renew_for_ever())
         except Exception as error:  # noqa: BLE001 - it is raised in `held`
             bug = error
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        with suppress(RuntimeError):  # the loop is closed: nothing waits for the result
             self._loop.call_soon_threadsafe(self._settle, bug)
 
     def _settle(self, bug: BaseException | None) -> None:
@@ -160,7 +160,7 @@ class Lease:
                 return
 
     def _ends_before_renewal(self) -> bool:
-        """Wait until it is time to renew, which is at once when memory is about to run out; return whether to end."""
+        """Wait until it is time to renew, or until memory is about to run out; return whether to end."""
         until = time.monotonic() + LEASE_RENEW_SECONDS
         while (left := until - time.monotonic()) > 0:
             if self._ending.wait(min(left, WATCH_SECONDS)):
@@ -174,7 +174,7 @@ class Lease:
         return self._ending.is_set()
 
     async def _renewed(self, store: LeaseStore, worker_id: UUID) -> bool:
-        """Renew once, trying again until the fence; return whether the lease still holds."""
+        """Renew once, trying again until the fence; return whether the lease is still in force."""
         postgres_was_away = False
         while time.monotonic() < self._valid_until and not self._ending.is_set():
             asked_at = time.monotonic()
@@ -189,7 +189,7 @@ class Lease:
                 _log.warning("renewing the lease failed", reason=str(error))
                 self._ending.wait(RETRY_SECONDS)
                 continue
-            # Counted from before the question: the database counted from some time after it.
+            # Counted from before the request: the database counts from a later moment.
             self._valid_until = asked_at + LEASE_SECONDS - LEASE_MARGIN_SECONDS
             if cancelled:
                 self._loop.call_soon_threadsafe(self._on_cancel, cancelled)
@@ -204,6 +204,6 @@ class Lease:
         self._id = worker_id
         _log.info("lease held", worker_id=str(worker_id))
 
-    def _fence(self, worker_id: UUID, postgres_was_away: bool) -> None:  # noqa: FBT001 - as call_soon passes it
+    def _fence(self, worker_id: UUID, postgres_was_away: bool) -> None:  # noqa: FBT001 - call_soon has no keywords
         _log.error("lease lost: its tasks are stopped and left to others", worker_id=str(worker_id))
         self._on_fence(worker_id, postgres_was_away=postgres_was_away)

@@ -1,6 +1,6 @@
-"""Leftovers: what a handler leaves in its child process that the next task there would trip over.
+"""Leftovers: detects what a handler leaves in its child process that could break the next task there.
 
-Owns the comparison. What is only memory is not compared: modules, caches and variables may stay.
+Memory is not compared: modules, caches and variables may stay.
 """
 
 import os
@@ -21,7 +21,7 @@ _SIGNALS: Final = tuple(number for number in signal.Signals if number not in (si
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessState:
-    """What one process has, as far as it can end or starve the next task."""
+    """The state of a process that can break or starve the next task."""
 
     threads: frozenset[threading.Thread]
     has_children: bool
@@ -43,7 +43,7 @@ class ProcessState:
         )
 
     def left(self, after: "ProcessState") -> list[str]:
-        """Return what a run left behind that was not there before, in words."""
+        """Return what a run left behind that was not there before, as text."""
         return [
             words
             for words, changed in (

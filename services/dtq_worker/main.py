@@ -1,7 +1,4 @@
-"""The worker process: builds its parts and runs them until a signal, then drains.
-
-Owns the order of start and end. The only place that connects things.
-"""
+"""The worker process: builds its parts, runs them until a signal, then drains."""
 
 import asyncio
 import os
@@ -46,16 +43,16 @@ from dtq_worker.startup import StartupWait
 from dtq_worker.unblocker import Unblocker
 
 CATALOG_SECONDS: Final = 2.0
-"""How often the worker looks whether queue sets have changed, in seconds."""
+"""How often the worker checks whether queue sets have changed, in seconds."""
 RESUBSCRIBE_SECONDS: Final = 10.0
-"""How often an idle subscription is made anew, in seconds: how long a worker may be deaf without knowing."""
+"""How often an idle subscription is renewed, in seconds: bounds how long a worker may get no messages unnoticed."""
 LAG_SECONDS: Final = 0.5
 """How often the event loop's lag is measured, in seconds."""
 
 SIGNAL_SECONDS: Final = 1.0
-"""How often the worker looks whether a handler has replaced its signal handlers, in seconds."""
+"""How often the worker checks whether a handler has replaced its signal handlers, in seconds."""
 EXIT_SECONDS: Final = 2.0
-"""How long the process may take to exit once everything is recorded, in seconds: for the exit hooks of handlers."""
+"""How long the process may take to exit after everything is recorded, in seconds: for the exit hooks of handlers."""
 
 _log = structlog.get_logger(__name__)
 
@@ -91,7 +88,7 @@ async def _work(settings: WorkerSettings, handlers: Mapping[str, Handler], stop:
 
 
 def _end_soon(exit_code: int) -> None:
-    """Bound the rest of the process's life: what handlers left behind, such as threads, may never end by itself."""
+    """Bound the remaining time of the process: threads and the like that handlers left behind may never end."""
 
     def end() -> None:
         _log.warning("ending without what handlers have left behind")
@@ -188,7 +185,7 @@ class Worker:
         )
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop`; then stop consuming, let handlers end, record them, and end the lease."""
+        """Work until `stop`; then stop consuming, let handlers end, record their attempts, and end the lease."""
         stop_finishing, stop_rest = asyncio.Event(), asyncio.Event()
         app = probe_app(self.registry, ready=self._trouble)
         serving = server(app, self._settings.worker_http_port, grace_seconds=1)
@@ -218,11 +215,11 @@ class Worker:
         _log.info("worker ended")
 
     def _with_our_prefix(self) -> Mapping[str, QueueSetSpec]:
-        """Return the queue set with our prefix, by name: the only one that a worker declares."""
+        """Return the queue set with this worker's prefix, by name: a worker declares no other queue set."""
         return self._queue_sets.with_prefix(self._settings.rmq_namespace)
 
     def _subscriptions(self) -> list[Subscription]:
-        """Return the queues to consume, in the order of QUEUES: those that are declared."""
+        """Return the queues to consume: the declared ones, in the order of QUEUES."""
         prefetch = self._settings.worker_prefetch
         return [
             Subscription(queue=name, name=work_queue(spec.namespace, name), prefetch=prefetch)
@@ -253,10 +250,10 @@ class Worker:
         return trouble
 
     async def _refresh(self) -> bool:
-        """Follow changes of the queue sets: declare what is new, and consume what is declared.
+        """Follow changes of the queue sets: declare new topology and consume the declared queues.
 
         Raises:
-            Unavailable: Postgres or RabbitMQ does not answer; the next look tries again.
+            Unavailable: Postgres or RabbitMQ does not answer; the next call tries again.
         """
         revision = await catalog.revision(self._database)
         if revision == self._revision:
@@ -270,7 +267,7 @@ class Worker:
         self._consumed.replace(self._with_our_prefix())
         if self._consumed != self._followed:
             self.consumer.follow(self._subscriptions())
-            if self.publisher.broker.is_up:  # else its next connection declares
+            if self.publisher.broker.is_up:  # otherwise its next connection declares
                 await self.publisher.declare()
             await self.consumer.tend()
             self._followed = dict(self._consumed)
@@ -278,7 +275,7 @@ class Worker:
         return False
 
     async def _on_lost(self, queue_set: str, queue: str) -> None:
-        # What waits in a retry queue is due later and may be lost all the same.
+        # Tasks in a retry queue are due later, but their messages may be lost too.
         while (
             await maintenance.lost(self._watch_connection, queue_set, queue, -2.0 * DELAY_SECONDS_MAX)
             == maintenance.BATCH

@@ -1,6 +1,6 @@
-"""The memory of this process's control group, as the kernel tells it, version 1 or 2.
+"""Reads the memory use of this process's control group, version 1 or 2.
 
-Must never fail: a machine without control groups, or without a limit, has nothing to tell.
+Must never fail: a machine without control groups or without a limit has nothing to report.
 """
 
 from contextlib import suppress
@@ -11,11 +11,11 @@ from dtq.domain.memory import Memory
 
 ROOT: Final = Path("/sys/fs/cgroup")
 UNLIMITED_BYTES: Final = 1 << 60
-"""A limit from which there is none: version 1 says "none" by the largest multiple of a page."""
+"""Limits from this value on mean "no limit": version 1 shows the largest multiple of a page for it."""
 
 
 def look() -> Memory | None:
-    """Return the memory of our control group; None if it has no limit, or none that we may see."""
+    """Return the memory of our control group; None if it has no limit, or the limit cannot be read."""
     with suppress(OSError, ValueError, KeyError):
         for controllers, path in _groups():
             if "memory" in controllers:
@@ -27,20 +27,20 @@ def look() -> Memory | None:
 
 
 def oom_kills() -> int:
-    """Return how many processes of our control group the kernel has ended for want of memory; 0 if unknown."""
+    """Return how many processes of our control group the OOM killer has killed; 0 if unknown."""
     memory = look()
     return memory.oom_kills if memory else 0
 
 
 def _groups() -> list[tuple[list[str], str]]:
-    """Return our groups: the controllers of each, none for the one of version 2, and its path."""
+    """Return our groups, each with its controllers (none in version 2) and its path."""
     lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
     parts = [line.split(":", 2) for line in lines]
     return [([name for name in controllers.split(",") if name], path) for _, controllers, path in parts]
 
 
 def _folder(root: Path, path: str) -> Path:
-    """Return a group's folder. In a container the path may be the host's, and the group is mounted as the root."""
+    """Return a group's folder. In a container the path may be the host's, with the group mounted as the root."""
     folder = root / path.lstrip("/")
     return folder if folder.is_dir() else root
 
@@ -69,6 +69,6 @@ def _memory(folder: Path, limit_bytes: int, *, used: str, events: str) -> Memory
 
 
 def _numbers(file: Path) -> dict[str, int]:
-    """Return a file of lines such as `oom_kill 0`."""
+    """Return the content of a file with lines such as `oom_kill 0`."""
     pairs = (line.split() for line in file.read_text(encoding="utf-8").splitlines())
     return {name: int(value) for name, value in pairs}

@@ -1,7 +1,7 @@
-"""Processes: handlers that are CPU-bound or untrusted run in children, which can be killed.
+"""Child processes for CPU-bound or untrusted handlers, which must be killable.
 
-Owns the children: one task at a time each, kept for the next one, killed on timeout and cancel.
-The protocol is a line of JSON each way. Must never trust a child's answer beyond its shape.
+A child runs one task at a time, is kept for the next task, and is killed on timeout and cancel. Only the shape of a
+child's answer is trusted.
 """
 
 import asyncio
@@ -22,15 +22,15 @@ from dtq_worker.child_protocol import RunRequest, RunResult
 LINE_BYTES_MAX: Final = 16 * 1_048_576
 """Longest line of the protocol, in bytes: a payload and a result fit, a flood does not."""
 LAST_WORDS_SECONDS: Final = 0.5
-"""How long the answer of a process that has ended may take to come out of its pipe, in seconds."""
+"""How long the answer of an ended process may take to arrive through its pipe, in seconds."""
 REAP_SECONDS: Final = 1.0
-"""How long the processes of a child that has been killed may take to end, in seconds."""
+"""How long the processes of a killed child may take to end, in seconds."""
 
 _log = structlog.get_logger(__name__)
 
 
 class ChildError(Exception):
-    """What the handler raised in its child, or how the child ended; `was_killed`: by a SIGKILL that is not ours."""
+    """The handler's exception, or how the child ended; `was_killed`: by a SIGKILL that this worker did not send."""
 
     def __init__(
         self,
@@ -59,8 +59,8 @@ class Processes:
 
     def __init__(self, modules: Sequence[str]) -> None:
         self._command = [sys.executable, "-m", "dtq_worker.child", *modules]
-        # As they are now: a handler in a thread may change them for the whole worker.
-        # Without secrets: a child needs none of ours.
+        # A copy: a handler in a thread may change the environment of the whole worker.
+        # Without secrets: a child needs none of the worker's.
         self._environ = {name: value for name, value in os.environ.items() if not _is_secret(name)}
         self._folder = Path.cwd()
         self._idle: list[Child] = []
@@ -135,12 +135,12 @@ class Child:
         return cls(transport, protocol)
 
     async def ask(self, order: RunRequest) -> RunResult:
-        """Have the child run an order; return its answer.
+        """Send a request to the child; return its answer.
 
-        The end of the process counts, not only the end of the pipe: a helper that it forked may hold the pipe open.
+        The end of the process counts, not only the end of the pipe: a process that it forked may hold the pipe open.
 
         Raises:
-            ChildError: the child died, or answered nonsense.
+            ChildError: the child died, or its answer is malformed.
         """
         talk = asyncio.ensure_future(self._talk(order))
         try:
@@ -162,15 +162,15 @@ class Child:
             raise ChildError(f"the handler's process answered nonsense: {error}", permanent=True) from error
 
     async def kill(self) -> None:
-        """End the child and whatever it started in its session."""
+        """Kill the child and every process of its session."""
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         await asyncio.wait([self.exited])
         await self._reap_helpers()
-        self._transport.close()  # the pipes too: a process that left the session may hold their other ends
+        self._transport.close()  # close the pipes too: a process that left the session may hold their other ends
 
     async def _reap_helpers(self) -> None:
-        """Reap what the child had started, if this process is the first of its container: nobody else would."""
+        """Reap the processes that the child started, if this process is PID 1 of its container."""
         with suppress(TimeoutError):
             async with asyncio.timeout(REAP_SECONDS):
                 while _has_living_children(self._process.pid):  # noqa: ASYNC110 - only the kernel knows
@@ -187,7 +187,7 @@ class Child:
 class _Protocol(asyncio.subprocess.SubprocessStreamProtocol):
     """The streams of a child, and its end.
 
-    `Process.wait` of asyncio does not return before the pipes are closed, whoever holds them.
+    `Process.wait` of asyncio does not return while any process holds the pipes open.
     """
 
     def __init__(self) -> None:
@@ -197,12 +197,12 @@ class _Protocol(asyncio.subprocess.SubprocessStreamProtocol):
         self.exited: asyncio.Future[int] = loop.create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Remember the transport, which knows the exit code."""
-        self._child = cast("asyncio.SubprocessTransport", transport)  # uvloop's has that interface, not that base
+        """Store the transport, which knows the exit code."""
+        self._child = cast("asyncio.SubprocessTransport", transport)  # uvloop's has the interface, not the base class
         super().connection_made(transport)
 
     def process_exited(self) -> None:
-        """Tell how the process ended."""
+        """Report how the process ended."""
         assert self._child is not None
         code = self._child.get_returncode()
         assert code is not None
@@ -211,7 +211,7 @@ class _Protocol(asyncio.subprocess.SubprocessStreamProtocol):
 
 
 def _has_living_children(group: int) -> bool:
-    """Reap our dead children of a process group; return whether living ones are left."""
+    """Reap our dead children of a process group; return whether living children are left."""
     try:
         while os.waitpid(-group, os.WNOHANG) != (0, 0):
             pass

@@ -1,6 +1,6 @@
-"""The registry: which handler runs which type, collected from modules and entry points.
+"""The registry: loads the handler of each type from modules and entry points.
 
-Owns loading. A module that does not import, a type with two handlers, or no handler at all stops the start.
+An import error, a type with two handlers, or no handler at all stops the start.
 """
 
 import importlib
@@ -13,7 +13,7 @@ from dtq.domain.errors import Problem, Rejected
 from dtq.handlers import Handler
 
 ENTRY_POINT_GROUP: Final = "dtq.handlers"
-"""Packages name their handler modules in this entry point group."""
+"""The entry point group in which packages list their handler modules."""
 
 
 def load(modules: Iterable[str]) -> Mapping[str, Handler]:
@@ -44,7 +44,7 @@ def load(modules: Iterable[str]) -> Mapping[str, Handler]:
 def _import(name: str, problems: list[Problem]) -> ModuleType | None:
     try:
         return importlib.import_module(name)
-    except Exception as error:  # noqa: BLE001 - a stranger's module may raise anything, and must be named
+    except Exception as error:  # noqa: BLE001 - a foreign module may raise anything, and must be named
         problems.append(Problem(path=name, message=f"does not import: {type(error).__name__}: {error}"))
         return None
 

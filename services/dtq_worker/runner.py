@@ -1,7 +1,6 @@
-"""Running one attempt: call the handler where it belongs, within its time, and say how it ended.
+"""Runs one attempt: calls the handler in its place (loop, thread or process) within its timeout, and returns the end.
 
-Owns the mapping from what a handler does to an `Attempt`. Must never let anything escape: `SystemExit`,
-generators and results that cannot be stored are outcomes too.
+No exception of a handler escapes: `SystemExit`, generators and results that cannot be stored are outcomes too.
 """
 
 import asyncio
@@ -38,7 +37,7 @@ class Runner:
 
     Args:
         handlers: by type.
-        processes: where handlers of mode `process` run.
+        processes: runs handlers of mode `process`.
     """
 
     def __init__(self, handlers: Mapping[str, Handler], processes: Processes) -> None:
@@ -49,7 +48,7 @@ class Runner:
         """Run a claimed task once; return how it ended.
 
         Raises:
-            asyncio.CancelledError: the worker gave the task up and its end must not be recorded.
+            asyncio.CancelledError: the worker gave up the task, and its end must not be recorded.
         """
         ended = _ending(claim)
         handler = self._handlers[claim.type]
@@ -90,7 +89,7 @@ class Runner:
 
 
 def timed_out(claim: Claim) -> Attempt:
-    """Return the end of an attempt that took too long."""
+    """Return the end of an attempt that timed out."""
     return _ending(claim)(outcome=Outcome.TIMED_OUT, error=f"took longer than {claim.timeout_seconds} s")
 
 
@@ -105,7 +104,7 @@ def _ending(claim: Claim) -> Callable[..., Attempt]:
 
 
 def context_of(claim: Claim) -> Context:
-    """Return what a handler may know of its task."""
+    """Return the context that a handler may ask for."""
     return Context(
         task_id=claim.id,
         type=claim.type,
@@ -119,8 +118,8 @@ def context_of(claim: Claim) -> Context:
 async def in_thread(function: Callable[[], Any], *, name: str) -> Any:
     """Run a blocking function in a thread of its own and return its value.
 
-    A thread cannot be stopped: when the wait is cancelled it runs on as a daemon, and its value is dropped.
-    A pool would lose a place for each of them.
+    A thread cannot be stopped: when the wait is cancelled, the thread runs on as a daemon and its value is discarded.
+    A thread pool would lose a thread each time.
     """
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[Any] = loop.create_future()
@@ -132,7 +131,7 @@ async def in_thread(function: Callable[[], Any], *, name: str) -> Any:
         if error is None:
             answer.set_result(value)
         else:
-            # A future refuses StopIteration, and must not pass on SystemExit.
+            # A future refuses StopIteration and must not pass on SystemExit.
             passes = isinstance(error, Exception) and not isinstance(error, StopIteration)
             answer.set_exception(error if passes else RuntimeError(describe(error)).with_traceback(error.__traceback__))
 
@@ -141,7 +140,7 @@ async def in_thread(function: Callable[[], Any], *, name: str) -> Any:
         try:
             with EndsForks():
                 value = context.run(function)
-        except BaseException as raised:  # noqa: BLE001 - it belongs to the task, not to the thread
+        except BaseException as raised:  # noqa: BLE001 - the exception belongs to the task, not to the thread
             error = raised
         if not loop.is_closed():
             loop.call_soon_threadsafe(settle, value, error)
@@ -186,7 +185,7 @@ def _failed(error: BaseException, ended: Callable[..., Attempt]) -> Attempt:
 def _succeeded(value: Any, ended: Callable[..., Attempt]) -> Attempt:
     if inspect.isgenerator(value) or inspect.isasyncgen(value) or inspect.iscoroutine(value):
         if inspect.iscoroutine(value):
-            value.close()  # else Python complains that nobody awaited it
+            value.close()  # otherwise Python warns that it was never awaited
         return ended(outcome=Outcome.FAILED, permanent=True, error=f"the handler returned a {type(value).__name__}")
     try:
         text = keep_number_kinds(msgspec.json.encode(value))

@@ -1,6 +1,6 @@
-"""The attempts that run now: starts handlers, stops them, and hands over what came of each.
+"""The slots of a worker: starts handlers, stops them, and hands over each ended attempt.
 
-Owns the slots. Must never claim or give back a task.
+Does not claim or release tasks.
 """
 
 import asyncio
@@ -27,9 +27,9 @@ from dtq_worker.finisher import Finisher
 from dtq_worker.runner import DRAIN, Runner, timed_out
 
 RUN_SHARE: Final = 0.1
-"""Share of the latest run in the average run time."""
+"""Weight of the latest run in the average run time."""
 STOP_SECONDS: Final = 5.0
-"""How long a handler may take to give up when it is told to, in seconds."""
+"""How long a handler may take to end after it was told to stop, in seconds."""
 
 _log = structlog.get_logger(__name__)
 
@@ -38,8 +38,8 @@ class RunningTasks:
     """Runs claimed tasks.
 
     Args:
-        concurrency: slots: handlers that may run at a time.
-        by_queue: counts handlers by `queue set/queue`, for the lease to report.
+        concurrency: slots: the number of handlers that may run at a time.
+        by_queue: the number of handlers by `queue set/queue`, which the lease reports.
         backoff: for types that declare none.
     """
 
@@ -65,12 +65,12 @@ class RunningTasks:
         self._slot_free = asyncio.Event()
         self._attempts = AttemptLog(time.monotonic)
         self.run_seconds: float | None = None
-        """How long handlers of this worker run, on average; None if none has ended yet."""
+        """Average run time of this worker's handlers; None if no handler has ended yet."""
         self.bug: BaseException | None = None
-        """What went wrong beside a handler: it ends the worker."""
+        """An error outside a handler: it ends the worker."""
 
     def __len__(self) -> int:
-        """Return how many handlers run."""
+        """Return the number of running handlers."""
         return len(self._running)
 
     def __contains__(self, id_: object) -> bool:
@@ -79,7 +79,7 @@ class RunningTasks:
 
     @property
     def ids(self) -> Collection[UUID]:
-        """The tasks that run."""
+        """The running tasks."""
         return self._running.keys()
 
     @property
@@ -89,13 +89,13 @@ class RunningTasks:
 
     @property
     def moving_slots(self) -> int:
-        """Slots that are free, or whose handlers have not run for long."""
+        """Slots that are free or whose handlers have not run for long."""
         since = time.monotonic() - SOON_SECONDS
         return self._concurrency - sum(started_at < since for started_at in self._started_at.values())
 
     @property
     def is_held_up(self) -> bool:
-        """Whether handlers still run that could not be stopped."""
+        """Whether handlers that could not be stopped are still running."""
         return bool(self._running or self._stubborn)
 
     async def wait_for_slot(self, seconds: float) -> None:
@@ -114,7 +114,7 @@ class RunningTasks:
         task.add_done_callback(lambda _: self._ended(claim, task, bound))
 
     def count(self, claim: Claim, number: int) -> None:
-        """Count a task as running, or no longer: one that waits here for its turn counts too."""
+        """Count a task as running, or no longer: a suspect that waits here for its turn counts too."""
         self._by_queue[f"{claim.queue_set}/{claim.queue}"] += number
 
     def cancel(self, ids: Iterable[UUID], reason: str) -> None:
@@ -124,7 +124,7 @@ class RunningTasks:
                 task.cancel(reason)
 
     async def drain(self, grace_seconds: float) -> None:
-        """Let what runs end within the grace, then stop it unharmed."""
+        """Let running handlers end within the grace period, then stop them without cost to their tasks."""
         if self._running:
             _log.info("draining", running=len(self._running), grace_seconds=grace_seconds)
             await asyncio.wait(self._running.values(), timeout=grace_seconds)
@@ -152,7 +152,7 @@ class RunningTasks:
         self._finisher.add(worker_id, claim, decision)
 
     def _give_up(self, worker_id: UUID, claim: Claim, task: asyncio.Task[None]) -> None:
-        """Record the time-out of a handler that swallows its cancellation, and let it run on: nobody can stop it."""
+        """Record the time-out of a handler that swallows its cancellation; it runs on, since it cannot be stopped."""
         if self._running.get(claim.id) is not task:
             return
         _log.error("a handler ignores its cancellation", type=claim.type, task_id=str(claim.id))

@@ -1,4 +1,4 @@
-"""The start of a worker: waits for Postgres and for a declared queue, alive and not ready."""
+"""The start of a worker: waits for Postgres and for a declared queue; meanwhile the process is live but not ready."""
 
 import asyncio
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ _log = structlog.get_logger(__name__)
 
 
 class StartupWait:
-    """The wait for Postgres and for the queues that this worker is to consume: alive, and not ready."""
+    """The wait for Postgres and for the queues of this worker: the process is live but not ready."""
 
     def __init__(self, settings: WorkerSettings, database: Database) -> None:
         self._settings = settings
@@ -27,14 +27,14 @@ class StartupWait:
         self._reason = "just started"
 
     async def queue_sets(self, stop: asyncio.Event) -> Mapping[str, QueueSetSpec] | None:
-        """Return the queue sets once one of our queues is declared; None if `stop` came first."""
+        """Return the queue sets once one of this worker's queues is declared; None if `stop` came first."""
         over = asyncio.Event()
         app = probe_app(CollectorRegistry(), ready=self._trouble)
         async with asyncio.TaskGroup() as parts:
             parts.create_task(serve_until(over, server(app, self._settings.worker_http_port, grace_seconds=1)))
             found = await self._found(stop)
             over.set()
-        # What came last counts: a worker that is told to stop takes no lease.
+        # The last event counts: a worker that was told to stop takes no lease.
         return None if stop.is_set() else found
 
     async def _found(self, stop: asyncio.Event) -> Mapping[str, QueueSetSpec] | None:

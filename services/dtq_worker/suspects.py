@@ -1,4 +1,4 @@
-"""The suspects that this worker has claimed and not started yet, in the order in which they run."""
+"""The suspects that this worker has claimed but not started yet, in the order in which they run."""
 
 import time
 from collections import deque
@@ -20,7 +20,7 @@ class Suspect:
     cancelled: bool = False
 
     def may_wait(self, *, is_next: bool) -> bool:
-        """Return whether it stays here, or is given back for others to run."""
+        """Return whether the suspect stays here; otherwise it is given back to other workers."""
         waited = time.monotonic() - self.claimed_at
         suspected = (self.claim.suspected_seconds or 0.0) + waited
         return not self.cancelled and may_wait(waited_seconds=waited, suspected_seconds=suspected, is_next=is_next)
@@ -33,30 +33,30 @@ class Suspects:
         self._waiting: deque[Suspect] = deque()
 
     def __bool__(self) -> bool:
-        """Return whether any waits."""
+        """Return whether a suspect waits."""
         return bool(self._waiting)
 
     @property
     def ids(self) -> set[UUID]:
-        """The tasks that wait."""
+        """The waiting tasks."""
         return {suspect.claim.id for suspect in self._waiting}
 
     def add(self, worker_id: UUID, claim: Claim) -> None:
-        """Let a claimed suspect wait for its turn."""
+        """Add a claimed suspect to the queue."""
         self._waiting.append(Suspect(worker_id, claim))
 
     @property
     def next(self) -> Suspect:
-        """The one whose turn is next."""
+        """The next suspect to run."""
         return self._waiting[0]
 
     def cancel(self, ids: Iterable[UUID]) -> None:
-        """Let these wait no longer: a release ends them."""
+        """Let these tasks wait no longer: a release ends them."""
         for suspect in self._waiting:
             suspect.cancelled = suspect.cancelled or suspect.claim.id in ids
 
     def to_hand_on(self, *, one_runs: bool) -> list[Suspect]:
-        """Return those that others should have; `one_runs`: a suspect runs here now, so that no other is next."""
+        """Return the suspects to give back; `one_runs`: a suspect runs here now, so no other suspect is next."""
         return [
             suspect
             for place, suspect in enumerate(self._waiting)
@@ -64,13 +64,13 @@ class Suspects:
         ]
 
     def remove(self, suspect: Suspect) -> bool:
-        """Forget a suspect that has started or was given back; return False if it is forgotten already."""
+        """Remove a suspect that was started or given back; return False if it was already removed."""
         if suspect not in self._waiting:
             return False
         self._waiting.remove(suspect)
         return True
 
     def clear(self) -> list[Suspect]:
-        """Forget all of them; return them."""
+        """Remove and return all suspects."""
         suspects, self._waiting = list(self._waiting), deque()
         return suspects

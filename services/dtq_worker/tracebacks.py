@@ -1,13 +1,13 @@
-"""Tracebacks of handlers: where an error arose, without dtq's own frames and bounded in depth."""
+"""Tracebacks of handlers, without dtq's own frames and bounded in depth."""
 
 import traceback
 from pathlib import Path
 from typing import Final
 
 FRAMES_MAX: Final = 40
-"""Most frames of one error that are shown: the last ones. An endless recursion has a thousand."""
+"""Most frames shown for one error: the last ones. An endless recursion has a thousand."""
 _CALLERS: Final = frozenset(str(Path(__file__).with_name(name)) for name in ("runner.py", "child.py"))
-"""The modules that call handlers: their frames tell the author of a handler nothing."""
+"""The modules that call handlers: their frames do not help the author of a handler."""
 
 
 def traceback_of(error: BaseException) -> str | None:
@@ -19,5 +19,5 @@ def traceback_of(error: BaseException) -> str | None:
         return None
     try:
         return "".join(traceback.format_exception(type(error), error, frames, limit=-FRAMES_MAX))
-    except Exception as broken:  # noqa: BLE001 - a stranger's class may raise anything while it is shown
+    except Exception as broken:  # noqa: BLE001 - a foreign class may raise anything while it is formatted
         return f"the traceback cannot be shown: {type(broken).__name__}"

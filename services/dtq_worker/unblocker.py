@@ -1,6 +1,6 @@
-"""The unblocker: once a slot of a limited task type is free, the next task that waits for it goes on its way.
+"""The unblocker: publishes the next task that waits for a slot of a limited task type once the slot is free.
 
-Owns the hint. It may be lost: the relay looks for room too, and only the claim decides.
+This is only a hint and may be lost: the relay looks for room too, and the claim decides.
 """
 
 from collections.abc import Collection
@@ -20,7 +20,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Unblocker:
-    """Publishes what waited for a slot."""
+    """Publishes tasks that waited for a slot."""
 
     def __init__(self, dedicated: DedicatedConnection, publisher: Publisher, *, queue_sets: QueueSets) -> None:
         self._dedicated = dedicated
@@ -28,7 +28,7 @@ class Unblocker:
         self._queue_sets = queue_sets
 
     async def freed(self, slots: Collection[str]) -> None:
-        """Wake the tasks that wait for these slots, as far as there is room; what fails is left to the relay."""
+        """Publish the tasks that wait for these slots and have room; the relay repairs failures."""
         try:
             due = await maintenance.unblock(self._dedicated, sorted(slots), RELAY_GRACE_SECONDS)
             known = [(one, spec) for one in due if (spec := self._queue_sets.get(one.queue_set)) is not None]

@@ -1,4 +1,4 @@
-"""RabbitMQ: where wake-ups are delivered. The only package that knows aiormq.
+"""RabbitMQ: delivers wake-ups. The only package that uses aiormq.
 
-Any message may be lost, doubled or late without harm: Postgres is the truth.
+Any message may be lost, duplicated or late without harm: Postgres is the source of truth.
 """

@@ -1,7 +1,6 @@
-"""Administering the broker for one object at a time: look, declare, delete.
+"""Administration of the broker for `dtq apply` and the operator: inspect, declare, delete.
 
-Owns short-lived connections, as `dtq apply` and the operator need them. Must never delete a queue that holds
-messages unless its caller has said so.
+Connections are short-lived. Must never delete a queue that holds messages unless the caller asks for it.
 """
 
 import asyncio
@@ -25,7 +24,7 @@ class Admin:
         self._connection = connection
 
     async def ready(self, topology: Topology) -> dict[str, int | None]:
-        """Return how many messages each queue of a topology has; None where a queue is missing.
+        """Return the number of messages in each queue of a topology; None where a queue is missing.
 
         Raises:
             Unavailable: the broker does not answer.
@@ -33,10 +32,10 @@ class Admin:
         return await self.counts([queue.name for queue in topology.queues])
 
     async def holding(self, topology: Topology) -> dict[str, int]:
-        """Return how many messages each queue that is there has, one at least where it has any.
+        """Return the number of messages in each existing queue: at least 1 if the queue has any.
 
-        Of a quorum queue whose leader is busy for 250 ms RabbitMQ says 0 (`rabbit_quorum_queue:stat`, 3.10), so a
-        0 is made sure of: by a message that is taken and given back.
+        For a quorum queue whose leader is busy for 250 ms, RabbitMQ reports 0 (`rabbit_quorum_queue:stat`, 3.10).
+        A 0 is therefore verified by taking a message and giving it back.
 
         Raises:
             Unavailable: the broker does not answer.
@@ -54,7 +53,7 @@ class Admin:
             return found
 
     async def counts(self, queues: Sequence[str]) -> dict[str, int | None]:
-        """Return how many messages each of these queues has; None where one is missing.
+        """Return the number of messages in each of these queues; None where a queue is missing.
 
         Raises:
             Unavailable: the broker does not answer.
@@ -66,21 +65,21 @@ class Admin:
             return counts
 
     async def declare(self, topology: Topology, lost: set[str] | None = None) -> Declared:
-        """Declare a topology; what exists already stays as it is.
+        """Declare a topology; existing queues and exchanges stay unchanged.
 
         Args:
-            topology: what is wanted.
-            lost: takes the names of queues that were not there, even if the declaration fails later.
+            topology: the desired topology.
+            lost: receives the names of queues that were missing, even if the declaration fails later.
 
         Raises:
             Unavailable: the broker does not answer.
-            Rejected: it refuses us the right to declare.
+            Rejected: the broker does not permit us to declare.
         """
         with _translated():
             return await declare(self._connection, topology, Declared(missing=set() if lost is None else lost))
 
     async def delete(self, topology: Topology) -> None:
-        """Delete a topology: routes first, so that nothing arrives in a queue that is about to go.
+        """Delete a topology: bindings first, so that no message arrives in a queue that is about to be deleted.
 
         Raises:
             Unavailable: the broker does not answer; asking again is safe.
@@ -94,7 +93,7 @@ class Admin:
             await channels.close()
 
     async def unbind(self, topology: Topology) -> None:
-        """Take the queues of a topology out of their exchanges, so that they drain.
+        """Unbind the queues of a topology from their exchanges, so that they drain.
 
         Raises:
             Unavailable: the broker does not answer; asking again is safe.
@@ -110,7 +109,7 @@ class Admin:
 
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[Admin]:
-    """Connect for a short while.
+    """Open a short-lived connection.
 
     Raises:
         Unavailable: the broker does not answer.

@@ -1,7 +1,6 @@
-"""A link: one supervised connection to RabbitMQ for one purpose.
+"""A supervised connection to RabbitMQ for one purpose: connects, reconnects, and detects a blocked connection.
 
-Owns connecting, reconnecting and noticing that the connection is blocked. Must never hand out a connection that
-is not set up: `setup` runs first, after every reconnect.
+A connection is handed out only after `setup` has run, also after every reconnect.
 """
 
 import asyncio
@@ -22,17 +21,17 @@ from dtq.runtime.metrics import BrokerMetrics
 CONNECT_SECONDS: Final = 5.0
 """Longest time to open a connection, in seconds."""
 SETUP_SECONDS: Final = 30.0
-"""Longest time to declare and subscribe after that, in seconds: thousands of queues take a while."""
+"""Longest time to declare and subscribe on a new connection, in seconds: thousands of queues take a while."""
 HEARTBEAT_SECONDS: Final = 10
-"""Heartbeat, in seconds: RabbitMQ discourages less than 5; a dead peer is noticed within three of them."""
+"""Heartbeat, in seconds: RabbitMQ advises against less than 5; a dead peer is noticed within three heartbeats."""
 CLOSE_SECONDS: Final = 2.0
-"""Longest polite goodbye, in seconds."""
+"""Longest time to close a connection, in seconds."""
 
 BROKER_ERRORS: Final = (aiormq.exceptions.AMQPError, OSError, TimeoutError, RuntimeError)
-"""What a broken connection raises; aiormq uses RuntimeError for a closed one."""
+"""The errors of a broken connection; aiormq raises RuntimeError for a closed one."""
 
 Url = str | Callable[[], str]
-"""A broker's URL, or what returns the one in force now: a password may be rotated while the process runs."""
+"""A broker's URL, or a function that returns the current URL: a password may be rotated while the process runs."""
 
 pamqp_patch.install()
 
@@ -45,7 +44,7 @@ class BrokerConnection:
     Args:
         url: with the password; never logged.
         purpose: a name for logs, metrics and RabbitMQ's list of connections.
-        setup: called with each new connection before the link counts as up.
+        setup: called with each new connection before the connection counts as up.
     """
 
     def __init__(
@@ -92,7 +91,7 @@ class BrokerConnection:
         return self._connection
 
     def invalidate(self, reason: str) -> None:
-        """Give the connection up: the link opens a new one and sets it up again."""
+        """Close the connection: a new one is opened and set up."""
         if self.up.is_set():
             _log.warning("broker link is rebuilt", purpose=self._purpose, reason=reason)
         self.up.clear()
@@ -107,7 +106,7 @@ class BrokerConnection:
                     await self._live(stop)
                 failures = 0
             except (*BROKER_ERRORS, Rejected, Unavailable) as error:
-                # Errors of the driver carry the address at the most, never the password.
+                # Errors of the driver may show the address, but never the password.
                 failures += 1
                 if failures == 1:
                     _log.warning("broker link is down", purpose=self._purpose, reason=_reason(error))
@@ -148,7 +147,7 @@ async def connect(url: str, purpose: str) -> aiormq.Connection:
 
 
 async def hang_up(connection: aiormq.Connection) -> None:
-    """Close a connection, for a bounded time; one that is broken already is no error."""
+    """Close a connection, within a bounded time; a broken connection is not an error."""
     with suppress(*BROKER_ERRORS), foreign_cancellation_as_error():
         await connection.close(timeout=CLOSE_SECONDS)
 

@@ -1,8 +1,8 @@
-"""Consuming: deliveries of several queues, most urgent first, acknowledged once their claim is committed.
+"""Consumes several queues, most urgent first: the channels, and the buffer of deliveries until they are claimed.
 
-Responsible for the consuming channels and the buffer of deliveries: one queue that cannot be consumed leaves the others
-alone. A channel that dies takes its buffered deliveries with it: the broker sends them again. Must never wait for a
-handler, and never trust silence: see `Consumer.resubscribe`.
+A queue that cannot be consumed does not affect the others. When a channel dies, its buffered deliveries are discarded
+and the broker sends them again. The consumer never waits for a handler, and does not trust an idle subscription: see
+`Consumer.resubscribe`.
 """
 
 import asyncio
@@ -48,13 +48,13 @@ class ConsumerChannel:
 
     @property
     def is_clean(self) -> bool:
-        """Whether nothing is unacknowledged: closing the channel now gives nothing back."""
+        """Whether nothing is unacknowledged: closing the channel now returns no message to the queue."""
         return self.delivered == self.acknowledged
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A message received; it can be acknowledged only on the channel that delivered it."""
+    """A received message; it can be acknowledged only on the channel that delivered it."""
 
     queue: str
     body: bytes
@@ -65,7 +65,7 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class _Refused:
-    """A queue that could not be consumed: why, how often in a row, and when it is tried again."""
+    """A queue that could not be consumed: the reason, the failures in a row, and when it is tried again."""
 
     reason: str
     tries: int
@@ -73,12 +73,12 @@ class _Refused:
 
 
 class Consumer:
-    """Consumes on a link of its own.
+    """Consumes on a broker connection of its own.
 
     Args:
-        subscriptions: what to consume at first, most urgent first; see `follow`.
-        window: how many unclaimed messages of each queue are held at first; see `resize`.
-        declare: makes sure of the topology before subscribing.
+        subscriptions: the initial queues, most urgent first; see `follow`.
+        window: how many unclaimed messages of each queue are held initially; see `resize`.
+        declare: declares the topology before subscribing.
     """
 
     def __init__(
@@ -104,12 +104,12 @@ class Consumer:
 
     @property
     def is_consuming(self) -> bool:
-        """Whether every queue has its consumer."""
+        """Whether every queue has a consumer."""
         return self.broker.is_up and not self.missing
 
     @property
     def missing(self) -> dict[str, str]:
-        """Why, by the name in the broker of each queue that has no consumer now."""
+        """The reason for each queue without a consumer, by the queue's name in the broker."""
         if self.window == 0 or self._resizing:
             return {}  # on purpose: there is no room for any message
         return {
@@ -119,16 +119,16 @@ class Consumer:
         }
 
     def follow(self, subscriptions: Sequence[Subscription]) -> None:
-        """Consume these queues from now on, most urgent first; `tend` makes it so."""
+        """Set the queues to consume, most urgent first; `tend` applies the change."""
         self._subscriptions = tuple(subscriptions)
         wanted = [one.queue for one in subscriptions]
-        # What is held of a queue that is let go of may still be taken until its channel is closed.
+        # Buffered deliveries of a removed queue may still be taken until its channel is closed.
         held = [queue for queue in self._feeds if queue not in wanted]
         self._buffers = {queue: self._buffers.get(queue, deque()) for queue in (*wanted, *held)}
         self._refused = {queue: refused for queue, refused in self._refused.items() if queue in wanted}
 
     async def tend(self) -> bool:
-        """Subscribe to queues that have no consumer, and let go of queues that are followed no longer; return False."""
+        """Subscribe to queues without a consumer, and cancel the consumers of removed queues; return False."""
         if not self.broker.is_up or self._draining:
             return False
         async with self._one_at_a_time:
@@ -144,16 +144,16 @@ class Consumer:
 
     @property
     def oldest_seconds(self) -> float:
-        """For how long the oldest message has been held unclaimed, in seconds; 0 if none is held."""
+        """How long the oldest unclaimed message has been held, in seconds; 0 if none is held."""
         now = time.monotonic()
         return max((now - buffer[0].arrived_at for buffer in self._buffers.values() if buffer), default=0.0)
 
     async def resize(self, window: int) -> None:
-        """Hold up to `window` unclaimed messages of each queue from now on, and give back to the broker what is held.
+        """Hold up to `window` unclaimed messages of each queue from now on, and return held messages to the broker.
 
-        With 0 nothing is consumed. RabbitMQ takes another prefetch for new consumers only, hence new channels. While
-        the window grows the queue keeps a consumer: else a message that other workers hand on would find none here.
-        The caller is the one that takes and acknowledges: nothing of it may be under way.
+        With 0 nothing is consumed. RabbitMQ applies a changed prefetch to new consumers only, hence the new channels.
+        While the window grows, the queue keeps a consumer: otherwise a message that other workers hand on would find
+        none here. The caller must be the task that takes and acknowledges, with neither under way.
         """
         if self._draining or window == self.window or self._one_at_a_time.locked():
             return
@@ -189,15 +189,15 @@ class Consumer:
         return take_weighted(list(self._buffers.values()), limit)
 
     def put_back(self, deliveries: Sequence[Delivery]) -> None:
-        """Return deliveries that could not be claimed now to the front of their buffers, in order."""
+        """Put deliveries that could not be claimed back at the front of their buffers, in order."""
         for delivery in reversed(deliveries):
             if not delivery.feed.channel.is_closed and delivery.queue in self._buffers:
                 self._buffers[delivery.queue].appendleft(delivery)
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
-        """Acknowledge deliveries, which must be the oldest of their channels: one frame a channel.
+        """Acknowledge deliveries, which must be the oldest of their channels: one frame per channel.
 
-        What cannot be acknowledged is delivered again, and dropped by its claim.
+        A delivery that cannot be acknowledged is delivered again, and its second claim fails.
         """
         last: dict[ConsumerChannel, int] = {}
         for delivery in deliveries:
@@ -212,12 +212,12 @@ class Consumer:
                 _log.debug("an acknowledgement was lost", reason=str(error))
 
     async def resubscribe(self) -> bool:
-        """Subscribe anew, on a new channel, wherever nothing is unacknowledged; return False.
+        """Subscribe again, on a new channel, to each queue without unacknowledged messages; return False.
 
-        No question to the broker finds a deaf consumer. When a quorum queue is deleted and declared again at
-        once, RabbitMQ (3.10, and the code of 4.x) subscribes in our place instead of cancelling, counts us as a
-        consumer, and drops what it takes for repeated: as many messages as it had sent us before. They are
-        neither ready nor delivered until our channel closes.
+        The broker cannot be asked whether a consumer still receives messages. When a quorum queue is deleted and
+        declared again at once, RabbitMQ (3.10, and the code of 4.x) does not cancel our consumer but subscribes it to
+        the new queue, and drops as many messages as it had sent us before, as if they were repeated. They are neither
+        ready nor delivered until our channel closes.
         """
         if not self.broker.is_up or self._draining:
             return False
@@ -237,7 +237,7 @@ class Consumer:
         return False
 
     async def drain(self) -> None:
-        """Stop consuming and give every buffered delivery back to the broker."""
+        """Stop consuming and return every buffered delivery to the broker."""
         self._draining = True
         for feed in list(self._feeds.values()):
             await self._close(feed)
@@ -255,7 +255,7 @@ class Consumer:
         await self._align(connection, self._feeds)
 
     async def _align(self, connection: AbstractConnection, feeds: dict[str, ConsumerChannel]) -> None:
-        """Make the consumers those of the queues that are followed; a queue that refuses one keeps no other waiting.
+        """Make the consumers match the queues to consume; a queue that refuses a consumer does not delay the others.
 
         Raises:
             AMQPError: the connection is gone.
@@ -315,11 +315,11 @@ class Consumer:
         await channel.basic_qos(prefetch_count=min(subscription.prefetch, self.window))
         answer = await channel.basic_consume(subscription.name, on_message)
         feed.tag = str(answer.consumer_tag)
-        channel.closing.add_done_callback(on_close)  # only now: a refusal to consume closes the channel as well
+        channel.closing.add_done_callback(on_close)  # only now: a refusal to consume closes the channel too
         return feed
 
     async def _retire(self, feed: ConsumerChannel) -> None:
-        """Cancel a consumer, let what it was sent last be acknowledged, and close its channel."""
+        """Cancel a consumer, wait until its last messages are acknowledged, and close its channel."""
         feed.retired = True
         await feed.channel.basic_cancel(feed.tag, timeout=_CLOSE_SECONDS)
         with suppress(TimeoutError):
@@ -330,7 +330,7 @@ class Consumer:
         await self._close(feed)
 
     async def _close(self, feed: ConsumerChannel) -> None:
-        """Close a channel: the broker gives back what is unacknowledged."""
+        """Close a channel: the broker returns its unacknowledged messages to the queue."""
         try:
             async with asyncio.timeout(_CLOSE_SECONDS):
                 with foreign_cancellation_as_error():
@@ -343,8 +343,8 @@ class Consumer:
 
 
 TEND_SECONDS: Final = 1.0
-"""How often a worker makes its consumers follow the queues, in seconds."""
+"""How often a worker matches its consumers to the queues, in seconds."""
 _RETIRE_SECONDS: Final = 1.0
-"""Longest wait for the acknowledgements of a consumer that was replaced, in seconds."""
+"""Longest wait for the acknowledgements of a replaced consumer, in seconds."""
 _CLOSE_SECONDS: Final = 2.0
 """Longest wait for a channel to close, in seconds."""

@@ -1,6 +1,6 @@
-"""Dead letters in the broker: walks their queue and drops the copies that are no longer needed.
+"""Walks a dead letter queue and drops the copies that are no longer needed.
 
-Must never take a message away that its caller did not name as spent.
+Must never drop a message that the caller did not name as spent.
 """
 
 from collections.abc import Awaitable, Callable
@@ -15,7 +15,7 @@ from dtq.domain.errors import Unavailable
 from dtq.runtime.loops import foreign_cancellation_as_error
 
 WALK_MAX: Final = 10_000
-"""Most dead letters looked at in one walk: each is held unacknowledged meanwhile."""
+"""Most dead letters in one walk: each is held unacknowledged meanwhile."""
 CHUNK: Final = 200
 """Dead letters asked about at a time."""
 
@@ -24,12 +24,12 @@ async def drop_spent(broker: BrokerConnection, queue: str, spent: Callable[[list
     """Walk a dead letter queue once and drop the copies whose task is no longer FAILED; return how many.
 
     Args:
-        broker: any connection to it.
+        broker: any connection to the broker.
         queue: the dead letter queue's name.
-        spent: returns which of these ids need no copy any more.
+        spent: returns which of these ids no longer need a copy.
 
     Raises:
-        Unavailable: the broker does not answer; what was not dropped is still there.
+        Unavailable: the broker does not answer; copies that were not dropped are still there.
     """
     try:
         with foreign_cancellation_as_error():
@@ -37,7 +37,7 @@ async def drop_spent(broker: BrokerConnection, queue: str, spent: Callable[[list
             try:
                 return await _walk(channel, queue, spent)
             finally:
-                await channel.close()  # gives back what was not acknowledged, in its old order
+                await channel.close()  # returns the unacknowledged messages in their old order
     except BROKER_ERRORS as error:
         raise Unavailable(f"RabbitMQ does not answer: {type(error).__name__}") from error
 
@@ -56,7 +56,7 @@ async def _walk(
             try:
                 held.append((message.delivery_tag, decode(message.body).id))
             except ValueError:
-                continue  # not ours to judge: it stays
+                continue  # not a dtq message: it stays
         if not held:
             return dropped
         gone = await spent([id_ for _, id_ in held])

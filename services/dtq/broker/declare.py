@@ -1,6 +1,6 @@
-"""Declaring topology: idempotent, and honest about what was missing or different.
+"""Declares topology, idempotently, and reports what was missing or different.
 
-Owns every declaration. Must never delete or re-create a queue: arguments are identity, a difference is reported.
+Must never delete or re-create a queue: a queue with other arguments is reported.
 """
 
 import asyncio
@@ -16,20 +16,20 @@ from dtq.domain.errors import Rejected
 from dtq.domain.topology import Queue, Topology
 
 SETTLE_SECONDS: Final = 0.5
-"""Pause before a queue that was lost is declared again, in seconds: ten times what RabbitMQ needs to cancel the
-consumers of a deleted queue. A queue that is back by then gets their consumers, deaf: see `Consumer.resubscribe`."""
+"""Pause before a lost queue is declared again, in seconds: ten times what RabbitMQ needs to cancel the consumers of a
+deleted queue. A queue declared sooner would keep consumers that receive nothing: see `Consumer.resubscribe`."""
 
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True, kw_only=True)
 class Declared:
-    """What a declaration found.
+    """The findings of a declaration.
 
     Attributes:
-        missing: names of queues that were not there; what they held is lost.
-        mismatched: why, by the name of each exchange or queue that exists with other arguments.
-        absent: names of exchanges and queues that are not known to be there, once the declaration has failed.
+        missing: names of queues that were missing; their messages are lost.
+        mismatched: the difference, by the name of each exchange or queue that exists with other arguments.
+        absent: names of exchanges and queues that are not known to exist after a failed declaration.
     """
 
     missing: set[str] = field(default_factory=set)
@@ -38,7 +38,7 @@ class Declared:
 
 
 class Channels:
-    """Throw-away channels: the broker closes a channel with each refusal, and the next use opens another."""
+    """Disposable channels: the broker closes a channel with each refusal, and the next use opens another."""
 
     def __init__(self, connection: AbstractConnection) -> None:
         self._connection = connection
@@ -57,19 +57,19 @@ class Channels:
 
 
 async def declare(connection: AbstractConnection, topology: Topology, found: Declared | None = None) -> Declared:
-    """Make the broker hold `topology`; what exists already stays as it is.
+    """Make the broker hold `topology`; existing exchanges and queues stay unchanged.
 
-    A queue that is deleted meanwhile is not made anew unnoticed: this declaration fails, or the next one finds it
-    missing. Without the right to declare, a topology that is all there is taken as it is.
+    A queue that is deleted meanwhile is not silently re-created: this declaration fails, or the next one finds the
+    queue missing. Without permission to declare, a complete topology is accepted as it is.
 
     Args:
-        connection: an open one.
-        topology: what is wanted.
-        found: is filled on the way, for a caller who must hear of a loss even when the declaration fails later.
+        connection: an open connection.
+        topology: the desired topology.
+        found: filled step by step, for a caller that must learn of a loss even if the declaration fails later.
 
     Raises:
-        Rejected: something is missing, and the broker refuses us the right to declare.
-        AMQPError: the broker does not answer, or what was there a moment ago is not.
+        Rejected: something is missing, and the broker does not permit us to declare.
+        AMQPError: the broker does not answer, or an exchange or a queue has just disappeared.
     """
     found = Declared() if found is None else found
     channels = Channels(connection)
@@ -104,7 +104,7 @@ async def declare(connection: AbstractConnection, topology: Topology, found: Dec
 
 
 async def exchange_exists(channels: Channels, exchange: str) -> bool:
-    """Return whether an exchange is there."""
+    """Return whether an exchange exists."""
     try:
         await (await channels.get()).exchange_declare(exchange, passive=True)
     except aiormq.exceptions.ChannelNotFoundEntity:
@@ -113,7 +113,7 @@ async def exchange_exists(channels: Channels, exchange: str) -> bool:
 
 
 async def _is_there(channels: Channels, queue: Queue, found: Declared) -> bool:
-    """Return whether a queue is there. If so, its arguments are compared at once: later it might be made anew."""
+    """Return whether a queue exists. If so, compare its arguments at once: later it might have been re-created."""
     if await message_count(channels, queue.name) is None:
         return False
     found.absent.discard(queue.name)
@@ -127,7 +127,7 @@ async def _make(channels: Channels, queue: Queue, found: Declared) -> None:
     try:
         await _declare_queue(channels, queue, found)
     except aiormq.exceptions.ChannelAccessRefused:
-        found.missing.discard(queue.name)  # it is missing still, and is found again
+        found.missing.discard(queue.name)  # the queue is still missing, and the next declaration finds that again
         raise
     found.absent.discard(queue.name)
 
@@ -140,7 +140,7 @@ async def _declare_queue(channels: Channels, queue: Queue, found: Declared) -> N
 
 
 async def message_count(channels: Channels, queue: str) -> int | None:
-    """Return how many messages of a queue are ready, or None if it is not there."""
+    """Return how many messages of a queue are ready, or None if the queue is missing."""
     try:
         answer = await (await channels.get()).queue_declare(queue, passive=True)
     except aiormq.exceptions.ChannelNotFoundEntity:

@@ -1,6 +1,6 @@
-"""Wake-ups: which message tells which queue about a task.
+"""Builds the three kinds of message about a task, each with its address: wake-up, retry and dead letter.
 
-Owns the addresses of the three kinds of message. Must never build a name: `dtq.domain.topology` does.
+`dtq.domain.topology` builds the names.
 """
 
 from uuid import UUID
@@ -11,7 +11,7 @@ from dtq.domain.envelope import Envelope, encode
 
 
 def work(namespace: str, queue: str, task_id: UUID, type_: str, *, handed_on: int = 0) -> Message:
-    """Return the message that makes a task known to the workers of its queue."""
+    """Return the message that announces a task to the workers of its queue."""
     return Message(
         exchange=topology.main_exchange(namespace),
         routing_key=queue,
@@ -20,7 +20,7 @@ def work(namespace: str, queue: str, task_id: UUID, type_: str, *, handed_on: in
 
 
 def retry(namespace: str, queue: str, task_id: UUID, type_: str, *, retry_delay: int, delay_seconds: float) -> Message:
-    """Return a message for the retry queue of its delay; jitter shortens its own TTL, never lengthens it."""
+    """Return a message for the retry queue of its delay; jitter shortens the message's TTL, never lengthens it."""
     return Message(
         exchange="",
         routing_key=topology.retry_queue(namespace, queue, retry_delay),

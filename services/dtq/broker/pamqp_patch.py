@@ -1,8 +1,8 @@
-"""Tolerance: a stranger's message must not end our connection, however odd its routing key or its properties.
+"""Patches the driver's decoder, so that no foreign message ends our connection by its routing key or properties.
 
-Owns one change of the driver's decoder. The driver raises on text that is not UTF-8, on times beyond the calendar
-and on tables that are nested too deep; the connection ends, the message comes again, and so it goes on for ever.
-dtq reads nothing of a message but its body. Must never change what a well-formed message says.
+The driver raises on text that is not UTF-8, on times beyond the calendar and on tables that are nested too deeply. The
+connection then ends, the message is delivered again, and the cycle repeats for ever. dtq reads only the body of a
+message. Must never change how a well-formed message is decoded.
 """
 
 from typing import Any
@@ -30,5 +30,5 @@ def _table(value: bytes) -> tuple[int, Any]:
 
 
 def install() -> None:
-    """Make the driver tolerant, for the whole process."""
+    """Patch the driver, for the whole process."""
     decode.METHODS |= {"shortstr": _short_text, "timestamp": _time, "table": _table}

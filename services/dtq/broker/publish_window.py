@@ -1,7 +1,8 @@
-"""A window: messages that are published in few writes, and what becomes of each.
+"""A publish window: publishes many messages in few writes, and returns the result of each.
 
-Knows how the driver keeps its confirms: the driver itself offers one call, one task and one write for each message.
-Must never count a delivery tag for what was not written: each later confirm would be taken for its neighbour's.
+It relies on how the driver stores its confirms, since the driver itself needs one call, one task and one write per
+message. Must never count a delivery tag for a message that was not written: each later confirm would be credited to
+the wrong message.
 """
 
 import asyncio
@@ -19,15 +20,15 @@ from pamqp.header import ContentHeader
 
 PERSISTENT: Final = 2
 WRITE_MESSAGES: Final = 100
-"""Most messages of one write: a larger one would keep the event loop from others for tens of milliseconds."""
+"""Most messages per write: a larger write would block the event loop for tens of milliseconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """A wake-up on its way.
+    """A message to publish.
 
     Attributes:
-        ttl_ms: the message's own TTL, in milliseconds; None leaves it to the queue.
+        ttl_ms: the message's own TTL, in milliseconds; None means the queue's TTL.
     """
 
     exchange: str
@@ -39,13 +40,13 @@ class Message:
 async def publish_window(
     channel: AbstractChannel, messages: Sequence[Message], ids: Sequence[str], *, timeout_seconds: float
 ) -> list[BaseException | None]:
-    """Publish on a channel with confirms; return, in order, what came instead of a confirm, or None for a confirm.
+    """Publish on a channel with confirms; return, in order, None for each confirmed message, or its error.
 
-    That is `PublishError` for a message that was returned, `DeliveryError` for one that was refused, `TimeoutError`,
-    or what closed the channel.
+    The error is `PublishError` for a returned message, `DeliveryError` for a refused one, `TimeoutError`, or the error
+    that closed the channel.
 
     Args:
-        channel: nobody else publishes on it by other means.
+        channel: no other code publishes on it.
         messages: what to publish.
         ids: a `message_id` for each, unique on the channel: the driver finds a returned message by it.
         timeout_seconds: for the whole window.
@@ -61,25 +62,25 @@ async def publish_window(
                     part = slice(first, first + WRITE_MESSAGES)
                     await _write(channel, messages[part], ids[part], confirms[part])
                 for confirm in confirms:
-                    with suppress(Exception):  # what it is comes with the answer
+                    with suppress(Exception):  # the result holds the error
                         await confirm
     finally:
         closing.cancel()
         for id_, confirm in zip(ids, confirms, strict=True):
             channel.message_id_delivery_tag.pop(id_, None)
-            confirm.cancel()  # one that comes later is ignored
+            confirm.cancel()  # a later confirm is ignored
     return [TimeoutError() if confirm.cancelled() else confirm.exception() for confirm in confirms]
 
 
 async def _write(
     channel: Channel, messages: Sequence[Message], ids: Sequence[str], confirms: Sequence["asyncio.Future[Any]"]
 ) -> None:
-    """Write at once what the broker shall confirm to these futures, and wait until it has left."""
+    """Write messages at once, register these futures for their confirms, and wait until the write has been sent."""
     async with channel.lock:
         drained = channel.create_future()
         frames = [frame for message, id_ in zip(messages, ids, strict=True) for frame in _frames(channel, message, id_)]
         await channel.write_queue.put(ChannelFrame.marshall(channel.number, frames, drained))
-        # Nothing is awaited between the put and this, so that the tags are those that the broker counts.
+        # Nothing is awaited since the put, so the tags match those that the broker counts.
         for id_, confirm in zip(ids, confirms, strict=True):
             channel.delivery_tag += 1
             channel.confirmations[channel.delivery_tag] = confirm
@@ -101,7 +102,7 @@ def _frames(channel: Channel, message: Message, id_: str) -> Iterator[Any]:
 
 
 def _fail(confirms: Sequence["asyncio.Future[Any]"], closing: "asyncio.Future[Any]") -> None:
-    """Fail what is not confirmed when the channel closes."""
+    """Fail the unconfirmed messages when the channel closes."""
     reason = None if closing.cancelled() else closing.exception()
     for confirm in confirms:
         if not confirm.done():

@@ -1,6 +1,6 @@
-"""Publishing: persistent, mandatory, confirmed, within a bounded time.
+"""Publishes messages: persistent, mandatory, confirmed, within a bounded time.
 
-Owns the one channel with confirms. Must never say that a message is safe before the broker did.
+Must never report a message as safe before the broker has confirmed it.
 """
 
 import asyncio
@@ -23,18 +23,18 @@ from dtq.runtime.loops import foreign_cancellation_as_error
 from dtq.runtime.metrics import BrokerMetrics
 
 RENEW_SECONDS: Final = 10.0
-"""How often refusals open a new channel, in seconds: a quorum queue tells a channel that it is full, and tells that it
-has room only when a message is taken out. If it got room by a policy, the old channel would be refused for ever."""
+"""How often refusals open a new channel, in seconds. A quorum queue tells a channel when it is full, and that it has
+room only when a message is consumed. If a policy made the room, the old channel would be refused for ever."""
 
 _log = structlog.get_logger(__name__)
 
 
 class Publisher:
-    """Publishes on a link of its own: a blocked publisher must not stop consuming.
+    """Publishes on a broker connection of its own: a blocked publisher must not stop consuming.
 
     Args:
-        declare: makes sure of the topology; called for each new connection, and when a message was returned
-            or an exchange was missing.
+        declare: declares the topology; called for each new connection, and when a message was returned or an
+            exchange was missing.
         refusal: returns why an exchange may not be published to now, or None.
     """
 
@@ -59,7 +59,7 @@ class Publisher:
         self.broker = BrokerConnection(url, purpose="publish", setup=self._setup, metrics=metrics)
 
     async def check(self) -> None:
-        """Return if publishing is worth a try.
+        """Check that the broker can be published to.
 
         Raises:
             Unavailable: the broker is known to be down or blocked.
@@ -70,10 +70,10 @@ class Publisher:
             raise Unavailable("RabbitMQ has blocked publishers: it is short of memory or disk")
 
     async def publish(self, messages: Sequence[Message]) -> list[str | None]:
-        """Publish a window of messages; return, in order, why each is not confirmed, or None if it is.
+        """Publish a window of messages; return, in order, None for each confirmed message, or why it is not confirmed.
 
-        What is not confirmed may have arrived all the same. Never raises for the broker's sake. What goes to a missing
-        exchange ends the channel under its neighbours: such an exchange is not tried a second time.
+        An unconfirmed message may have arrived. Never raises because of the broker. A message to a missing exchange
+        closes the channel for the whole window: such an exchange is not tried a second time.
         """
         results = [self._refusal(message.exchange) for message in messages]
         open_ = [at for at, refused in enumerate(results) if refused is None]
@@ -100,13 +100,13 @@ class Publisher:
             self._metrics.publishes.labels("lost").inc(len(messages))
             return [f"not connected: {error}"] * len(messages)
         if any(isinstance(error, TimeoutError) for error in met) and not await self.broker.is_blocked():
-            # The connection may be dead without our being told: a new one shows, long before its heartbeat would.
-            # One that is blocked is alive: the broker has said so.
+            # The connection may be dead without notice: a new connection shows that long before the heartbeat.
+            # A blocked connection is alive: the broker has reported the block.
             self.broker.invalidate(self._no_confirm)
         return [self._told(error) for error in met]
 
     def _told(self, error: BaseException | None) -> str | None:
-        """Count a message, and return why it is not confirmed, or None if it is."""
+        """Count a message, and return why it is not confirmed, or None if it is confirmed."""
         match error:
             case None:
                 result, label = None, "ok"
@@ -128,7 +128,7 @@ class Publisher:
         return f"no confirm within {self._timeout_seconds:g} s"
 
     async def _confirming(self) -> AbstractChannel:
-        """Return the channel with confirms; the broker closes it when an exchange is missing."""
+        """Return the channel with confirms; the broker closes the channel when an exchange is missing."""
         connection = self.broker.connection()
         async with self._opening:
             if self._channel is None or self._channel.is_closed or self._channel.connection is not connection:
@@ -137,7 +137,7 @@ class Publisher:
             return self._channel
 
     async def _renew(self) -> None:
-        """Have the next window open a channel, and close the one that was replaced by the last: nobody uses it now."""
+        """Make the next window open a new channel, and close the previously replaced one, which is no longer used."""
         if time.monotonic() - self._renewed_at < max(RENEW_SECONDS, self._timeout_seconds):
             return
         self._renewed_at = time.monotonic()
@@ -149,10 +149,10 @@ class Publisher:
                         await spent.close()
 
     async def declare(self) -> None:
-        """Make sure of the topology now.
+        """Declare the topology now.
 
         Raises:
-            Unavailable: the broker does not answer, or refuses us the right to declare.
+            Unavailable: the broker does not answer, or does not permit us to declare.
         """
         try:
             async with asyncio.timeout(SETUP_SECONDS):
@@ -164,7 +164,7 @@ class Publisher:
             raise Unavailable(f"RabbitMQ does not answer: {type(error).__name__}") from error
 
     async def _declared_again(self) -> bool:
-        """Declare because a message found no way; return whether it is worth another try."""
+        """Declare the topology after a message could not be routed; return whether to try again."""
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 await self.declare()
@@ -174,7 +174,7 @@ class Publisher:
         return True
 
     async def _existing(self, exchanges: set[str]) -> set[str]:
-        """Return those exchanges that are there now; the broker's default exchange always is."""
+        """Return the exchanges that exist now; the broker's default exchange always exists."""
         found = exchanges & {""}
         try:
             async with asyncio.timeout(self._timeout_seconds):

@@ -1,8 +1,8 @@
-"""The topology declarer: makes sure that the broker holds the topology of every queue set, whenever it is asked.
+"""The topology declarer: declares the topology of every queue set in the broker.
 
-Responsible for keeping one queue set's trouble its own: a set that cannot be declared is left out, is tried again
-with back-off, and says why. Shared by API and worker, so that a queue deleted by hand comes back without a restart.
-Must never delete anything.
+A queue set that cannot be declared does not affect the others: it is skipped, reported, and tried again with back-off.
+API and worker use the declarer too, so that a queue deleted by hand is restored without a restart. Must never delete
+anything.
 """
 
 import asyncio
@@ -25,16 +25,16 @@ from dtq.runtime.loops import backoff_seconds, foreign_cancellation_as_error
 from dtq.runtime.metrics import BrokerMetrics
 
 DECLARE_SECONDS: Final = 20.0
-"""Longest declaration of one queue set, in seconds: less than the set-up of a link may take."""
+"""Longest declaration of one queue set, in seconds: less than the set-up of a broker connection may take."""
 RETRY_SECONDS: Final = 1.0
-"""How often it is looked whether a failed declaration is to be tried again, in seconds."""
+"""How often to check whether a failed declaration is due to be tried again, in seconds."""
 
 _log = structlog.get_logger(__name__)
 
 OnLost = Callable[[str, str], Awaitable[None]]
-"""Called with queue set and queue whose messages are gone."""
+"""Called with queue set and queue whose messages are lost."""
 OnDeadLettersLost = Callable[[str], Awaitable[None]]
-"""Called with the queue set whose dead letters are gone."""
+"""Called with the queue set whose dead letters are lost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,10 +42,10 @@ class _Failure:
     """A queue set that could not be declared.
 
     Attributes:
-        spec: what was tried; another one is tried at once.
-        absent: names of its exchanges and queues that are not known to be there.
+        spec: the spec that was tried; a changed spec is tried at once.
+        absent: names of its exchanges and queues that are not known to exist.
         tries: failures in a row.
-        retry_at: when it is tried again, on the monotonic clock.
+        retry_at: when the set is tried again, on the monotonic clock.
     """
 
     spec: QueueSetSpec
@@ -59,10 +59,10 @@ class TopologyDeclarer:
     """Declares queue sets.
 
     Args:
-        queue_sets: those to declare, by name; whoever changes them has them declared.
-        url: where a set that failed is tried again, on a connection of its own: a refusal may end the connection.
-        on_lost: what held messages was missing: its tasks must be published again.
-        on_dead_letters_lost: so was what held dead letters.
+        queue_sets: the sets to declare, by name; code that changes them must have them declared.
+        url: for trying a failed set again on a connection of its own: a refusal may end the connection.
+        on_lost: called when a queue was missing: its tasks must be published again.
+        on_dead_letters_lost: called when a dead letter queue was missing.
     """
 
     def __init__(
@@ -86,24 +86,24 @@ class TopologyDeclarer:
         self._suspects: set[str] = set()
         self._one_at_a_time = asyncio.Lock()
         self.mismatched: dict[str, dict[str, str]] = {}
-        """Why, by queue set and by the name of each exchange or queue that exists with other arguments."""
+        """The difference, by queue set and by the name of each exchange or queue that exists with other arguments."""
 
     @property
     def refused(self) -> dict[str, str]:
-        """Why, by the name of each queue set that could not be declared."""
+        """The reason, by the name of each queue set that could not be declared."""
         return {name: failure.reason for name, failure in self._failures.items()}
 
     @property
     def closed(self) -> list[str]:
-        """The names of the queue sets that cannot be published to: an exchange of theirs is missing and refused."""
+        """The names of the queue sets that cannot be published to: an exchange is missing and refused."""
         return sorted(name for name, failure in self._failures.items() if failure.absent & _exchanges(failure.spec))
 
     def refusal(self, exchange: str) -> str | None:
-        """Return why an exchange may not be published to: it is missing and refused. It would end the channel."""
+        """Return why an exchange may not be published to (it is missing and refused, and would end the channel)."""
         return self._refused_exchanges.get(exchange)
 
     def trouble(self, queue_set: str, queue: str) -> str | None:
-        """Return why a task of this queue could not run now: exchange or queue are missing and refused. Else None."""
+        """Return why a task of this queue could not run now (exchange or queue are missing and refused), or None."""
         failure = self._failures.get(queue_set)
         if failure is None:
             return None
@@ -111,11 +111,11 @@ class TopologyDeclarer:
         return failure.reason if needed & failure.absent else None
 
     async def declare(self, connection: AbstractConnection) -> None:
-        """Make the broker hold the topology of every queue set that did not fail before; `retry` tries the others.
+        """Declare every queue set that did not fail before; `retry` tries the failed ones.
 
         Raises:
-            Unavailable: what was lost could not be told; it is told at the next declaration.
-            AMQPError: the connection is gone.
+            Unavailable: losses could not be reported; the next declaration reports them.
+            AMQPError: the connection is lost.
         """
         async with self._one_at_a_time:
             self._forget()
@@ -131,7 +131,7 @@ class TopologyDeclarer:
                 raise trouble
 
     async def retry(self) -> bool:
-        """Try again to declare the queue sets that failed and whose back-off is over; return False.
+        """Declare again the failed queue sets whose back-off is over; return False.
 
         Raises:
             Unavailable: the broker or, after a loss, the database does not answer.
@@ -154,7 +154,7 @@ class TopologyDeclarer:
         try:
             await self._declare(connection, name, spec)
         except BROKER_ERRORS:
-            pass  # noted as the set's failure: the connection was for this set alone
+            pass  # recorded as the set's failure: the connection was for this set alone
         finally:
             with suppress(*BROKER_ERRORS):
                 await connection.close()
@@ -166,7 +166,7 @@ class TopologyDeclarer:
                 async with asyncio.timeout(DECLARE_SECONDS):
                     await declare(connection, topology_of(spec), found)
         except (Rejected, *BROKER_ERRORS) as error:
-            # One connection that dies is an outage; a second one in the same place is this set's doing.
+            # One lost connection is an outage; a second one at the same step is caused by this set.
             if connection.is_closed and name not in self._failures and name not in self._suspects:
                 self._suspects.add(name)
                 raise
@@ -208,7 +208,7 @@ class TopologyDeclarer:
         }
 
     def _forget(self) -> None:
-        """Drop what is known of queue sets that are declared no longer."""
+        """Drop the failures and findings of queue sets that are no longer declared."""
         for name in self._known - self._queue_sets.keys():
             self._known.discard(name)
             self._suspects.discard(name)
@@ -229,7 +229,7 @@ class TopologyDeclarer:
             self._unrepaired.setdefault(name, set()).update(found.missing)
 
     async def _repair(self, name: str, spec: QueueSetSpec) -> None:
-        """Tell what was lost; where that fails it is told again at the next declaration."""
+        """Report losses; a failed report is repeated at the next declaration."""
         if name not in self._unrepaired:
             return
         for queue in spec.queues:

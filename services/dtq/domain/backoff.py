@@ -1,6 +1,6 @@
 """Back-off: how long a failed task waits before its next attempt.
 
-Owns the three strategies. Must never draw a random number: the caller passes one in.
+Draws no random number: the caller passes it in.
 """
 
 from dataclasses import dataclass
@@ -24,9 +24,9 @@ class Backoff:
 
     Attributes:
         delays_seconds: for `List`: the delay after attempt 1, 2, …; the last one repeats.
-        delay_seconds: for `Fixed`.
+        delay_seconds: for `Fixed`: the delay after every attempt.
         base_seconds, factor, max_seconds: for `Exponential`: base * factor ** (attempt - 1), capped.
-        jitter_percent: how much of the delay chance may take away, 0..100. It never adds.
+        jitter_percent: the largest share of the delay that jitter may take away, 0..100. Jitter never adds.
     """
 
     strategy: Strategy = Strategy.LIST
@@ -57,5 +57,5 @@ class Backoff:
             return self.max_seconds
 
     def jittered_seconds(self, attempt: int, chance: float) -> float:
-        """Return the delay after `attempt` with its jitter; `chance` is in 0..1 and is the only randomness."""
+        """Return the delay after `attempt` with jitter; `chance`, in 0..1, is the only source of randomness."""
         return self.unjittered_seconds(attempt) * (1.0 - chance * self.jitter_percent / 100.0)

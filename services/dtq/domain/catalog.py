@@ -1,6 +1,6 @@
-"""The catalog: what is declared, as the data plane sees it.
+"""The catalog: the declared task types and queue sets, as the API and the workers read them from Postgres.
 
-Owns the values that API and worker read from Postgres. Must never be changed in place: a new one replaces it.
+A catalog is never changed in place: a new one replaces it.
 """
 
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ class Catalog:
     Attributes:
         types: by type name.
         queue_sets: by name of the set.
-        newer: what of it only a newer release understands.
+        newer: the types and queues that only a newer release understands.
     """
 
     revision: int = 0

@@ -1,6 +1,6 @@
-"""What becomes of a task when an attempt has ended: the one place where retry or failure is decided.
+"""Decides what happens to a task when an attempt has ended: success, retry or failure.
 
-Owns `decide`. Must never touch the database: `dtq_finish` writes what is decided here, if the lease still holds.
+`dtq_finish` writes the decision to the database if the lease still holds.
 """
 
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from dtq.domain.limits import DELAY_SECONDS_MAX, ERROR_CHARS_MAX, RESULT_BYTES_M
 from dtq.domain.states import Outcome, TaskStatus
 
 CRASHES_MAX: Final = 3
-"""Most times one task may take its worker down, in attempts; then it is poison and fails for good."""
+"""Most times one task may crash its worker, in attempts; then it is poison and fails for good."""
 SUSPECT_SECONDS_MAX: Final = 3_600.0
-"""How long a suspect may go without a run alone, in seconds, before a lost worker is charged to it all the same.
-Without this bound, workers that never run suspects alone would run a task that kills them for ever."""
+"""How long a suspect may wait for a run alone, in seconds. After that, a lost worker is charged to the suspect even if
+other tasks ran beside it. Without this bound, workers that never run suspects alone would run such a task for ever."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,15 +23,15 @@ class Attempt:
 
     Attributes:
         attempt: its number, from 1; with the worker it is the fence.
-        crashes: how many workers this task has taken down before.
+        crashes: how many workers this task has crashed before.
         permanent: the handler said that another attempt is useless.
-        delay_seconds: the delay that the handler asked for instead of the back-off's, in seconds; capped like it.
+        delay_seconds: the delay that the handler asked for, in seconds; replaces the back-off's and has the same cap.
         uncounted: how many of the attempts so far the budget and the back-off do not count.
         traceback: where the handler raised `error`.
-        alone: the worker ran nothing else meanwhile, so that its loss is this task's doing.
+        alone: the worker ran nothing else at the time, so this task caused its loss.
         neighbours: how many other tasks the lost worker held.
-        suspected_seconds: for how long the task has been a suspect; None if it was none.
-        cause: what is known of why the worker was lost.
+        suspected_seconds: for how long the task has been a suspect; None if it was not a suspect.
+        cause: what is known about why the worker was lost.
     """
 
     outcome: Outcome
@@ -52,14 +52,14 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What is to be written.
+    """The new state of a task, to be written to the database.
 
     Attributes:
         status: ENQUEUED means: run again after `delay_seconds`.
-        unjittered_seconds: the delay before jitter, which names the retry queue; None if no ladder applies.
-        crashed: the task took its worker down, which counts against CRASHES_MAX; it runs alone until it ends.
-        suspected: the worker was lost, perhaps by this task: it runs again alone, and the attempt is given back.
-        drained: the attempt was cut short by a shutdown and must not cost the task its last chance.
+        unjittered_seconds: the delay before jitter, which names the retry queue; None if no retry queue applies.
+        crashed: the task crashed its worker, which counts against CRASHES_MAX; the task runs alone until it ends.
+        suspected: the task may have caused the loss of its worker: it runs again alone, and the attempt is not counted.
+        drained: a shutdown cut the attempt short, which must not cost the task its last attempt.
         snoozed: the attempt is not counted; `dtq_finish` bounds how often.
     """
 
@@ -77,7 +77,7 @@ class Decision:
 
 
 def decide(ended: Attempt, backoff: Backoff, chance: float) -> Decision:
-    """Return what becomes of the task; `chance` in 0..1 is the jitter's only randomness."""
+    """Return the decision for an attempt; `chance`, in 0..1, is the only source of randomness, for the jitter."""
     match ended.outcome:
         case Outcome.SUCCEEDED:
             return Decision(status=TaskStatus.SUCCEEDED, outcome=ended.outcome, result=ended.result)
@@ -103,7 +103,7 @@ def decide(ended: Attempt, backoff: Backoff, chance: float) -> Decision:
 
 
 def _lost(ended: Attempt, backoff: Backoff, chance: float) -> Decision:
-    """Charge the loss of a worker to the task that ran alone; make any other a suspect."""
+    """Charge the loss of a worker to a task that ran alone; make any other task a suspect."""
     if not ended.alone and (ended.suspected_seconds or 0.0) < SUSPECT_SECONDS_MAX:
         beside = f"; it ran beside {ended.neighbours} others" if ended.neighbours else ""
         error = f"worker lost: this task runs again alone, and the attempt is not counted{beside}"
@@ -151,26 +151,26 @@ def _capped(seconds: float) -> float:
 
 
 def describe(error: BaseException) -> str:
-    """Return an error as a person reads it in `last_error`."""
+    """Return an error as `last_error` shows it."""
     name, text = type(error).__name__, message_of(error)
     return f"{name}: {text}" if text else name
 
 
 def message_of(error: BaseException) -> str:
-    """Return an error's own words, whatever its `__str__` does."""
+    """Return an error's message, even if its `__str__` fails."""
     try:
         return str(error)
-    except BaseException as broken:  # noqa: BLE001 - a stranger's class may raise anything
+    except BaseException as broken:  # noqa: BLE001 - a foreign class may raise anything
         return f"its message cannot be read: {type(broken).__name__}"
 
 
 def too_large(result_bytes: int) -> str:
-    """Return why a result of this size is not kept."""
+    """Return the error text for a result that is too large to be kept."""
     return f"the result has {result_bytes} bytes; at most {RESULT_BYTES_MAX} are kept: store it elsewhere"
 
 
 def cut(text: str | None) -> str | None:
-    """Return `text` storable and no longer than ERROR_CHARS_MAX."""
+    """Return `text` in a form that Postgres stores, cut to ERROR_CHARS_MAX."""
     if text is None:
         return None
     safe = storable(text)
@@ -178,7 +178,7 @@ def cut(text: str | None) -> str | None:
 
 
 def cut_traceback(text: str | None) -> str | None:
-    """Return `text` storable and no longer than TRACEBACK_CHARS_MAX: its end tells the most."""
+    """Return `text` in a form that Postgres stores, cut to its last TRACEBACK_CHARS_MAX: the end says most."""
     if text is None:
         return None
     safe = storable(text)
@@ -186,5 +186,5 @@ def cut_traceback(text: str | None) -> str | None:
 
 
 def storable(text: str) -> str:
-    """Return `text` without what Postgres refuses: NUL and lone surrogates."""
+    """Return `text` without the characters that Postgres refuses: NUL and lone surrogates."""
     return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")

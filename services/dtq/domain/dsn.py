@@ -1,6 +1,6 @@
-"""Connection strings of Postgres: libpq's words, each accepted, translated or refused by name.
+"""Postgres connection strings: each libpq parameter is accepted, translated or refused by name.
 
-A message never shows a value: any of them may hold a password that was not percent-encoded.
+Error messages never show a value: any value may hold a password that was not percent-encoded.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 PORT: Final = 5432
 ENCODE: Final = "percent-encode @ : / # ? % in the password"
 FILES: Final = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
-"""Words that name a file."""
+"""Parameters that name a file."""
 _TLS: Final = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
 
 _PASSED: Final[Mapping[str, tuple[str, ...] | None]] = {
@@ -21,7 +21,7 @@ _PASSED: Final[Mapping[str, tuple[str, ...] | None]] = {
     "ssl_max_protocol_version": _TLS,
     **dict.fromkeys((*FILES, "sslpassword", "passfile", "krbsrvname", "gsslib")),
 }
-"""Words that the driver knows, with the values that they may have; None means any."""
+"""Parameters that the driver knows, with the allowed values; None allows any value."""
 _TRANSLATED: Final = frozenset(
     {"host", "hostaddr", "port", "user", "password", "dbname", "database", "connect_timeout", "options"}
 )
@@ -38,7 +38,7 @@ _WITHOUT_EFFECT: Final[Mapping[str, tuple[str, ...] | None]] = {
     **dict.fromkeys(("application_name", "fallback_application_name", "sslsni")),
     **dict.fromkeys(("min_protocol_version", "max_protocol_version")),
 }
-"""Words that change nothing here, with the values for which that is true: dtq bounds each statement itself."""
+"""Parameters that have no effect here, with the values for which that is true: dtq bounds each statement itself."""
 _REFUSED: Final[Mapping[str, str]] = {
     "service": "write host, port, user and dbname instead",
     "servicefile": "write host, port, user and dbname instead",
@@ -55,13 +55,13 @@ _REFUSED: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """Where a connection goes.
+    """The servers and the parameters of a connection.
 
     Attributes:
         hosts: name or address and port of each server, in the order in which they are tried.
-        connect_seconds: how long one server may take to answer; None leaves it to dtq.
-        target_session_attrs: which servers will do.
-        words: what is left to the driver.
+        connect_seconds: how long one server may take to answer; None means dtq's default.
+        target_session_attrs: which servers are acceptable.
+        words: parameters passed to the driver.
         options: command-line options of the session, such as `-c search_path=dtq`.
     """
 
@@ -76,15 +76,15 @@ class Target:
 
 
 def parse_dsn(text: str) -> Target:
-    """Return what a connection string says.
+    """Return the target that a connection string names.
 
     Raises:
-        ValueError: it cannot be used; the message says which word and what to do, and shows no value.
+        ValueError: the string cannot be used; the message names the parameter and what to do, and shows no value.
     """
     parts = _split(text)
     account, at, servers = parts.netloc.rpartition("@")
     if any("@" in part for part in (parts.path, parts.query, parts.fragment)) and not at:
-        # First of all: what looks like a word may be a piece of the password.
+        # This check is first: what looks like a parameter may be part of the password.
         raise ValueError(f"has an @ behind its host; {ENCODE}")
     user, _, password = account.partition(":")
     words = _words(parts.query)
@@ -99,7 +99,7 @@ def parse_dsn(text: str) -> Target:
         password=unquote(password) or words.get("password"),
         database=unquote(parts.path.removeprefix("/")) or words.get("dbname") or words.get("database"),
         connect_seconds=_connect_seconds(words.get("connect_timeout", "0")),
-        # Of several servers one is a standby as often as not, and dtq writes.
+        # Of several servers, some are usually standbys, and dtq writes.
         target_session_attrs=words.get("target_session_attrs", "any" if len(hosts) == 1 else "read-write"),
         words={name: words[name] for name in _PASSED if name in words},
         options=words.get("options"),
@@ -110,7 +110,7 @@ def _split(text: str) -> SplitResult:
     try:
         parts = urlsplit(text)
     except ValueError:
-        # The reason may show the password.
+        # The error's text may show the password.
         raise ValueError(f"has no valid host and port; {ENCODE}") from None
     if parts.scheme not in ("postgres", "postgresql"):
         raise ValueError(f"must begin with postgres:// or postgresql://; {ENCODE}")

@@ -1,6 +1,6 @@
-"""Durations as people write them in the environment: `5s`, `2m`, `1h30m`, `250ms`.
+"""Durations as written in environment variables: `5s`, `2m`, `1h30m`, `250ms`.
 
-Owns the origin's notation. Must never guess a unit: a bare number is refused.
+A number without a unit is refused.
 """
 
 import re
@@ -14,7 +14,7 @@ def parse_duration(text: str) -> float:
     """Return the seconds that `text` means.
 
     Raises:
-        ValueError: `text` is empty, has no unit, or has anything besides numbers and units.
+        ValueError: `text` is empty, lacks a unit, or holds anything besides numbers and units.
     """
     compact = text.strip()
     parts = _PART.findall(compact)
@@ -24,7 +24,7 @@ def parse_duration(text: str) -> float:
 
 
 def show_duration(seconds: int) -> str:
-    """Return seconds as people say them: `7 days`, `90 minutes`; the largest unit that is exact."""
+    """Return seconds in the largest unit that is exact: `7 days`, `90 minutes`."""
     sizes = (("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1))
     unit, size = next((unit, size) for unit, size in sizes if seconds % size == 0 and (seconds or size == 1))
     count = seconds // size

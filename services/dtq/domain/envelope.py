@@ -1,7 +1,7 @@
-"""The message: a wake-up that names a task. Payloads stay in Postgres.
+"""The envelope: a message body that names a task. The payload stays in Postgres.
 
-Owns the origin's JSON `{"id", "type"}` (more keys may come, none may be required).
-Must never trust a body: anything may be lost, doubled, late or forged.
+The body is the JSON object `{"id", "type"}`; more keys may be added, and none of them may be required.
+A body is never trusted: a message may be lost, duplicated, late or forged.
 """
 
 from uuid import UUID
@@ -10,10 +10,10 @@ import msgspec
 
 
 class Envelope(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a message says: which task is due.
+    """The content of a message: which task is due.
 
     Attributes:
-        handed_on: how often workers without a handler for the type have published it again for others.
+        handed_on: how often workers without a handler for the type have published the message again.
     """
 
     id: UUID
@@ -31,7 +31,7 @@ def encode(envelope: Envelope) -> bytes:
 
 
 def decode(body: bytes) -> Envelope:
-    """Return what a body says.
+    """Return the envelope that a message body holds.
 
     Raises:
         ValueError: the body is not an envelope.

@@ -1,6 +1,6 @@
-"""The three errors of dtq, named by who must act.
+"""The three errors of dtq, named after who must act.
 
-Anything else that is raised is a bug: the process stops and is started again.
+Any other exception is a bug: the process stops and is restarted.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ RETRY_AFTER_SECONDS: Final = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """One thing wrong with an input: where it stands and what to do about it."""
+    """One mistake in an input: where it is and what to do about it."""
 
     path: str
     message: str
@@ -25,8 +25,8 @@ class Rejected(DtqError):
     """The caller must change something; the same input fails again.
 
     Attributes:
-        code: a stable CamelCase word, e.g. `UnknownType`.
-        problems: every single mistake, if there are several.
+        code: a stable CamelCase identifier, e.g. `UnknownType`.
+        problems: the mistakes, one by one, if there are several.
     """
 
     def __init__(self, code: str, message: str, problems: tuple[Problem, ...] = ()) -> None:
@@ -36,11 +36,11 @@ class Rejected(DtqError):
 
 
 class Unavailable(DtqError):
-    """A service dtq needs does not answer; the same call may pass later.
+    """A service that dtq needs does not answer; the same call may succeed later.
 
     Attributes:
-        retry_after_seconds: when it is worth another try.
-        in_doubt: the answer to a write was lost, so that it may have taken effect; otherwise nothing was changed.
+        retry_after_seconds: when to try again.
+        in_doubt: the answer to a write was lost, so the write may have taken effect; otherwise nothing was changed.
     """
 
     def __init__(self, message: str, retry_after_seconds: int = RETRY_AFTER_SECONDS, *, in_doubt: bool = False) -> None:
@@ -50,8 +50,8 @@ class Unavailable(DtqError):
 
 
 class Unmigrated(Unavailable):
-    """The database answers, and does not have the schema that this release needs: `dtq migrate` has not run."""
+    """The database answers but lacks the schema that this release needs: `dtq migrate` has not run."""
 
 
 class Stale(DtqError):
-    """Someone else won: the lease is gone, and what was about to be written is void."""
+    """The lease is lost, another process has taken over, and the write is void."""

@@ -1,6 +1,6 @@
-"""Fairness between queues: urgent ones first, the others never starve.
+"""Fairness between queues: the order in which buffered deliveries are taken.
 
-Owns the order in which buffered deliveries are taken.
+Urgent queues come first; the others never starve.
 """
 
 from collections import deque
@@ -11,10 +11,10 @@ T = TypeVar("T")
 
 
 def take_weighted(buffers: Sequence[deque[T]], limit: int) -> list[T]:
-    """Take up to `limit` items from the fronts of `buffers`, which stand in order of urgency.
+    """Take up to `limit` items from the fronts of `buffers`, which are ordered by urgency.
 
-    In each round the first of n buffers gives up to n items, the second n - 1, … and the last one, so that a
-    busy urgent queue gets most of the slots and the least urgent one still gets some.
+    In each round, the first of n buffers gives up to n items, the second n - 1, … and the last one item: a busy
+    urgent queue gets most of the slots, and the least urgent queue still gets some.
     """
     taken: list[T] = []
     while len(taken) < limit and any(buffers):

@@ -1,6 +1,6 @@
-"""JSON as text, on its way into a jsonb column: what Postgres refuses, and what it would change.
+"""JSON text before it is stored as jsonb: finds what Postgres refuses, and protects numbers that it would change.
 
-Nothing here decodes a document: texts are scanned, with the strings in them left out where numbers are meant.
+The texts are scanned, not decoded; a scan for numbers skips the strings.
 """
 
 import math
@@ -9,18 +9,18 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 NUMBER_DIGITS_MAX: Final = 1_000
-"""Longest number, in digits: Postgres stores 131,072, Python refuses 4,300, nobody means it."""
+"""Longest number, in digits: Postgres stores 131,072, Python refuses 4,300, and no payload needs it."""
 GROWTH_BYTES_MAX: Final = 1_048_576
-"""How much longer a text may get when its numbers are written out, in bytes: many 1e308 would grow fiftyfold."""
+"""How much a text may grow when its numbers are written out, in bytes: many 1e308 would make it fifty times longer."""
 _GROWTH_BYTES_MIN: Final = 16
-"""What each number counts for at least, in bytes: it bounds how many are written out."""
+"""The least that each number counts for, in bytes: it bounds how many numbers are written out."""
 
 # An even run of backslashes escapes itself.
 _NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
-# Each pattern is possessive throughout: one pass over the text, whatever it holds.
+# Each pattern is possessive throughout: one pass over any text.
 _OTHER: Final = rb'[^"0-9]++|"(?:[^"\\]++|\\.)*+"'
 _LONG_NUMBER: Final = re.compile(rb"(?:%b|[0-9]{1,%d}+(?![0-9]))*+[0-9]" % (_OTHER, NUMBER_DIGITS_MAX - 1), re.DOTALL)
-# A negative exponent leaves digits behind the point, which jsonb keeps.
+# A negative exponent leaves digits after the decimal point, which jsonb keeps.
 _NEXT_EXPONENT: Final = re.compile(
     rb"(?P<before>(?:%b|[0-9]++(?:\.[0-9]++)?+(?:[eE]-0*+[1-9][0-9]*+|(?![eE])))*+)"
     rb"(?P<whole>[0-9]++)(?:\.(?P<fraction>[0-9]++))?+[eE](?P<exponent>[+-]?[0-9]++)" % _OTHER,
@@ -29,17 +29,17 @@ _NEXT_EXPONENT: Final = re.compile(
 
 
 def has_nul(text: bytes) -> bool:
-    """Return whether a string of a JSON text has a NUL character, which Postgres cannot store."""
+    """Return whether a string in a JSON text has a NUL character, which Postgres cannot store."""
     return rb"\u0000" in text and _NUL.search(text) is not None
 
 
 def has_long_number(text: bytes) -> bool:
-    """Return whether a number of a JSON text has NUMBER_DIGITS_MAX digits in a row."""
+    """Return whether a number in a JSON text has NUMBER_DIGITS_MAX digits in a row."""
     return len(text) >= NUMBER_DIGITS_MAX and _LONG_NUMBER.match(text) is not None
 
 
 def keep_number_kinds(text: bytes) -> bytes:
-    """Return a JSON text whose numbers are of the same kind when jsonb gives them back: 1e300 would be an integer.
+    """Return a JSON text whose numbers keep their kind in jsonb: 1e300 would come back as an integer.
 
     Raises:
         ValueError: written out, the numbers would need more than GROWTH_BYTES_MAX.
@@ -59,18 +59,18 @@ def keep_number_kinds(text: bytes) -> bytes:
 
 
 def _written_out(number: re.Match[bytes]) -> tuple[bytes, int]:
-    """Return the digits of a number with an exponent and the zeros to append, or the number itself if it may stay."""
+    """Return the digits of a number with an exponent and the zeros to append, or the number unchanged."""
     whole, fraction = number["whole"], number["fraction"] or b""
     zeros = int(number["exponent"][:20]) - len(fraction)
     digits = (whole + fraction).lstrip(b"0")
     if zeros < 0:
-        # jsonb keeps the digits behind its point.
+        # jsonb keeps the digits after the decimal point.
         return number[0][len(number["before"]) :].replace(b"E", b"e"), 0
     return (digits, zeros) if digits else (b"0", 0)
 
 
 def unstorable(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """Yield where a decoded document holds what a jsonb column cannot, and what that is."""
+    """Yield each value of a decoded document that jsonb cannot hold: where it is, and what it is."""
     todo: list[tuple[Any, str]] = [(value, path)]
     while todo:
         node, where = todo.pop()

@@ -1,6 +1,6 @@
-"""Memory as evidence: what a worker last said of its own, and what that tells about its death.
+"""Memory reports of workers, and what they tell about why a worker died.
 
-Must not read anything: `dtq_worker.memory` asks the kernel.
+`dtq_worker.memory` reads the values from the kernel.
 """
 
 import json
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 NEAR_LIMIT: Final = 0.85
-"""Share of its memory limit from which a worker reports at once, instead of at its next renewal."""
+"""Share of its memory limit above which a worker reports at once instead of at its next renewal."""
 MORE_MEMORY: Final = (
     "give the worker more (resources.limits.memory of its pool), let it run fewer tasks at a time"
     " (WORKER_CONCURRENCY), or let the handler use less"
@@ -21,10 +21,10 @@ class Memory:
     """The memory of a worker's control group.
 
     Attributes:
-        group: which group, unique among all machines and boots.
-        limit_bytes: beyond it the kernel ends a process of the group.
-        used_bytes: what its processes use, the page cache left out.
-        oom_kills: how many processes of the group the kernel has ended for want of memory.
+        group: identifies the group among all machines and boots.
+        limit_bytes: beyond it the kernel kills a process of the group.
+        used_bytes: what its processes use, without the page cache.
+        oom_kills: how many processes of the group the OOM killer has killed.
     """
 
     group: str
@@ -39,7 +39,7 @@ class Memory:
 
 
 def parse_memory(text: str | None) -> Memory | None:
-    """Return what a worker told, or None if it told nothing that we understand: it may be of any kind and age."""
+    """Return a worker's memory report, or None if it cannot be read: the worker may be of any release or language."""
     with suppress(ValueError, TypeError, KeyError):
         told = json.loads(text or "null")
         return Memory(
@@ -52,11 +52,11 @@ def parse_memory(text: str | None) -> Memory | None:
 
 
 def cause_of_death(last: Memory | None, oom_kills_since: int | None) -> str:
-    """Return how memory had to do with the end of a worker, as far as that is known, and what to do about it.
+    """Return whether memory caused the loss of a worker, as far as that is known, and what to do about it.
 
     Args:
-        last: what the worker said last.
-        oom_kills_since: `oom_kills` of the same group as any worker in it has said since.
+        last: the worker's last report.
+        oom_kills_since: `oom_kills` in a later report of any worker in the same group.
     """
     if last is not None and (oom_kills_since or 0) > last.oom_kills:
         return f"the kernel's OOM killer ended it at its memory limit of {_mib(last.limit_bytes)}: {MORE_MEMORY}"

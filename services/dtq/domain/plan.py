@@ -1,7 +1,7 @@
-"""Plans: what should be done about one object, decided from what is desired and what is observed.
+"""Plans: the steps for one object, decided from the desired and the observed state.
 
-Owns every rule about names, adoption, immutability and deletion. Pure: `dtq_reconcile` observes before it and
-applies after it, for the operator and for `dtq apply` alike.
+Every rule about names, adoption, immutability and deletion is here. `dtq_reconcile` observes before planning and
+applies the plan, both for the operator and for `dtq apply`.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from dtq.domain.rows import QueueRow, QueueSetRow, TaskTypeRow
 
 _TYPES: Final = frozenset(QueueType)
 ADOPT_ANNOTATION: Final = "dtq.dev/adopt"
-"""`"true"` lets an object take over a row that nobody claims and that differs."""
+"""`"true"` lets an object take over an unclaimed row that differs."""
 FORCE_DELETE_ANNOTATION: Final = "dtq.dev/force-delete"
 """Its value must be the object's name: deletes queues that still hold messages."""
 
@@ -34,7 +34,7 @@ class Action(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why nothing is done about an object: CamelCase, as conditions show it."""
+    """Why an object is refused: CamelCase, as conditions show it."""
 
     NAME_CONFLICT = "NameConflict"
     PREFIX_CONFLICT = "PrefixConflict"
@@ -52,7 +52,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Owner:
-    """Who wants a name: an object, by its identity.
+    """The owner of a name: an object, by its identity.
 
     Attributes:
         uid: the object's uid in Kubernetes; `local` for a manifest applied without a cluster.
@@ -65,14 +65,14 @@ class Owner:
     generation: int = 0
 
     def is_same_object(self, other: "Owner") -> bool:
-        """Whether both are the same object, perhaps created anew: a restored backup has another uid."""
+        """Whether both are the same object, or one is its re-creation: a restored backup has another uid."""
         if LOCAL_UID in (self.uid, other.uid) and self.uid != other.uid:
             return False
         return self.uid == other.uid or (self.namespace, self.name) == (other.namespace, other.name)
 
     @property
     def shown(self) -> str:
-        """Who it is, for people."""
+        """The owner's name, for messages."""
         if self.uid == EMBEDDED_UID:
             return "the environment of a process (DTQ_QUEUE_SET)"
         place = f"{self.namespace}/{self.name}"
@@ -80,14 +80,14 @@ class Owner:
 
 
 LOCAL_UID: Final = "local"
-"""Owner of what `dtq apply` declared: an object of a cluster may take it over, never the other way round."""
+"""Owner of what `dtq apply` declared: an object of a cluster may take it over, but not the reverse."""
 EMBEDDED_UID: Final = "embedded"
-"""Owner of the queue set that a process made from its environment: any manifest may take it over."""
+"""Owner of the queue set that a process created from its environment: any manifest may take it over."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One act, on one thing; `detail` is for people."""
+    """One action on one resource; `detail` is for people."""
 
     action: Action
     target: str
@@ -96,7 +96,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """Why nothing is done, and what to do about that."""
+    """Why an object is refused, and what to do about it."""
 
     reason: Reason
     message: str
@@ -104,7 +104,7 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """The steps, in order; none if refused, or if all is as it should be."""
+    """The steps, in order; empty if the object is refused or is already as desired."""
 
     steps: tuple[Step, ...] = ()
     refusal: Refusal | None = None
@@ -112,12 +112,12 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class References:
-    """What a search for tasks of a type has found so far.
+    """The result so far of a search for tasks of a type.
 
     Attributes:
         found: a task refers to the type.
-        is_complete: a task was found, or every task was looked at.
-        share: how much was looked at, 0..1.
+        is_complete: a task was found, or every task was searched.
+        share: how much was searched, 0..1.
     """
 
     found: bool
@@ -127,12 +127,12 @@ class References:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObservedTaskType:
-    """What is there for a task type.
+    """The observed state of a task type.
 
     Attributes:
         queues: names of the queues of the set it refers to; None if there is no such set.
         queue_set_owner: who declared that set.
-        references: the tasks that refer to it; None when nobody has looked for them.
+        references: the tasks that refer to it; None if they were not searched for.
     """
 
     claim: Owner | None = None
@@ -144,14 +144,14 @@ class ObservedTaskType:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObservedQueueSet:
-    """What is there for a queue set.
+    """The observed state of a queue set.
 
     Attributes:
         prefix_holder: the name of another set with the same prefix.
         prefix_owner: who declared that set.
         used_queues: queues that task types refer to.
-        waiting: tasks that wait, by queue: of the queues that are taken out, or of all when the set is deleted.
-        missing: names of broker queues that should exist and do not; None when the broker was not asked.
+        waiting: waiting tasks by queue: of the removed queues, or of all queues when the set is deleted.
+        missing: names of broker queues that should exist and do not; None if the broker was not asked.
         ready: messages in each existing broker queue, by name.
     """
 
@@ -166,7 +166,7 @@ class ObservedQueueSet:
 
 
 def plan_task_type(desired: TaskTypeRow, owner: Owner, observed: ObservedTaskType, *, adopt: bool = False) -> Plan:
-    """Return how to make Postgres hold `desired`; schema and schedules were checked before."""
+    """Return the plan that makes Postgres hold `desired`; the caller has checked schema and schedules."""
     if refusal := _claim_refusal(desired.type, owner, observed.claim):
         return Plan(refusal=refusal)
     if refusal := _queue_set_refusal(desired, owner, observed):
@@ -198,7 +198,7 @@ def _queue_set_refusal(desired: TaskTypeRow, owner: Owner, observed: ObservedTas
 
 
 def plan_queue_set(desired: QueueSetRow, owner: Owner, observed: ObservedQueueSet, *, adopt: bool = False) -> Plan:
-    """Return how to make Postgres and RabbitMQ hold `desired`."""
+    """Return the plan that makes Postgres and RabbitMQ hold `desired`."""
     refusal = (
         _claim_refusal(desired.name, owner, observed.claim)
         or _prefix_refusal(desired, observed)
@@ -216,7 +216,7 @@ def plan_queue_set(desired: QueueSetRow, owner: Owner, observed: ObservedQueueSe
 
 
 def plan_task_type_deletion(row: TaskTypeRow | None, owner: Owner, observed: ObservedTaskType, name: str) -> Plan:
-    """Return how to let go of a task type whose object is being deleted."""
+    """Return the plan for a task type whose object is being deleted."""
     if observed.claim is None or not owner.is_same_object(observed.claim):
         return Plan()
     release = Step(action=Action.RELEASE, target=name)
@@ -234,7 +234,7 @@ def plan_task_type_deletion(row: TaskTypeRow | None, owner: Owner, observed: Obs
 
 
 def _in_use(references: References | None, row: TaskTypeRow) -> str:
-    """Return why a type may not be deleted yet, and the way out; or nothing."""
+    """Return why a type may not be deleted yet and what to do about it, or None."""
     name = row.type
     if references is None:
         return f"whether tasks of type {name} are stored is not known yet"
@@ -253,7 +253,7 @@ def _in_use(references: References | None, row: TaskTypeRow) -> str:
 def plan_queue_set_deletion(
     row: QueueSetRow | None, owner: Owner, observed: ObservedQueueSet, name: str, *, force: bool = False
 ) -> Plan:
-    """Return how to let go of a queue set whose object is being deleted."""
+    """Return the plan for a queue set whose object is being deleted."""
     if observed.claim is None or not owner.is_same_object(observed.claim):
         return Plan()
     release = Step(action=Action.RELEASE, target=name)
@@ -290,7 +290,7 @@ def _full_refusal(row: QueueSetRow, observed: ObservedQueueSet, name: str, *, fo
 
 
 def _newer_refusal(row: TaskTypeRow | QueueSetRow) -> Refusal | None:
-    """Refuse to delete what only a newer release understands."""
+    """Refuse to delete a row that only a newer release understands."""
     unknown = []
     policies = TaskTypeDeletionPolicy if isinstance(row, TaskTypeRow) else QueueSetDeletionPolicy
     if row.deletion_policy not in set(policies):
@@ -322,7 +322,7 @@ def _claim_refusal(name: str, owner: Owner, claim: Owner | None) -> Refusal | No
 
 
 def _is_foreign(owner: Owner, other: Owner | None) -> bool:
-    """Whether both are objects of a cluster, in different namespaces: they do not see each other."""
+    """Whether both are objects of a cluster in different namespaces, which do not see each other."""
     outside = (LOCAL_UID, EMBEDDED_UID)
     if other is None or owner.uid in outside or other.uid in outside:
         return False
@@ -367,13 +367,13 @@ def _immutability_refusal(desired: QueueSetRow, observed: ObservedQueueSet) -> R
 
 
 def removed_queues(row: QueueSetRow | None, desired: QueueSetRow) -> list[str]:
-    """Return the queues of a set that are declared no longer."""
+    """Return the queues of a set that are no longer declared."""
     kept = {queue.name for queue in desired.queues}
     return [queue.name for queue in row.queues if queue.name not in kept] if row else []
 
 
 def told_waiting(waiting: Mapping[str, int]) -> str:
-    """Return how many tasks wait, by queue, for people; empty if there are none."""
+    """Return the number of waiting tasks by queue, as text; empty if no task waits."""
     most = WAITING_MAX
     return ", ".join(
         f"{queue} ({f'{most} or more' if count >= most else count})"
@@ -393,7 +393,7 @@ def _adoption_refusal(name: str, claim: Owner | None, row: Any, desired: Any, *,
     if claim is not None or row is None or row == desired or adopt:
         return None
     if isinstance(row, TaskTypeRow) and not row.active:
-        return None  # let go of by an earlier object: it accepts nothing, so nothing changes under anyone
+        return None  # released by an earlier object: the type accepts no tasks, so no client notices a change
     message = (
         f"{name} exists, nobody claims it, and it differs in {differences(row, desired)}: "
         f'make the manifest equal, or set the annotation {ADOPT_ANNOTATION}: "true"'

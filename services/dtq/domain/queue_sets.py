@@ -1,4 +1,4 @@
-"""The queue sets that a process knows, as it last read them from Postgres: one object that all its parts share."""
+"""The queue sets that a process last read from Postgres: one object that all parts of the process share."""
 
 from collections.abc import Iterator, Mapping
 
@@ -9,14 +9,14 @@ class QueueSets(Mapping[str, QueueSetSpec]):
     """Specs by the name of the set.
 
     Args:
-        specs: what is known at first.
+        specs: the initial specs.
     """
 
     def __init__(self, specs: Mapping[str, QueueSetSpec] | None = None) -> None:
         self._specs: Mapping[str, QueueSetSpec] = specs or {}
 
     def replace(self, specs: Mapping[str, QueueSetSpec]) -> bool:
-        """Know these from now on; return whether they differ from what was known."""
+        """Replace the specs; return whether they differ from the previous ones."""
         changed = specs != self._specs
         self._specs = specs
         return changed
@@ -24,14 +24,14 @@ class QueueSets(Mapping[str, QueueSetSpec]):
     def prefix(self, name: str) -> str:
         """Return the broker prefix of a set.
 
-        Of a set that is not declared it is the name: nothing is bound there, so that a message is returned, and its
-        task waits in Postgres.
+        For a set that is not declared, the prefix is its name: no queue is bound there, so a message is returned and
+        its task waits in Postgres.
         """
         spec = self._specs.get(name)
         return spec.namespace if spec else name
 
     def with_prefix(self, prefix: str) -> dict[str, QueueSetSpec]:
-        """Return the sets that have this broker prefix: one at the most, since prefixes are unique."""
+        """Return the sets that have this broker prefix: at most one, since prefixes are unique."""
         return {name: spec for name, spec in self._specs.items() if spec.namespace == prefix}
 
     def __getitem__(self, name: str) -> QueueSetSpec:

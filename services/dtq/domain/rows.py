@@ -1,6 +1,6 @@
-"""What Postgres should hold for a TaskType or QueueSet: manifests as rows, so that two of them can be compared.
+"""The rows that a TaskType or QueueSet should have in Postgres, in a form that can be compared.
 
-Owns the mapping from spec to columns. Must never lose a field: a round trip through the rows gives the spec back.
+The mapping from spec to columns loses no field: a round trip through the rows returns the same spec.
 """
 
 from dataclasses import dataclass
@@ -67,7 +67,7 @@ class QueueSetRow:
 
 
 def task_type_row(manifest: TaskType) -> TaskTypeRow:
-    """Return the row that a TaskType wants."""
+    """Return the row for a TaskType."""
     spec = manifest.spec
     return TaskTypeRow(
         type=manifest.metadata.name,
@@ -97,7 +97,7 @@ def task_type_row(manifest: TaskType) -> TaskTypeRow:
 
 
 def queue_set_row(manifest: QueueSet) -> QueueSetRow:
-    """Return the row that a QueueSet wants."""
+    """Return the row for a QueueSet."""
     spec = manifest.spec
     return QueueSetRow(
         name=manifest.metadata.name,

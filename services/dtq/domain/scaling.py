@@ -1,6 +1,6 @@
-"""Scaling hints: how many workers a queue wants, and how many several queues want that share their workers.
+"""Scaling hints: how many workers a queue needs, alone or together with the queues that share its workers.
 
-Pure. Must never answer 0 for "unknown": callers that do not know the backlog have no number.
+Unknown is never 0: a caller that does not know the backlog has no number.
 """
 
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ from dtq.domain.manifests import Scaling
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """What a queue has to do.
+    """The backlog of a queue, running tasks included.
 
     Attributes:
-        ready: tasks that are due and that no worker has claimed.
+        ready: tasks that are due and not claimed.
         running: handlers running now.
-        concurrency: slots of one worker; 0 if no worker is there to ask.
+        concurrency: slots of one worker; 0 if there is no worker.
     """
 
     ready: int
@@ -32,19 +32,19 @@ class Load:
 
 
 def desired_replicas(load: Load, scaling: Scaling) -> int:
-    """Return the workers a queue wants: its backlog by its target, within its bounds.
+    """Return the number of workers a queue needs: its backlog divided by its target, within its bounds.
 
-    Never below what the running tasks occupy, even above `maxReplicas`'s idea of enough: taking a worker away
+    The number is never below what the running tasks occupy, even if that exceeds `maxReplicas`: removing a worker
     would cut its tasks short.
     """
     return desired_together([(load, scaling)])
 
 
 def desired_together(queues: Sequence[tuple[Load, Scaling]]) -> int:
-    """Return the workers that queues want together which the same workers consume.
+    """Return the number of workers that several queues need together when the same workers consume them.
 
-    What each queue wants of a worker adds up. The bounds do not: the workers are the same, so the largest
-    `minReplicas` and the largest `maxReplicas` hold.
+    The needs of the queues add up. The bounds do not: the workers are the same, so the largest `minReplicas` and the
+    largest `maxReplicas` apply.
     """
     wanted = ceil(sum(Fraction(load.backlog, scaling.target_backlog_per_replica) for load, scaling in queues))
     bounds = shared_bounds([scaling for _, scaling in queues])
@@ -56,7 +56,7 @@ def desired_together(queues: Sequence[tuple[Load, Scaling]]) -> int:
 
 
 def shared_bounds(scalings: Sequence[Scaling]) -> Scaling:
-    """Return the bounds and the cooldown of queues that the same workers consume: the largest of each."""
+    """Return the bounds and the cooldown for queues that share their workers: the largest of each."""
     return Scaling(
         min_replicas=max(scaling.min_replicas for scaling in scalings),
         max_replicas=max(scaling.max_replicas for scaling in scalings),

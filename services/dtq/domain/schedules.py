@@ -1,6 +1,6 @@
-"""Cron expressions: which are read, and when one matches next.
+"""Cron expressions: which are accepted, and when an expression matches next. The only module that uses cronsim.
 
-Owns every use of cronsim. Must never answer "never" for what is only misspelt: the two have different errors.
+A misspelt expression and one that never matches get different errors.
 """
 
 from datetime import UTC, datetime
@@ -18,21 +18,21 @@ NICKNAMES: Final = {
     "@midnight": "0 0 * * *",
     "@hourly": "0 * * * *",
 }
-"""What crontab(5) calls common schedules."""
+"""The common schedules of crontab(5)."""
 _FIELDS: Final = 5
 _HOW: Final = f"write five fields, such as 0 6 * * 1, or one of {' '.join(NICKNAMES)}"
 _DAY_OF_MONTH: Final = 2
 
 
 class BadSchedule(ValueError):
-    """A cron entry that cannot be followed: says why, and what to write instead."""
+    """A cron entry that cannot be used; the message says why, and what to write instead."""
 
 
 def next_fire(cron: str, timezone: str, after: datetime) -> datetime:
-    """Return the next time that a cron expression matches in its time zone, in UTC.
+    """Return the next time at which a cron expression matches in its time zone, in UTC.
 
     Raises:
-        BadSchedule: the expression is malformed or never matches, or there is no such time zone.
+        BadSchedule: the expression is malformed or never matches, or the time zone does not exist.
     """
     try:
         zone = ZoneInfo(timezone)
@@ -60,7 +60,7 @@ def _fields(cron: str) -> str:
 
 
 def _is_a_day_that_no_month_has(cron: str) -> bool:
-    """Return whether an expression is right but for a day that its months do not have: cronsim calls both bad."""
+    """Return whether an expression is well-formed but names a day that its months lack: cronsim rejects both alike."""
     fields = cron.split()
     if len(fields) != _FIELDS:
         return False

@@ -1,7 +1,7 @@
-"""Payload schemas: which are allowed, and what they say of a payload.
+"""Payload schemas: which are allowed, and whether a payload is valid. The only module that uses jsonschema-rs.
 
-Owns every use of jsonschema-rs. A schema is a stranger's input: no remote `$ref` is followed, patterns run in
-linear time, and size, depth, `$ref` and branches are bounded. Must never put a payload's values into a message.
+A schema is untrusted input: no remote `$ref` is followed, patterns run in linear time, and size, depth, `$ref` and
+branches are bounded. Messages never show a payload's values.
 """
 
 import json
@@ -15,9 +15,9 @@ from dtq.domain import limits
 from dtq.domain.errors import Problem
 
 PROBLEMS_MAX: Final = 10
-"""Most problems reported of one payload: enough to act on, bounded for a hostile one."""
+"""Most problems reported for one payload: enough to act on, bounded for a hostile payload."""
 DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
-"""The one dialect that is read."""
+"""The only supported dialect."""
 _BRANCHING: Final = frozenset({"anyOf", "oneOf", "allOf"})
 _REFERENCES: Final = frozenset({"$ref", "$dynamicRef"})
 _MASK: Final = "the value"
@@ -27,14 +27,14 @@ class PayloadValidator:
     """A compiled schema.
 
     Raises:
-        ValueError: the schema is not one; call `check_schema` for the reasons.
+        ValueError: the schema is not valid; call `check_schema` for the reasons.
     """
 
     def __init__(self, schema: Mapping[str, Any]) -> None:
         self._validator = _compiled(schema, mask=_MASK)
 
     def problems(self, payload: Any) -> tuple[Problem, ...]:
-        """Return what is wrong with a payload, at most PROBLEMS_MAX, without showing its values."""
+        """Return what is wrong with a payload, at most PROBLEMS_MAX problems, without its values."""
         if self._validator.is_valid(payload):
             return ()
         found = []
@@ -56,7 +56,7 @@ def _compiled(schema: Mapping[str, Any], *, mask: str | None) -> jsonschema_rs.D
 
 
 def check_schema(schema: Mapping[str, Any]) -> tuple[Problem, ...]:
-    """Return why a payload schema is not allowed; empty when it is."""
+    """Return why a payload schema is not allowed; empty if it is allowed."""
     size = len(json.dumps(schema).encode())
     if size > limits.SCHEMA_BYTES_MAX:
         return (_problem("", f"the schema has {size} bytes; at most {limits.SCHEMA_BYTES_MAX} are allowed"),)
@@ -77,7 +77,7 @@ def check_schema(schema: Mapping[str, Any]) -> tuple[Problem, ...]:
 
 
 def _unresolved(schema: Mapping[str, Any]) -> str:
-    """Return the path of the first reference that leads nowhere, since the library names only its target; or ""."""
+    """Return the path of the first dangling reference, or "": the library names only its target."""
     todo: list[tuple[Any, str]] = [(schema, "")]
     while todo:
         node, path = todo.pop()
@@ -93,7 +93,7 @@ def _unresolved(schema: Mapping[str, Any]) -> str:
 
 
 def _leads_somewhere(schema: Mapping[str, Any], reference: str) -> bool:
-    """Return whether a JSON Pointer inside the schema has a target; other kinds of reference are taken to have one."""
+    """Return whether a JSON Pointer inside the schema has a target; other references are assumed to have a target."""
     if not reference.startswith("#/"):
         return True
     node: Any = schema

@@ -1,7 +1,7 @@
-"""Whether anybody runs a task type: decided from what the workers registered.
+"""Whether a task type is served, decided from what the workers registered.
 
-Pure. A worker serves a type if it consumes the type's queue and has a handler for it; two workers of which one
-consumes and the other handles do not.
+A worker serves a type if it consumes the type's queue and has a handler for the type. Two workers do not serve a type
+together when one only consumes its queue and the other only handles it.
 """
 
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ from enum import StrEnum
 
 
 class Gap(StrEnum):
-    """What is missing for a type to be run."""
+    """What is missing for a type to be served."""
 
     QUEUE_NOT_CONSUMED = "QueueNotConsumed"
     NO_HANDLER = "NoHandler"
@@ -19,12 +19,12 @@ class Gap(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerGroup:
-    """Workers that registered alike.
+    """Workers that registered the same prefix, queues and handlers.
 
     Attributes:
         namespace: prefix of their queues; None stands for any prefix.
-        lease_expires_at: when the last of their leases ends or ended.
-        silent_seconds: how long ago that was; negative while a lease holds.
+        lease_expires_at: when the last of their leases expires or expired.
+        silent_seconds: how long ago that was; negative while a lease is in force.
     """
 
     namespace: str | None
@@ -34,17 +34,18 @@ class WorkerGroup:
     silent_seconds: float
 
     def consumes(self, namespace: str | None, queue: str) -> bool:
-        """Return whether the workers consume a queue; a prefix of None is not known."""
+        """Return whether the workers consume a queue; None means that the prefix is unknown."""
         return queue in self.queues and (None in (namespace, self.namespace) or namespace == self.namespace)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
-    """Whether a type is run.
+    """Whether a type is served.
 
     Attributes:
         gap: what is missing; None if the type is served.
-        since: when the last lease of a worker that served it ended; None if it is served, or was not for a day.
+        since: when the last lease of a worker that served the type expired; None if the type is served, or was not
+            served for a day.
     """
 
     gap: Gap | None = None
@@ -54,7 +55,7 @@ class Served:
 def served(
     type_: str, namespace: str | None, queue: str, groups: Iterable[WorkerGroup], *, grace_seconds: float
 ) -> Served:
-    """Return whether a type is run by a worker whose lease holds, or ended less than `grace_seconds` ago."""
+    """Return whether a type is served by a worker whose lease is in force, or expired less than `grace_seconds` ago."""
     consumers = [group for group in groups if group.consumes(namespace, queue)]
     servers = [group for group in consumers if type_ in group.types]
     if any(group.silent_seconds < grace_seconds for group in servers):

@@ -1,6 +1,6 @@
-"""The life of a task: its statuses and the only moves between them.
+"""The statuses of a task and the transitions between them.
 
-The SQL functions make these moves and a CHECK allows just these statuses; a test compares the three.
+The SQL functions make these transitions and a CHECK allows only these statuses; a test compares the three.
 """
 
 from enum import StrEnum
@@ -15,7 +15,7 @@ class TaskStatus(StrEnum):
     SUCCEEDED = "SUCCEEDED"
     FAILED = "FAILED"
     CANCELLED = "CANCELLED"
-    DLQ = "DLQ"  # enumerated by the origin; dtq writes it as an event only
+    DLQ = "DLQ"  # a status in the origin; dtq writes it as an event only
 
 
 class Outcome(StrEnum):

@@ -1,7 +1,7 @@
-"""Stored rows, read leniently: the release before this one, and the one after it, write to the same tables.
+"""Reads stored rows leniently: the previous and the next release write to the same tables.
 
-A manifest is refused for a single unknown field; a row never is. What a row says beyond what this release knows is left
-out, and whatever cannot be understood without it is named in `Newer`: it waits for a newer release.
+A single unknown field makes a manifest invalid, but never a row. Fields that this release does not know are ignored.
+Types and queues that cannot be understood without them are listed in `Newer` and wait for a newer release.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ from dtq.domain.manifests import (
 
 
 class NewerRelease(ValueError):
-    """A stored value that this release cannot understand; says where it is and why."""
+    """A stored value that this release cannot understand; the message says where and why."""
 
 
 QueueKey = tuple[str, str]
@@ -37,12 +37,12 @@ QueueKey = tuple[str, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Newer:
-    """What only a newer release understands, each with the reason.
+    """Types and queues that only a newer release understands, each with the reason.
 
     Attributes:
         types: by task type; workers leave its tasks to workers of that release.
         queues: neither declared nor consumed by this release; tasks may be sent there.
-        scaling: how many workers such a queue wants is unknown.
+        scaling: queues for which the number of workers is unknown.
     """
 
     types: Mapping[str, str] = field(default_factory=dict)
@@ -52,7 +52,7 @@ class Newer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredQueueSet:
-    """A queue set's rows: the spec without the queues that only a newer release understands, and why those are not in.
+    """A queue set's spec without the queues that only a newer release understands, and the reasons.
 
     Attributes:
         queues, scaling: the reason, by queue; see `Newer`.
@@ -64,7 +64,7 @@ class StoredQueueSet:
 
 
 class _Stored(BaseModel):
-    """camelCase as in manifests; unknown keys are left out, and no bound of this release applies."""
+    """camelCase as in manifests; unknown keys are ignored, and no bound of this release applies."""
 
     model_config = ConfigDict(alias_generator=to_camel, extra="ignore", frozen=True)
 
@@ -113,7 +113,7 @@ def backoff_of(stored: Any) -> Backoff | None:
     """Return the policy that `task_type.backoff` holds, or None.
 
     Raises:
-        NewerRelease: the strategy or a delay is not one of this release's.
+        NewerRelease: this release does not know the strategy or does not allow a delay.
     """
     if stored is None:
         return None
@@ -123,10 +123,10 @@ def backoff_of(stored: Any) -> Backoff | None:
 
 
 def check_limits(concurrency: Any, rate_limit: Any) -> None:
-    """Return if a type's limits are ones that this release's claims can keep.
+    """Check that the claims of this release can enforce a type's limits.
 
     Raises:
-        NewerRelease: they are not.
+        NewerRelease: they cannot.
     """
     if concurrency is not None:
         _read(_Concurrency, concurrency, "concurrency")
@@ -138,7 +138,7 @@ def scaling_of(stored: Any) -> Scaling:
     """Return the scaling that `queue.scaling` holds.
 
     Raises:
-        NewerRelease: the mode or a number is not one of this release's.
+        NewerRelease: this release does not know the mode or does not allow a number.
     """
     read = _read(_Scaling, stored, "scaling")
     target = None if read.target_ref is None else ObjectRef.model_construct(name=read.target_ref.name)

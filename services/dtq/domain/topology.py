@@ -1,7 +1,7 @@
 """The broker topology of a queue set, as data: names, kinds and arguments.
 
-Owns every name that dtq declares in RabbitMQ. Must never be bypassed: no other module builds a queue name.
-Arguments are identity: RabbitMQ cannot change them, so what may change is never an argument here.
+No other module builds the name of a queue or an exchange. RabbitMQ cannot change the arguments of a queue, so a value
+that may change is never an argument here.
 """
 
 from collections.abc import Mapping
@@ -11,8 +11,8 @@ from typing import Any, Final
 from dtq.domain.manifests import QueueSetSpec, QueueSpec, QueueType
 
 DELIVERY_LIMIT: Final = 1_000
-"""Deliveries of one message before the broker drops it; the relay is the net. RabbitMQ 4's default of 20
-would count every restart of a worker against messages that only sat in its prefetch buffer."""
+"""Deliveries of one message before the broker drops it; the relay then publishes it again. RabbitMQ 4's default of 20
+would count every worker restart against messages that were only in the worker's prefetch buffer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +25,7 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Queue:
-    """A durable queue and the arguments that RabbitMQ holds against a second declaration."""
+    """A durable queue and the arguments that RabbitMQ compares with a second declaration."""
 
     name: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -42,7 +42,7 @@ class Binding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Topology:
-    """All that one queue set needs in the broker, in the order of declaration."""
+    """Everything that one queue set needs in the broker, in the order of declaration."""
 
     exchanges: tuple[Exchange, ...]
     queues: tuple[Queue, ...]
@@ -50,7 +50,7 @@ class Topology:
 
 
 def main_exchange(namespace: str) -> str:
-    """Return the exchange that work is published to."""
+    """Return the exchange that tasks are published to."""
     return f"{namespace}.direct"
 
 
@@ -65,7 +65,7 @@ def work_queue(namespace: str, queue: str) -> str:
 
 
 def retry_queue(namespace: str, queue: str, delay_seconds: int) -> str:
-    """Return the queue in which a retry of that delay waits."""
+    """Return the queue in which a retry with this delay waits."""
     return f"{namespace}.retry.{queue}.{delay_seconds}s"
 
 
@@ -75,7 +75,7 @@ def dead_letter_queue(namespace: str) -> str:
 
 
 def retry_delay(spec: QueueSetSpec, queue: str, delay_seconds: float | None) -> int | None:
-    """Return the seconds that name the retry queue for a delay, or None when the delay waits in Postgres instead."""
+    """Return the seconds that name the retry queue for a delay, or None if the retry waits in Postgres instead."""
     if delay_seconds is None or not float(delay_seconds).is_integer():
         return None
     step = int(delay_seconds)
@@ -85,13 +85,13 @@ def retry_delay(spec: QueueSetSpec, queue: str, delay_seconds: float | None) -> 
 def topology_of(spec: QueueSetSpec) -> Topology:
     """Return the topology that a queue set declares.
 
-    One durable queue per delay and routing key, with the delay as the queue's own TTL: a retry of an hour
-    never stands in front of one of five seconds.
+    There is one durable retry queue per delay and routing key, with the delay as the queue's TTL: a one-hour retry
+    never blocks a five-second retry.
 
-    What is due moves without a confirm, and the relay repairs what is lost on the way. RabbitMQ could move it at
-    least once, but then one message that a queue refuses, or that a restart meets, holds up all behind it for the
-    three minutes of its `dead_letter_worker_publisher_confirm_timeout`. A queue of bounded length has no ladder, for
-    it may refuse every day: its retries wait in Postgres, and the relay publishes them with confirms.
+    RabbitMQ dead-letters due messages without a confirm, and the relay repairs losses. At-least-once dead-lettering
+    would let one message that a queue refuses, or that a restart interrupts, block all messages behind it for the
+    three minutes of `dead_letter_worker_publisher_confirm_timeout`. A queue of bounded length has no retry queues,
+    since it may refuse messages at any time: its retries wait in Postgres, and the relay publishes them with confirms.
     """
     main, dead = main_exchange(spec.namespace), dead_letter_exchange(spec.namespace)
     exchanges = (Exchange(name=main, kind="direct"), Exchange(name=dead, kind="direct"))

@@ -1,1 +1,1 @@
-"""Kits that every process uses: settings, logs, loops, metrics, probes. No database, no broker."""
+"""What every process uses: settings, logs, loops, metrics, probes. No database, no broker."""

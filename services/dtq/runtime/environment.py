@@ -1,6 +1,6 @@
-"""The environment: reads every variable once, and reports every mistake at once.
+"""Reads the environment variables once, and reports all mistakes together.
 
-No other module reads it.
+No other module reads the environment.
 """
 
 from collections.abc import Mapping
@@ -19,16 +19,16 @@ S = TypeVar("S", bound=CommonSettings)
 
 
 def load(environ: Mapping[str, str], kind: type[S]) -> S:
-    """Return the settings of one process that the environment gives.
+    """Return the settings of one process from the environment.
 
     `NAME_FILE` names a file that holds the value of `NAME`, as mounted Secrets do.
 
     Raises:
-        Rejected: every mistake, one problem each; no value is shown.
+        Rejected: one problem per mistake; no value is shown.
     """
     values, problems = _with_files(environ)
     try:
-        # Mistakes in what other processes read are told as well: the environment is usually shared.
+        # Mistakes in other processes' variables are reported too: the environment is usually shared.
         AllSettings.model_validate(values, context=kind)
     except ValidationError as error:
         told = {problem.path.removesuffix(_FILE_SUFFIX) for problem in problems}
@@ -49,7 +49,7 @@ def load(environ: Mapping[str, str], kind: type[S]) -> S:
 
 
 def unknown_names(environ: Mapping[str, str]) -> list[str]:
-    """Return the `DTQ_*` variables that no setting reads: likely misspelt."""
+    """Return the `DTQ_*` variables that no setting reads: they are probably misspelt."""
     known = set(variable_names())
     return sorted(
         name
@@ -64,7 +64,7 @@ def variable_names() -> tuple[str, ...]:
 
 
 def masked(settings: AllSettings) -> dict[str, str]:
-    """Return what is in force, by variable name, with the secrets masked."""
+    """Return the settings in force, by variable name, with the secrets masked."""
     shown: dict[str, str] = {}
     for name, field in AllSettings.model_fields.items():
         shown[str(field.alias)] = _shown(name, getattr(settings, name))
@@ -114,7 +114,7 @@ def _with_files(environ: Mapping[str, str]) -> tuple[dict[str, str], list[Proble
 
 
 def _variable(name: object) -> str:
-    """The variable of a field: pydantic names a default that does not fit by its field."""
+    """Return the variable of a field: pydantic reports an invalid default under the field's name."""
     field = AllSettings.model_fields.get(str(name))
     return str(field.alias if field else name)
 

@@ -1,16 +1,16 @@
-"""Failpoints: named steps at which a test makes a process die, fail, hang or dawdle.
+"""Failpoints: named steps at which a test makes a process die, fail, hang or slow down.
 
-Owns their names and what they do. Nothing is armed unless DTQ_FAILPOINTS is set, and then `hit` is bound to a function
-that returns at once; that it is set is a warning in the log. Never set it where work matters.
+Unless DTQ_FAILPOINTS is set, nothing is armed and `hit` is a function that returns at once. A warning in the log says
+that it is set. Never set it in production.
 
     DTQ_FAILPOINTS="claim.committed=kill9@2;relay.picked=slow(0.5)"
 
 Each part is `name=action`, for every time that the step is reached, or `name=action@n` for the n-th time only:
 
-- `kill9`: the process is gone at this instant, as by the kernel or a power cut.
-- `raise`: a bug, that is an exception that nobody foresaw: a request is answered 500, anything else ends the process.
-- `unavailable`: the service of the step before does not answer: its effect is there, nobody heard of it.
-- `hang`: the step never ends; the rest of the process goes on. Whoever waits for it must have a bound.
+- `kill9`: the process is killed at this instant, as by the kernel or a power cut.
+- `raise`: a bug, that is, an unexpected exception: a request is answered 500, anything else ends the process.
+- `unavailable`: the service of the previous step does not answer: the step took effect, but the answer was lost.
+- `hang`: the step never ends; the rest of the process goes on. Code that waits for the step must have a bound.
 - `slow(seconds)`: the step takes that much longer.
 """
 
@@ -74,22 +74,22 @@ NAMES: Final = {
     "operator.released": "a deleted object's effect is gone, its finalizer is still there",
     "operator.finalizer_removed": "a deleted object has lost our finalizer",
 }
-"""Every failpoint, by what is true when it is reached."""
+"""Every failpoint, named after what is true when it is reached."""
 
 _PART: Final = re.compile(r"([a-z_.]+)=(kill9|raise|unavailable|hang|slow\(([0-9]+(?:\.[0-9]+)?)\))(?:@([1-9][0-9]*))?")
 _log = structlog.get_logger(__name__)
 
 
 class InjectedBug(RuntimeError):
-    """What `raise` raises; nothing may catch it on purpose."""
+    """The exception of `raise`; no code may catch it on purpose."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failpoint:
-    """What to do at one step.
+    """The action at one step.
 
     Attributes:
-        nth: only then, counted from 1; None means each time.
+        nth: the time at which it acts, counted from 1; None means every time.
     """
 
     name: str
@@ -103,11 +103,11 @@ async def _pass(_: str) -> None:
 
 
 hit: Callable[[str], Awaitable[None]] = _pass
-"""Call it as `await failpoints.hit("claim.committed")`, once that step has been made."""
+"""Call it as `await failpoints.hit("claim.committed")` after that step."""
 
 
 def parse(text: str) -> list[Failpoint]:
-    """Return what DTQ_FAILPOINTS asks for.
+    """Return the actions that DTQ_FAILPOINTS defines.
 
     Raises:
         ValueError: a part is malformed, or names no failpoint.
@@ -134,12 +134,12 @@ def parse(text: str) -> list[Failpoint]:
 
 
 def arm(text: str) -> None:
-    """Arm what DTQ_FAILPOINTS asks for; an empty text arms nothing.
+    """Arm the failpoints that DTQ_FAILPOINTS defines; an empty text arms nothing.
 
     Raises:
         ValueError: see `parse`.
     """
-    global hit  # noqa: PLW0603 - bound once at the start of a process, so that it costs nothing when off
+    global hit  # noqa: PLW0603 - bound once at process start, so that it costs nothing when off
     points = parse(text)
     if points:
         _log.warning("failpoints are armed: this process breaks on purpose", failpoints=text)

@@ -1,7 +1,7 @@
-"""Request heads: uvicorn's parser with a bound on how large a head may be and how long it may take.
+"""Limits of HTTP request heads: bounds their size and the time to receive them, which uvicorn does not.
 
-Owns those two bounds, which uvicorn lacks. What it refuses is answered as uvicorn answers what is no HTTP: by
-plain text, and the connection is closed. Must never look at a body: the routes bound theirs.
+A refused request is answered as uvicorn answers invalid HTTP: in plain text, and the connection is closed. Bodies are
+not limited here: the routes do that.
 """
 
 import asyncio
@@ -10,9 +10,9 @@ from typing import Final
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 HEAD_BYTES_MAX: Final = 16_384
-"""Largest request head, in bytes: what proxies in front of us send at the most."""
+"""Largest request head, in bytes: the most that proxies in front of the API send."""
 HEAD_SECONDS: Final = 10.0
-"""Longest time for a head to arrive, in seconds, the wait for a connection's first byte included."""
+"""Longest time to receive a head, in seconds, including the wait for a connection's first byte."""
 _REQUEST_LINE: Final = len(b"  HTTP/1.1\r\n")
 _FIELD: Final = len(b": \r\n")
 _END: Final = len(b"\r\n")
@@ -31,20 +31,20 @@ class RequestHeaderLimits(HttpToolsProtocol):
     _open_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
-        """Begin to wait for the first head."""
+        """Start to wait for the first head."""
         super().connection_made(transport)
         self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait for nothing more."""
+        """Stop waiting."""
         self._stop_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse; refuse a head that grows without an end."""
+        """Parse; refuse a head that grows without bound."""
         was_open, was_idle, begun = self._is_open, self._is_idle, self._begun
         super().data_received(data)
-        # Counted is only what belongs to the head as a whole: nothing of a body or of another head.
+        # Count only data that belongs entirely to this head, not to a body or to another head.
         only_head = (was_open and self._begun == begun) or (was_idle and self._begun == begun + 1)
         if self._is_open and only_head:
             self._open_bytes += len(data)
@@ -52,14 +52,14 @@ class RequestHeaderLimits(HttpToolsProtocol):
                 self.send_400_response("")
 
     def on_message_begin(self) -> None:
-        """A head begins."""
+        """Start to count a head."""
         super().on_message_begin()
         self._begun += 1
         self._is_idle, self._is_open, self._open_bytes = False, True, 0
         self._start_timer()
 
     def on_headers_complete(self) -> None:
-        """Refuse a head that is too large; otherwise the request begins."""
+        """Refuse a head that is too large; otherwise start the request."""
         self._stop_timer()
         fields = sum(len(name) + len(value) + _FIELD for name, value in self.headers)
         size = len(self.parser.get_method()) + len(self.url) + _REQUEST_LINE + fields + _END
@@ -70,12 +70,12 @@ class RequestHeaderLimits(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        """Whatever comes next begins with a head."""
+        """Expect the next head."""
         self._is_idle = True
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP with 400, and a head that is too large with 431."""
+        """Answer invalid HTTP with 400, and a head that is too large with 431."""
         if self._open_bytes <= HEAD_BYTES_MAX:
             super().send_400_response(msg)
             return

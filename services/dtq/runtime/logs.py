@@ -1,6 +1,6 @@
-"""Logs: one line per event, as JSON or for a console, for our own and for library code.
+"""Log set-up: one line per event, as JSON or for a console, for dtq's code and for libraries.
 
-Owns the format. Must never print a payload, a result or a secret: callers pass ids and counts.
+A log line never holds a payload, a result or a secret: callers pass ids and counts.
 """
 
 import logging
@@ -39,7 +39,7 @@ def configure(*, level: str, json: bool) -> None:
 
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        # What the level leaves out costs nothing: workers would write two lines for each task.
+        # A filtered event costs nothing: workers would write two lines for each task.
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=own_logger,
         cache_logger_on_first_use=True,
@@ -52,6 +52,6 @@ def configure(*, level: str, json: bool) -> None:
 
 
 def _quieten(names: Sequence[str], level: int) -> None:
-    """Drivers repeat what our own lines say better: each reconnect, each request."""
+    """Silence drivers where our own events say it better: each reconnect, each request."""
     for name in names:
         logging.getLogger(name).setLevel(level)

@@ -1,6 +1,6 @@
 """Loops: how every long-lived part runs, waits and ends.
 
-Owns `every`. A loop survives `Unavailable`; any other error is a bug and stops the process, loudly.
+A loop survives `Unavailable`; any other error is a bug and stops the process.
 """
 
 import asyncio
@@ -16,25 +16,25 @@ import structlog
 from dtq.domain.errors import Unavailable
 
 JITTER: Final = 0.2
-"""Share of an interval that chance moves, so that replicas do not march in step."""
+"""Random share of an interval, so that replicas do not run in step."""
 BACKOFF_SECONDS_MAX: Final = 15.0
-"""Longest pause of a loop whose service is down, in seconds."""
+"""Longest pause of a loop whose backend is down, in seconds."""
 
 STEP_SECONDS: Final = 60.0
-"""Longest step of a loop, in seconds: far beyond what its statements and publishes may take, each at its own bound."""
+"""Longest step of a loop, in seconds: far longer than its statements and publishes at their bounds."""
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
-"""How a process is told to stop: by Kubernetes, and by Ctrl-C."""
+"""The signals that stop a process: from Kubernetes, and from Ctrl-C."""
 
 _log = structlog.get_logger(__name__)
 
 
 async def every(seconds: float, once: Callable[[], Awaitable[bool | None]], stop: asyncio.Event, *, name: str) -> None:
-    """Call `once` again and again until `stop`.
+    """Call `once` repeatedly until `stop`.
 
     Args:
-        seconds: the pause between two calls; none when `once` returns True: there is more to do.
+        seconds: the pause between two calls; there is no pause when `once` returns True: there is more to do.
         once: one bounded step of work.
-        stop: ends the loop after the step at hand.
+        stop: ends the loop after the current step.
         name: for the log.
     """
     failures = 0
@@ -59,13 +59,13 @@ async def every(seconds: float, once: Callable[[], Awaitable[bool | None]], stop
 
 @contextmanager
 def foreign_cancellation_as_error() -> Iterator[None]:
-    """Let a cancellation pass only if somebody asked this task to end.
+    """Pass on a cancellation only if this task itself was cancelled.
 
-    A driver may cancel what we wait for, as aiormq does on a connection that does not close in time. Let through, it
-    would end a task that nobody told to end, and a loop that ends so is missed by nobody.
+    A driver may cancel an awaited future, as aiormq does for a connection that does not close in time. Passed on, that
+    cancellation would end a task that was not cancelled, and the end of a loop would go unnoticed.
 
     Raises:
-        ConnectionError: what we waited for was cancelled by somebody else.
+        ConnectionError: the driver cancelled the awaited future.
     """
     try:
         yield
@@ -77,7 +77,7 @@ def foreign_cancellation_as_error() -> Iterator[None]:
 
 
 async def _bounded(once: Callable[[], Awaitable[bool | None]], name: str) -> bool | None:
-    """Make one step; one that never ends is given up, so that it cannot take its loop with it."""
+    """Make one step; a step that takes too long is cancelled, so that it does not block its loop for ever."""
     bound = asyncio.timeout(STEP_SECONDS)
     try:
         async with bound:
@@ -97,7 +97,7 @@ def backoff_seconds(failures: int, first: float = 0.2) -> float:
 
 
 async def wait(event: asyncio.Event, seconds: float) -> bool:
-    """Wait for an event for a bounded time; return whether it came."""
+    """Wait for an event for a bounded time; return whether it was set."""
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await event.wait()
@@ -107,8 +107,8 @@ async def wait(event: asyncio.Event, seconds: float) -> bool:
 def end_on_signals() -> None:
     """Let SIGTERM and SIGINT end this process at once, with exit code 0, until `StopSignals` takes over.
 
-    For a process that still imports its code and holds nothing. PID 1 needs it: the kernel drops a signal for which the
-    first process of a container has no handler. Imported code cannot swallow it, as it could an exception.
+    For a process that still imports its code and holds nothing. PID 1 needs this: the kernel drops a signal for which
+    the first process of a container has no handler. Unlike an exception, imported code cannot swallow the exit.
     """
 
     def on_signal(_: int, __: object) -> None:

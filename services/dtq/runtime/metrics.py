@@ -1,7 +1,6 @@
-"""Metrics: every name, in one place, each process with a registry of its own.
+"""Metrics: every name, with the prefix `dq_`; each process has a registry of its own.
 
-Owns the names (prefix `dq_`, the origin's). Must never label with an id, a payload, an error text or a type
-that nobody declared: labels stay few.
+A label never holds an id, a payload, an error text or an undeclared type: the number of label values stays small.
 """
 
 from collections.abc import Awaitable, Callable, Iterable
@@ -13,7 +12,7 @@ from dtq.domain.errors import Unavailable
 from dtq.domain.states import Outcome, TaskStatus
 
 UNKNOWN: Final = "unknown"
-"""Label of a type or queue that is not declared."""
+"""Label value for a type or queue that is not declared."""
 _LATENCY: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _RUN: Final = (0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 30.0, 60.0, 300.0, 1800.0, 7200.0)
 
@@ -55,7 +54,7 @@ class BrokerMetrics:
 
 
 def _begin(counter: Counter, *labels: str) -> Counter:
-    """Return a counter whose label values are there from the start: `increase` does not see one that begins at 1."""
+    """Return a counter whose label values exist from the start: `increase` misses a series that begins at 1."""
     for value in labels:
         counter.labels(value)
     return counter
@@ -70,7 +69,7 @@ def _dead_lettered(registry: CollectorRegistry) -> Counter:
 
 
 class LoopMetrics:
-    """When each loop of a process last came to its end."""
+    """When each loop of a process last completed a step."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.last_success = Gauge(
@@ -89,7 +88,7 @@ class LoopMetrics:
     def instrumented(
         self, name: str, once: Callable[[], Awaitable[bool | None]]
     ) -> Callable[[], Awaitable[bool | None]]:
-        """Return the same step, noted when it ends."""
+        """Return the same step, with a record of each completion."""
 
         async def step() -> bool | None:
             try:
@@ -104,7 +103,7 @@ class LoopMetrics:
 
 
 class BacklogMetrics:
-    """What waits, as Postgres has it: the same wherever maintenance runs, so take the maximum, never the sum."""
+    """The backlog in Postgres: the same values wherever maintenance runs, so take the maximum, never the sum."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.waiting = Gauge(
@@ -273,7 +272,7 @@ class WorkerMetrics:
         )
 
     def expect(self, types: Iterable[str]) -> None:
-        """Begin the counters of the types that this worker has handlers for."""
+        """Initialise the counters of the types that this worker has handlers for."""
         for type_ in types:
             for outcome in Outcome:
                 self.finished.labels(type_, outcome)

@@ -1,6 +1,6 @@
-"""Serving HTTP inside a process that owns its signals, and the probe routes of processes without an API.
+"""The HTTP server of a process that handles its own signals, and the probe routes of processes without an API.
 
-Owns the uvicorn set-up. Must never decide health: callers pass a function that says what is wrong.
+Callers pass a function that says what is wrong.
 """
 
 import asyncio
@@ -18,15 +18,15 @@ from starlette.types import ASGIApp
 from dtq.runtime.http_limits import RequestHeaderLimits
 
 Health = Callable[[], Awaitable[dict[str, str]]]
-"""Returns what is wrong, by part; empty when all is well."""
+"""Returns what is wrong, by part; empty if the process is healthy."""
 
 
 class Server(uvicorn.Server):
-    """A server that leaves signals to the process: the composition root decides the order of the end."""
+    """A server that leaves signals to the process: the composition root decides the order of shutdown."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Capture none."""
+        """Capture no signals."""
         yield
 
 
@@ -48,10 +48,10 @@ def server(app: ASGIApp, address: tuple[str, int], *, grace_seconds: int) -> Ser
 
 
 async def serve_until(stop: asyncio.Event, serving: Server) -> None:
-    """Serve until `stop`, then finish the requests at hand.
+    """Serve until `stop`, then finish the requests under way.
 
     Raises:
-        OSError: the address is taken.
+        OSError: the address is in use.
     """
 
     async def end() -> None:
@@ -61,14 +61,14 @@ async def serve_until(stop: asyncio.Event, serving: Server) -> None:
     watcher = asyncio.create_task(end())
     try:
         await serving.serve()
-    except SystemExit as error:  # uvicorn's way to say that it could not bind
+    except SystemExit as error:  # uvicorn reports a failed bind this way
         raise OSError(f"cannot listen on {serving.config.host}:{serving.config.port}: is the port taken?") from error
     finally:
         watcher.cancel()
 
 
 def metrics_response(registry: CollectorRegistry) -> Response:
-    """Return the exposition of a registry."""
+    """Return the metrics of a registry in the exposition format."""
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
 

@@ -1,4 +1,4 @@
-"""Settings: one frozen value for each process, with the variable that each field comes from and its bounds."""
+"""Settings: one frozen value per process, with the variable and the bounds of each field."""
 
 import re
 from collections.abc import Mapping
@@ -62,7 +62,7 @@ def _address(value: object) -> object:
         return value
     host, _, port = value.rpartition(":")
     if "/" in host:
-        # Kubernetes sets such a value for a Service of that name: enableServiceLinks: false keeps it out.
+        # Kubernetes sets such a value for a Service of that name; enableServiceLinks: false prevents it.
         raise ValueError("is a URL: write a port, such as 8080, or an address and a port")
     return (host.strip("[]") or "0.0.0.0", port)  # noqa: S104 - a container listens on all of its interfaces
 
@@ -119,7 +119,7 @@ QueueNames = Annotated[
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether only this machine can reach what listens on `host`."""
+    """Return whether `host` is reachable only from this machine."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -127,7 +127,7 @@ def is_loopback(host: str) -> bool:
 
 
 class CommonSettings(BaseModel):
-    """What every process needs to know; the aliases are the variable names."""
+    """The settings of every process; the aliases are the variable names."""
 
     model_config = ConfigDict(frozen=True, populate_by_name=True, extra="ignore", hide_input_in_errors=True)
 
@@ -154,18 +154,18 @@ class CommonSettings(BaseModel):
     _files: Mapping[str, Path] = PrivateAttr(default_factory=dict)
 
     def with_files(self, files: Mapping[str, Path]) -> Self:
-        """Remember the file of each variable that came from one: credentials are read again when they are used."""
+        """Store the file of each variable that came from a file: credentials are read again when they are used."""
         self._files = files
         return self
 
     @property
     def dsn(self) -> str:
-        """The DSN, with the password; as its file says now, if it came from one."""
+        """The DSN with the password, as its file says now if it came from a file."""
         return self._now("DB_DSN", self.db_dsn.get_secret_value())
 
     @property
     def rmq_url(self) -> str:
-        """The broker's URL; it holds user and password, as their files say now, if they came from files."""
+        """The broker's URL with user and password, as their files say now if they came from files."""
         host = f"[{self.rmq_host}]" if ":" in self.rmq_host else self.rmq_host
         user = quote(self._now("RMQ_USER", self.rmq_user), safe="")
         password = quote(self._now("RMQ_PASS", self.rmq_pass.get_secret_value()), safe="")
@@ -173,16 +173,16 @@ class CommonSettings(BaseModel):
         return f"{scheme}://{user}:{password}@{host}:{self.rmq_port}/{quote(self.rmq_vhost, safe='')}"
 
     def _now(self, variable: str, at_start: str) -> str:
-        """Return a credential as its file says now: it may have been rotated since the start."""
+        """Return a credential as its file says now: it may have been rotated since process start."""
         path = self._files.get(variable)
         try:
             return (path and path.read_text(encoding="utf-8").strip()) or at_start
         except (OSError, UnicodeDecodeError):
-            return at_start  # a Secret that is being replaced: whoever connects tries again
+            return at_start  # a Secret that is being replaced: the caller connects again later
 
 
 class BackoffSettings(CommonSettings):
-    """Back-off of task types that declare none: for processes that decide what becomes of an attempt."""
+    """Back-off of task types that declare none, for processes that decide about ended attempts."""
 
     backoff_strategy: Annotated[str, Field(pattern="^(list|fixed|exponential)$")] = Field(
         default="list", alias="BACKOFF_STRATEGY"
@@ -215,14 +215,14 @@ class BackoffSettings(CommonSettings):
 
 
 class MaintenanceSettings(BackoffSettings):
-    """What the maintenance roles need to know, wherever they run."""
+    """The settings of the maintenance roles, wherever they run."""
 
     events_retention_days: int = Field(default=30, alias="EVENTS_RETENTION_DAYS", ge=1, le=3650)
     maintenance_http_port: Address = Field(default=("0.0.0.0", 8083), alias="DTQ_MAINTENANCE_HTTP_PORT")  # noqa: S104
 
 
 class ApiSettings(MaintenanceSettings):
-    """What the API needs to know."""
+    """The settings of the API."""
 
     http_port: Address = Field(default=("0.0.0.0", 8080), alias="HTTP_PORT")  # noqa: S104
     metrics_port: Address | None = Field(default=None, alias="DTQ_METRICS_PORT")
@@ -257,7 +257,7 @@ class ApiSettings(MaintenanceSettings):
 
 
 class WorkerSettings(BackoffSettings):
-    """What a worker needs to know."""
+    """The settings of a worker."""
 
     worker_prefetch: int = Field(default=32, alias="WORKER_PREFETCH", ge=1, le=PREFETCH_MAX)
     worker_concurrency: int | None = Field(default=None, alias="WORKER_CONCURRENCY", ge=1, le=PREFETCH_MAX)
@@ -272,7 +272,7 @@ class WorkerSettings(BackoffSettings):
 
 
 class OperatorSettings(CommonSettings):
-    """What the operator needs to know."""
+    """The settings of the operator."""
 
     watch_namespaces: Csv = Field(default=(), alias="DTQ_WATCH_NAMESPACES")
     bootstrap_file: Path | None = Field(default=None, alias="DTQ_BOOTSTRAP_FILE")
@@ -282,4 +282,4 @@ class OperatorSettings(CommonSettings):
 
 
 class AllSettings(ApiSettings, WorkerSettings, OperatorSettings):
-    """What any process reads, for `dtq config` and for tests; rules of one process alone are not applied."""
+    """The settings of all processes, for `dtq config` and for tests; rules of a single process are not applied."""

@@ -1,1 +1,1 @@
-"""Who calls the API, and what they may do: tokens become callers, a policy gives callers rights."""
+"""Authentication and authorisation: tokens identify callers, and a policy gives callers permissions."""

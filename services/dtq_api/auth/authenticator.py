@@ -1,6 +1,6 @@
-"""Authentication: from a request's credential to its caller's rights.
+"""Authentication: from a request's credential to its caller's permissions.
 
-Owns the order: first the token file, then the API server. Must never let a token into a log or an answer.
+The token file is checked first, then the API server. Must never put a token into a log or an answer.
 """
 
 import re
@@ -23,25 +23,25 @@ from dtq_api.auth.token_review_client import TokenReviewClient
 from dtq_api.auth.tokens import Tokens, digest_of, parse_tokens
 
 REFRESH_SECONDS: Final = 1.0
-"""How often the files are looked at, in seconds."""
+"""How often the files are checked for changes, in seconds."""
 TOKEN_CHARS_MAX: Final = 8_192
-"""Longest token, in characters: ServiceAccount tokens have about a thousand."""
+"""Longest token, in characters: ServiceAccount tokens have about a thousand characters."""
 _log = structlog.get_logger(__name__)
 _BEARER: Final = re.compile(rb"[Bb]earer +([A-Za-z0-9._~+/=-]{1,%d})" % TOKEN_CHARS_MAX)
 
 
 class Authenticator(Protocol):
-    """Lets callers in."""
+    """Authenticates callers."""
 
     async def rights(self, credentials: Sequence[bytes]) -> Rights:
-        """Return what the caller of a request may do.
+        """Return the permissions of a request's caller.
 
         Args:
             credentials: the values of its Authorization headers.
 
         Raises:
             Rejected: `Unauthenticated`.
-            Unavailable: who it is cannot be found out now.
+            Unavailable: the caller cannot be authenticated now.
         """
 
     async def refresh(self) -> bool:
@@ -52,10 +52,10 @@ class Authenticator(Protocol):
 
 
 class NoAuthentication:
-    """Asks nobody: the API listens where only this machine can reach it."""
+    """Accepts every caller: the API listens where only this machine can reach it."""
 
     async def rights(self, _: Sequence[bytes]) -> Rights:
-        """Return every right."""
+        """Return all permissions."""
         return EVERYTHING
 
     async def refresh(self) -> bool:
@@ -67,11 +67,11 @@ class NoAuthentication:
 
 
 class TokenAuthenticator:
-    """Asks everybody for a token.
+    """Requires a token from every caller.
 
     Args:
-        tokens: of the token file, or None.
-        reviews: the API server, or None outside a cluster.
+        tokens: the tokens of the token file, or None.
+        reviews: the reviews by the API server, or None outside a cluster.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class TokenAuthenticator:
         self._verdicts = TokenReviewCache(time.monotonic)
 
     async def rights(self, credentials: Sequence[bytes]) -> Rights:
-        """Return what the caller of a request may do; see `Authenticator`."""
+        """Return the permissions of a request's caller; see `Authenticator`."""
         if not credentials:
             raise self._refused("missing", "no credential: send Authorization: Bearer TOKEN")
         match = _BEARER.fullmatch(credentials[0]) if len(credentials) == 1 else None
@@ -134,7 +134,7 @@ class TokenAuthenticator:
 
 
 def authenticator_of(settings: ApiSettings, metrics: ApiMetrics) -> Authenticator:
-    """Return the authenticator that the settings ask for.
+    """Return the authenticator for the settings.
 
     Raises:
         Rejected: `InvalidSettings`: a file has mistakes.

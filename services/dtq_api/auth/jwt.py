@@ -1,6 +1,6 @@
-"""What a ServiceAccount token says of itself, read without trust: enough to refuse, never enough to accept. Pure.
+"""Reads the unverified claims of a ServiceAccount token: enough to refuse the token, never enough to accept it.
 
-Owns the reasons that need no API server. Garbage and tokens for somebody else cost no review.
+Malformed tokens and tokens for another audience are refused without a review by the API server.
 """
 
 import base64
@@ -11,12 +11,12 @@ from typing import Final
 import msgspec
 
 SKEW_SECONDS: Final = 60.0
-"""How far our clock may differ from the issuer's, in seconds, before we refuse by ourselves."""
+"""How far our clock may differ from the issuer's, in seconds, before a token is refused without a review."""
 _PART: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class Claims(msgspec.Struct, frozen=True):
-    """The claims that we look at."""
+    """The claims that are checked."""
 
     aud: str | list[str] = ""
     exp: float = 0.0
@@ -24,11 +24,11 @@ class Claims(msgspec.Struct, frozen=True):
 
 
 def refusal(token: str, audience: str, now: float) -> str | None:
-    """Return why a token cannot be good, or None: it may be, ask the API server.
+    """Return why a token is invalid, or None if the API server must review it.
 
     Args:
-        token: as it was sent.
-        audience: which the token must be for.
+        token: the token as sent.
+        audience: the audience that the token must have.
         now: seconds since the epoch.
     """
     parts = token.split(".")

@@ -1,6 +1,6 @@
-"""The door: every request passes it, before any route is looked for.
+"""The authentication middleware: runs before routing, for every request.
 
-Owns which paths need no credential. A route that is added later is closed until somebody opens it here.
+It lists the paths that need no credential; every other route requires one.
 """
 
 from typing import Final
@@ -14,19 +14,19 @@ from dtq_api.auth.authenticator import Authenticator
 from dtq_api.auth.policy import Rights
 
 OPEN_PATHS: Final = frozenset({"/healthz", "/livez", "/readyz"})
-"""What the kubelet asks, without a credential: they tell nothing about tasks."""
+"""Paths that the kubelet requests without a credential: they show nothing about tasks."""
 _RIGHTS: Final = "dtq.rights"
 
 
 class AuthenticationMiddleware:
-    """The middleware that asks the authenticator."""
+    """Authenticates each request."""
 
     def __init__(self, app: ASGIApp, authenticator: Authenticator) -> None:
         self._app = app
         self._gate = authenticator
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request in, or answer what is wrong with its credential."""
+        """Pass on a request, or answer what is wrong with its credential."""
         if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
             credentials = [value for name, value in scope["headers"] if name == b"authorization"]
             try:
@@ -38,6 +38,6 @@ class AuthenticationMiddleware:
 
 
 def permissions_of(request: Request) -> Rights:
-    """Return what the caller of a request that passed the door may do."""
+    """Return the permissions of an authenticated request's caller."""
     rights: Rights = request.scope[_RIGHTS]
     return rights

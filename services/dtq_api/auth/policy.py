@@ -1,6 +1,6 @@
-"""The policy: which callers may do what with which task types. Pure.
+"""The policy: grants of verbs on task types to callers.
 
-Owns verbs, grants and rights. What no grant allows is refused; there is no way to deny, so the order is no matter.
+What no grant allows is refused. Grants cannot deny, so their order does not matter.
 """
 
 import re
@@ -15,11 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from dtq.domain.errors import Problem, Rejected
 
 GRANTS_MAX: Final = 500
-"""Most grants of a policy: each is looked at when a caller is new."""
+"""Most grants of a policy: each is checked for every new caller."""
 NAMES_MAX: Final = 200
 """Most subjects or types of one grant."""
 CALLERS_MAX: Final = 5_000
-"""Most callers whose rights are kept at hand."""
+"""Most callers whose permissions are cached."""
 TOKEN_GROUP: Final = "dtq:tokens"  # noqa: S105 - a group's name
 """The group that every token of the token file belongs to."""
 
@@ -49,7 +49,7 @@ class Caller:
 
     @property
     def subjects(self) -> frozenset[str]:
-        """Everything a grant may call this caller by."""
+        """The names by which a grant may refer to this caller."""
         return frozenset({self.name, *(f"group:{group}" for group in self.groups)})
 
 
@@ -64,7 +64,7 @@ TypeGlob = Annotated[str, Field(pattern=r"^[a-z0-9.*-]+$", max_length=128)]
 
 
 class Grant(BaseModel):
-    """Rights of some callers on some types."""
+    """Gives some callers verbs on some types."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -82,7 +82,7 @@ class PolicyFile(BaseModel):
 
 
 class Rights:
-    """What one caller may do."""
+    """The permissions of one caller."""
 
     def __init__(self, caller: Caller, globs: Mapping[Verb, Collection[str]]) -> None:
         self.caller = caller
@@ -90,29 +90,29 @@ class Rights:
         self._some = {verb: _pattern(names) for verb, names in globs.items()}
 
     def any(self, verb: Verb) -> bool:
-        """Return whether the caller may do this at all."""
+        """Return whether the caller may perform this verb on any type."""
         return verb in self._some
 
     def every(self, verb: Verb) -> bool:
-        """Return whether the caller may do this with every type."""
+        """Return whether the caller may perform this verb on every type."""
         return verb in self._all
 
     def may(self, verb: Verb, type_: str) -> bool:
-        """Return whether the caller may do this with a type."""
+        """Return whether the caller may perform this verb on a type."""
         if verb in self._all:
             return True
         pattern = self._some.get(verb)
         return pattern is not None and pattern.fullmatch(type_) is not None
 
     def types(self, verb: Verb, known: Iterable[str]) -> list[str] | None:
-        """Return those of the known types that the caller may do this with; None means every type."""
+        """Return the known types on which the caller may perform this verb; None means every type."""
         return None if verb in self._all else sorted(type_ for type_ in known if self.may(verb, type_))
 
     def require(self, verb: Verb, type_: str | None = None) -> None:
-        """Do nothing if the caller may.
+        """Raise `Forbidden` unless the caller has the permission.
 
         Raises:
-            Rejected: `Forbidden`, naming the right that is missing and who grants it.
+            Rejected: `Forbidden`; the message names the missing permission and who grants it.
         """
         if self.any(verb) if type_ is None else self.may(verb, type_):
             return
@@ -125,14 +125,14 @@ class Rights:
 
 
 class Policy:
-    """Every grant; finds what a caller may do."""
+    """All grants; finds the permissions of a caller."""
 
     def __init__(self, grants: Iterable[Grant]) -> None:
         self._grants = tuple(grants)
         self._known: dict[Caller, Rights] = {}
 
     def rights(self, caller: Caller) -> Rights:
-        """Return what a caller may do."""
+        """Return the permissions of a caller."""
         rights = self._known.get(caller)
         if rights is None:
             if len(self._known) >= CALLERS_MAX:
@@ -150,12 +150,12 @@ class Policy:
 
 
 def default_policy(namespace: str | None) -> Policy:
-    """Return the policy without a policy file: what callers of the same namespace need day to day.
+    """Return the default policy: what callers of the same namespace need day to day.
 
-    Sending tasks again and reading results are granted by a policy file only.
+    Only a policy file grants redrives and reading results.
 
     Args:
-        namespace: of the API's pod; None outside a cluster.
+        namespace: the namespace of the API's pod; None outside a cluster.
     """
     subjects = (f"group:{TOKEN_GROUP}", *((f"group:system:serviceaccounts:{namespace}",) if namespace else ()))
     verbs = (Verb.ENQUEUE, Verb.READ, Verb.CANCEL, Verb.SCALE_READ, Verb.METRICS)
@@ -176,7 +176,7 @@ def parse_policy(text: str) -> Policy:
         return Policy(PolicyFile.model_validate(document).grants)
     except ValidationError as error:
         parts = error.errors(include_input=False, include_url=False)
-        # A list whose items are all wrong is called too short besides, which says nothing more.
+        # A list whose items are all wrong is also reported as too short, which adds nothing.
         wrong = {part["loc"][:-1] for part in parts}
         problems = tuple(
             Problem(path=_path(part["loc"]), message=_message(part))
@@ -208,4 +208,4 @@ def _message(part: Any) -> str:
 
 
 EVERYTHING: Final = Rights(Caller("anybody"), dict.fromkeys(Verb, ("*",)))
-"""The rights of everybody while nobody is asked who they are."""
+"""The permissions of every caller when authentication is off."""

@@ -1,6 +1,6 @@
-"""A file that is read again when it changes, as mounted ConfigMaps and Secrets do.
+"""A file that is read again when it changes, such as a mounted ConfigMap or Secret.
 
-Owns the last good value: a change that cannot be read is told to the log once and changes nothing.
+A change that cannot be read is logged once, and the last valid value stays.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ class ReloadingFile(Generic[T]):
         variable: the setting that names the file, for messages.
 
     Raises:
-        Rejected: `InvalidSettings`: the file cannot be read or has mistakes, at the start.
+        Rejected: `InvalidSettings`: at the start, the file cannot be read or has mistakes.
     """
 
     def __init__(self, path: Path, parse: Callable[[str], T], *, variable: str) -> None:
@@ -37,7 +37,7 @@ class ReloadingFile(Generic[T]):
         self.current = self._parsed(self._text)
 
     def refresh(self) -> None:
-        """Look whether the file has changed; what is wrong with it now leaves the value as it was."""
+        """Read the file if it has changed; if it has mistakes, the value stays."""
         try:
             text = self._read()
             if text == self._text and not self._trouble:

@@ -1,6 +1,6 @@
-"""What the API server said about tokens, kept for a short while and bounded. No I/O of its own.
+"""A bounded, short-lived cache of token reviews.
 
-Owns the cache. Its keys are hashes: a dump of this process's memory does not hold tokens for its sake.
+Its keys are hashes, so that the cache adds no tokens to a memory dump.
 """
 
 import asyncio
@@ -11,18 +11,18 @@ from typing import Final
 from dtq_api.auth.policy import Caller
 
 VERDICTS_MAX: Final = 10_000
-"""Most verdicts kept; the one that was not asked for longest goes first."""
+"""Most cached verdicts; the least recently used is dropped first."""
 GOOD_SECONDS: Final = 60.0
-"""How long a good token is believed, in seconds: how long a deleted ServiceAccount may go on at the most."""
+"""How long a valid token is accepted without a review, in seconds: bounds the access of a deleted ServiceAccount."""
 BAD_SECONDS: Final = 10.0
-"""How long a bad token is refused without asking, in seconds: shorter, for a ServiceAccount that was just made."""
+"""How long an invalid token is refused without a review, in seconds: short, since a ServiceAccount may be new."""
 
 Verdict = Caller | str
-"""Who calls, or why the token is refused."""
+"""The caller, or why the token is refused."""
 
 
 class TokenReviewCache:
-    """Keeps verdicts by the token's hash; asks once for requests that arrive together."""
+    """Caches verdicts by the token's hash; concurrent requests with the same token share one review."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -30,10 +30,10 @@ class TokenReviewCache:
         self._asking: dict[bytes, asyncio.Task[Verdict]] = {}
 
     async def get(self, digest: bytes, ask: Callable[[], Awaitable[Verdict]]) -> Verdict:
-        """Return the verdict at hand, or ask for it.
+        """Return the cached verdict, or ask for a review.
 
         Raises:
-            Unavailable: nothing is at hand and nobody answers; that is not kept.
+            Unavailable: there is no cached verdict and the review failed; the failure is not cached.
         """
         kept = self._kept.get(digest)
         if kept is not None and self._clock() < kept[0]:
@@ -44,7 +44,7 @@ class TokenReviewCache:
             asking = asyncio.ensure_future(self._ask(digest, ask))
             self._asking[digest] = asking
             asking.add_done_callback(lambda done: self._asked(digest, done))
-        # One caller that goes away must not take the answer from the others.
+        # A caller that disconnects must not cancel the review for the others.
         return await asyncio.shield(asking)
 
     async def _ask(self, digest: bytes, ask: Callable[[], Awaitable[Verdict]]) -> Verdict:
@@ -59,4 +59,4 @@ class TokenReviewCache:
     def _asked(self, digest: bytes, done: "asyncio.Task[Verdict]") -> None:
         del self._asking[digest]
         if not done.cancelled():
-            done.exception()  # whoever waits is told; nobody may be left to wait
+            done.exception()  # every waiting request must get the error

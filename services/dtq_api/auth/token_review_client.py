@@ -1,6 +1,6 @@
-"""TokenReview: the API server says whose ServiceAccount token it is.
+"""The TokenReview client: asks the Kubernetes API server for the owner of a ServiceAccount token.
 
-Owns the HTTP client of the Kubernetes API. Our own token and the CA are read at each review: they rotate.
+The API's own token and the CA are read for each review, since they rotate.
 """
 
 import asyncio
@@ -21,11 +21,11 @@ from dtq_api.auth.token_review_cache import Verdict
 REVIEW_SECONDS: Final = 2.0
 """Longest review, in seconds: a request must not hang on the API server."""
 REVIEWS_MAX: Final = 8
-"""Reviews under way at once: strangers must not load the API server through us."""
+"""Reviews under way at once: unknown callers must not load the API server through us."""
 PAUSE_SECONDS: Final = 1.0
-"""How long nobody asks after a review that was not answered, in seconds."""
+"""How long no review is sent after a failed review, in seconds."""
 RETRY_AFTER_SECONDS: Final = 5
-"""When a caller whose token could not be reviewed should come back, in seconds."""
+"""When a caller whose token could not be reviewed should try again, in seconds."""
 
 _PATH: Final = "/apis/authentication.k8s.io/v1/tokenreviews"
 _USER: Final = "system:serviceaccount:"
@@ -33,14 +33,14 @@ _log = structlog.get_logger(__name__)
 
 
 class User(msgspec.Struct, frozen=True):
-    """Whose token it is."""
+    """The owner of the token."""
 
     username: str = ""
     groups: list[str] | None = None
 
 
 class Status(msgspec.Struct, frozen=True):
-    """What the API server says; an authenticator that knows no audiences leaves them out."""
+    """The API server's verdict; an authenticator that does not know audiences omits them."""
 
     authenticated: bool = False
     audiences: list[str] | None = None
@@ -48,18 +48,18 @@ class Status(msgspec.Struct, frozen=True):
 
 
 class Review(msgspec.Struct, frozen=True):
-    """The part of a TokenReview that we read."""
+    """The part of a TokenReview that is read."""
 
     status: Status
 
 
 class TokenReviewClient:
-    """Asks the API server.
+    """Reviews tokens at the API server.
 
     Args:
-        server: its URL.
+        server: the URL of the API server.
         folder: the mounted service account: `token` and `ca.crt`.
-        audience: which tokens must be for.
+        audience: the audience that tokens must have.
     """
 
     def __init__(self, server: str, folder: Path, *, audience: str, metrics: ApiMetrics) -> None:
@@ -73,10 +73,10 @@ class TokenReviewClient:
         self._down_until = 0.0
 
     async def review(self, token: str) -> Verdict:
-        """Return whose token it is, or why it is refused.
+        """Return the owner of a token, or why the token is refused.
 
         Raises:
-            Unavailable: the API server does not answer, or does not let us ask.
+            Unavailable: the API server does not answer, or does not permit reviews.
         """
         try:
             if time.monotonic() < self._down_until:
@@ -134,7 +134,7 @@ class TokenReviewClient:
     def _verdict(self, status: Status) -> Verdict:
         if not status.authenticated:
             return "the Kubernetes API refuses the token: it has expired, or its ServiceAccount or pod is gone"
-        # Without audiences the token may be for anybody.
+        # Without audiences the token may be for any audience.
         if self._audience not in (status.audiences or ()):
             return f"the token is for another audience: ask for one with audience {self._audience}"
         if not status.user.username.startswith(_USER):

@@ -1,6 +1,6 @@
-"""The token file: hashes of bearer tokens, one a line, as `dtq token` prints them. Pure.
+"""The token file: one hash of a bearer token per line, as `dtq token` prints it.
 
-Owns the file's form. Must never hold a token itself: who reads the file cannot call the API.
+The file holds no tokens, so reading it does not give access to the API.
 """
 
 import hashlib
@@ -15,19 +15,19 @@ from dtq.domain.errors import Problem, Rejected
 from dtq_api.auth.policy import TOKEN_GROUP, Caller
 
 TOKENS_MAX: Final = 200
-"""Most tokens of a file: each is compared with every token that is sent."""
+"""Most tokens in a file: every received token is compared with each of them."""
 TOKEN_BYTES: Final = 32
-"""Randomness of a new token, in bytes: nobody guesses it, so a fast hash is enough."""
+"""Randomness of a new token, in bytes: it cannot be guessed, so a fast hash is enough."""
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One line.
+    """One line of the token file.
 
     Attributes:
-        expires: the first day on which the token is refused, in UTC; None: never.
+        expires: the first day on which the token is refused, in UTC; None means never.
     """
 
     name: str
@@ -36,15 +36,15 @@ class Token:
 
 
 class Tokens:
-    """Every token of a file."""
+    """All tokens of a file."""
 
     def __init__(self, tokens: tuple[Token, ...]) -> None:
         self._tokens = tokens
 
     def find(self, digest: bytes, today: date) -> Caller | str | None:
-        """Return whose token has this hash, why it is refused, or None: it is not of this file.
+        """Return the owner of the token with this hash, or why it is refused; None if the file does not list it.
 
-        Every line is compared, each in constant time: how long it takes says nothing about the hashes.
+        Every line is compared, each in constant time, so that the time reveals nothing about the hashes.
         """
         found = None
         for token in self._tokens:
@@ -63,10 +63,10 @@ def digest_of(token: str) -> bytes:
 
 
 def new_token(name: str, expires: date | None = None) -> tuple[str, str]:
-    """Return a new token and its line of the token file.
+    """Return a new token and its line for the token file.
 
     Raises:
-        Rejected: `InvalidTokens`: no such name is possible.
+        Rejected: `InvalidTokens`: the name is not allowed.
     """
     if not _NAME.fullmatch(name):
         raise Rejected("InvalidTokens", f"{name!r} is no name of a token: use a-z, 0-9, dot, dash, underscore")
@@ -75,9 +75,9 @@ def new_token(name: str, expires: date | None = None) -> tuple[str, str]:
 
 
 def parse_tokens(text: str) -> Tokens:
-    """Return the tokens of a file: `NAME:SHA256` or `NAME:SHA256:YYYY-MM-DD` a line; # begins a comment.
+    """Return the tokens of a file with lines `NAME:SHA256` or `NAME:SHA256:YYYY-MM-DD`; # begins a comment.
 
-    A name may stand twice, so that a token can be replaced while the old one still works.
+    A name may appear twice, so that a token can be replaced while the old token still works.
 
     Raises:
         Rejected: `InvalidTokens`, with every mistake; no hash is shown.

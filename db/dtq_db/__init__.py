@@ -1,4 +1,4 @@
-"""Postgres: where truth and time are kept. The only package that knows asyncpg.
+"""Postgres: the source of truth and of time. The only package that uses asyncpg.
 
-SQL is source: transitions are functions in `schema/`, everything else is one statement a file in `queries/`.
+Transitions are SQL functions in `schema/`; everything else is in `queries/`, one statement per file.
 """

@@ -1,7 +1,6 @@
-"""Attempts as the worker and the reaper see them: claim, finish, release, and the lease.
+"""Attempts, for the worker and the reaper: claim, finish, release, and the lease.
 
-Owns the mapping between values and the statements `task_claim`, `task_finish`, `worker_*`.
-Must never write without the fence (worker, attempt).
+Calls the statements `task_claim`, `task_finish` and `worker_*`. Must never write without the fence (worker, attempt).
 """
 
 import json
@@ -36,10 +35,10 @@ class Claim:
         payload: JSON text.
         attempt: from 1; with the worker it is the fence.
         backoff: the type's own policy; None means the worker's default.
-        slot: what it is counted under while it runs; None if its type has no concurrency limit.
-        newer: why only a newer release can run it; None if this one can. It is released, not run.
+        slot: the concurrency slot that the task counts under while it runs; None if its type has no concurrency limit.
+        newer: why only a newer release can run the task, which is then released; None if this release can run it.
         uncounted: how many of its attempts the budget does not count.
-        suspected_seconds: for how long it has been a suspect, which must run alone; None if it is none.
+        suspected_seconds: for how long it has been a suspect, which must run alone; None if it is not a suspect.
     """
 
     id: UUID
@@ -60,10 +59,10 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """The end of an attempt, to be written: whose it is, and what was decided about it.
+    """The end of an attempt, to be written: its task, its fence, and the decision.
 
     Attributes:
-        grace_seconds: how long after the due time the relay leaves a retry to its publisher.
+        grace_seconds: how long after the due time the relay waits for the publisher of a retry.
     """
 
     worker_id: UUID
@@ -75,7 +74,7 @@ class Completion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """What was written: the task's status now and the row's version."""
+    """The result of a write: the task's new status and the row's version."""
 
     status: str
     updated_at: datetime
@@ -94,11 +93,11 @@ def parse_backoff(text: str | None) -> Backoff | None:
 async def claim(
     dedicated: DedicatedConnection, worker_id: UUID, ids: Sequence[UUID], types: Sequence[str]
 ) -> list[Claim]:
-    """Claim what can be claimed of `ids`; the rest is a duplicate, over, or back with the relay.
+    """Claim the claimable tasks of `ids`; the others are duplicates, finished, or left to the relay.
 
     Raises:
-        Stale: the worker's lease is gone.
-        Unavailable: whether the claims took effect is unknown: `release` what was not started, later.
+        Stale: the worker's lease is lost.
+        Unavailable: whether the claims took effect is unknown: later, `release` the tasks that were not started.
     """
     try:
         rows = await dedicated.fetch(query("task_claim"), worker_id, sorted(set(ids)), list(types), CLAIM_EARLY_SECONDS)
@@ -134,20 +133,20 @@ def _claim(row: asyncpg.Record) -> Claim:
 
 
 async def run_alone(dedicated: DedicatedConnection, worker_id: UUID, claim: Claim) -> bool:
-    """Say that a suspect starts now and that its worker runs nothing else; return False if it was taken away.
+    """Record that a suspect starts now and that its worker runs nothing else; return False if it was taken away.
 
     Raises:
-        Unavailable: nothing is known; asking again is safe.
+        Unavailable: the outcome is unknown; asking again is safe.
     """
     (row,) = await dedicated.fetch(query("task_run_alone"), worker_id, claim.id, claim.attempt)
     return bool(row[0])
 
 
 async def finish(dedicated: DedicatedConnection, ended: Sequence[Completion]) -> dict[UUID, Finished]:
-    """Record the end of attempts; a task that is missing from the answer had gone to someone else.
+    """Record the end of attempts; a task that is missing from the answer was lost to another worker.
 
     Raises:
-        Unavailable: whether it took effect is unknown; asking again is safe, the fence sees to it.
+        Unavailable: whether it took effect is unknown; the fence makes asking again safe.
         Rejected: `NotStorable`: a result cannot be stored.
     """
     rows = await dedicated.fetch(query("task_finish"), *finish_columns(ended))
@@ -174,23 +173,23 @@ def finish_columns(ended: Sequence[Completion]) -> tuple[list[Any], ...]:
 
 
 async def release(dedicated: DedicatedConnection, worker_id: UUID, ids: Collection[UUID]) -> int:
-    """Give back claims that never started, uncounted; return how many there were.
+    """Give back claims that never started, without counting the attempts; return how many there were.
 
     Raises:
-        Unavailable: nothing is known; asking again is safe.
+        Unavailable: the outcome is unknown; asking again is safe.
     """
     return len(await dedicated.fetch(query("task_release"), worker_id, sorted(ids)))
 
 
 async def dead_lettered(dedicated: DedicatedConnection, versions: dict[UUID, datetime]) -> int:
-    """Note that the broker confirmed the dead-letter copies of these tasks; return for how many that was news."""
+    """Record that the broker confirmed the dead-letter copies of these tasks; return how many were newly recorded."""
     ids = sorted(versions)
     (row,) = await dedicated.fetch(query("task_dead_letter"), ids, [versions[id_] for id_ in ids])
     return int(row["noted"])
 
 
 class LeaseStore:
-    """The worker's own row, on a connection of its own that nothing else can hold up."""
+    """The worker's own row, on a dedicated connection that nothing else can block."""
 
     def __init__(self, dsn: Dsn) -> None:
         self._dsn = dsn
@@ -207,7 +206,7 @@ class LeaseStore:
         concurrency: int,
         memory: Memory | None = None,
     ) -> None:
-        """Begin a lease of a worker that consumes `queues` with the prefix `namespace`.
+        """Register a lease for a worker that consumes `queues` with the prefix `namespace`.
 
         Raises:
             Unavailable: the database does not answer.
@@ -226,13 +225,13 @@ class LeaseStore:
         )
 
     async def renew(self, worker_id: UUID, running: Mapping[str, int], memory: Memory | None = None) -> list[UUID]:
-        """Extend the lease and say what runs, by `queue set/queue`, and how much memory it takes.
+        """Renew the lease, and report the running tasks by `queue set/queue` and the memory report.
 
         Returns:
-            The tasks that are to be cancelled.
+            The tasks to cancel.
 
         Raises:
-            Stale: the lease has expired and never comes back.
+            Stale: the lease has expired and cannot be renewed.
             Unavailable: the database does not answer.
         """
         told = None if memory is None else json.dumps(asdict(memory))
@@ -242,7 +241,7 @@ class LeaseStore:
         return list(row["cancel_ids"])
 
     async def expire(self, worker_id: UUID) -> None:
-        """End the lease: what the worker still holds may be taken back at once."""
+        """End the lease: tasks that the worker still holds may be taken back at once."""
         await self._fetch(query("worker_expire"), worker_id)
 
     async def close(self) -> None:

@@ -1,6 +1,6 @@
-"""The backlog: what waits, for how long, and who could run it.
+"""The backlog: the waiting tasks, the age of the oldest, and the workers that could run them.
 
-Its statements are bounded. Must never scan the table: a backlog of millions costs as much as one of thousands.
+The statements are bounded and never scan the table: a backlog of millions costs as much as one of thousands.
 """
 
 from collections.abc import Sequence
@@ -11,12 +11,12 @@ from dtq_db.connections import Database, DedicatedConnection
 from dtq_db.queries import query
 
 COUNT_MAX: Final = 10_000
-"""Where counting stops, in tasks: a gauge that says so many says enough, and is read in some milliseconds."""
+"""Where counting stops, in tasks: a gauge with this value says enough, and is read in some milliseconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueBacklog:
-    """What is due and waits in one queue."""
+    """The due and waiting tasks of one queue."""
 
     queue_set: str
     queue: str
@@ -26,7 +26,7 @@ class QueueBacklog:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backlog:
-    """What waits, besides the queues; each count stops at COUNT_MAX."""
+    """The backlog of the queues and the totals; each count stops at COUNT_MAX."""
 
     queues: tuple[QueueBacklog, ...]
     outbox: int
@@ -39,7 +39,7 @@ class Backlog:
 
 
 async def waiting(database: Database, queue_set: str, queues: Sequence[str]) -> dict[str, int]:
-    """Return how many tasks are due and wait in each of these queues, wherever their messages are; COUNT_MAX at most.
+    """Return the number of due and waiting tasks of each queue, wherever their messages are; COUNT_MAX at most.
 
     Raises:
         Unavailable: the database does not answer.
@@ -49,7 +49,7 @@ async def waiting(database: Database, queue_set: str, queues: Sequence[str]) -> 
 
 
 async def look(dedicated: DedicatedConnection) -> Backlog:
-    """Return the backlog as it is now.
+    """Return the current backlog.
 
     Raises:
         Unavailable: the database does not answer.

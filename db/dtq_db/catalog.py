@@ -1,6 +1,6 @@
-"""The catalog as Postgres holds it: task types, queue sets and their queues.
+"""Reads the catalog from Postgres: task types, queue sets and their queues.
 
-Owns reading it. Must never write: `dtq_db.resources` does, for the operator and `dtq apply`.
+`dtq_db.resources` writes it, for the operator and `dtq apply`.
 """
 
 import json
@@ -25,7 +25,7 @@ _log = structlog.get_logger(__name__)
 
 
 async def revision(database: Database) -> int:
-    """Return the revision, which moves with every change.
+    """Return the revision, which grows with every change.
 
     Raises:
         Unavailable: the database does not answer.
@@ -35,18 +35,18 @@ async def revision(database: Database) -> int:
 
 
 async def load(database: Database, known: Catalog) -> Catalog:
-    """Return everything declared, reading what has changed since `known`.
+    """Return the whole catalog, reading only what has changed since `known`.
 
     Raises:
         Unavailable: the database does not answer.
     """
-    # The revision is read first: what changes meanwhile is read again at the next look.
+    # The revision is read first: changes made meanwhile are read again next time.
     (now,) = await database.fetch(query("catalog_revision"))
     if now["revision"] == known.revision:
         return known
     types = dict(known.types)
     read = known.revision
-    # In pages, so that thousands of types do not hold the event loop.
+    # In pages, so that thousands of types do not block the event loop.
     while rows := await database.fetch(query("catalog_types"), read, TYPES_PAGE):
         types |= {row["type"]: _policy(row) for row in rows}
         read = rows[-1]["revision"]
@@ -61,7 +61,7 @@ async def load(database: Database, known: Catalog) -> Catalog:
 
 
 async def stored_queue_sets(database: Database) -> dict[str, StoredQueueSet]:
-    """Return every queue set as its rows say, by name.
+    """Return the rows of every queue set, by name.
 
     Raises:
         Unavailable: the database does not answer.
@@ -90,7 +90,7 @@ async def newer_types(database: Database, types: Collection[str]) -> dict[str, s
 
 
 def newer_of(stored: Mapping[str, StoredQueueSet]) -> Newer:
-    """Return what of queue sets only a newer release understands."""
+    """Return the queues that only a newer release understands."""
     return Newer(
         queues={(name, queue): reason for name, found in stored.items() for queue, reason in found.queues.items()},
         scaling={(name, queue): reason for name, found in stored.items() for queue, reason in found.scaling.items()},
@@ -98,7 +98,7 @@ def newer_of(stored: Mapping[str, StoredQueueSet]) -> Newer:
 
 
 def tell_newer(newer: Newer, before: Newer) -> None:
-    """Log what only a newer release understands and was not known to be so before."""
+    """Log types and queues that only a newer release understands, once."""
     for type_ in newer.types.keys() - before.types.keys():
         _log.warning("task type needs a newer release", type=type_, reason=newer.types[type_])
     for kind in ("queues", "scaling"):
@@ -109,7 +109,7 @@ def tell_newer(newer: Newer, before: Newer) -> None:
 
 
 async def running_counts(database: Database) -> dict[str, tuple[int, int]]:
-    """Return handlers running now and the slots of one worker, by `queue set/queue`, at most one renewal old.
+    """Return the running handlers and the slots of one worker, by `queue set/queue`, at most one renewal old.
 
     Raises:
         Unavailable: the database does not answer.
@@ -119,7 +119,7 @@ async def running_counts(database: Database) -> dict[str, tuple[int, int]]:
 
 
 async def worker_groups(database: Database) -> list[WorkerGroup]:
-    """Return the workers of the last day, those that registered alike as one.
+    """Return the workers of the last day, grouped by what they registered.
 
     Raises:
         Unavailable: the database does not answer.

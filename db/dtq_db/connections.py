@@ -1,7 +1,6 @@
-"""Connections: a small pool for occasional statements, and dedicated connections for what runs all the time.
+"""Connections: a small pool for occasional statements, and dedicated connections for permanent loops.
 
-Owns who holds a connection, and for how long. Must never retry a statement whose outcome is unknown: only the caller
-knows whether that is safe.
+Must never retry a statement whose outcome is unknown: only the caller knows whether that is safe.
 """
 
 import asyncio
@@ -18,11 +17,11 @@ from dtq_db.driver_errors import UNAVAILABLE, translated
 from dtq_db.queries import query
 
 ACQUIRE_SECONDS: Final = 2.0
-"""Longest wait for a connection of the pool, in seconds: a request must not hang on an exhausted pool."""
+"""Longest wait for a pooled connection, in seconds: a request must not hang on an exhausted pool."""
 STATEMENT_SECONDS: Final = 5.0
-"""Longest statement, in seconds; the server ends it."""
+"""Longest statement, in seconds; the server cancels longer ones."""
 POOL_MAX: Final = 8
-"""Most connections of one process's pool; dedicated ones come on top."""
+"""Most connections in one process's pool, without the dedicated connections."""
 
 SERVER_SETTINGS: Final = {
     "statement_timeout": str(int(STATEMENT_SECONDS * 1000)),
@@ -30,7 +29,7 @@ SERVER_SETTINGS: Final = {
     "idle_in_transaction_session_timeout": "10000",
     # A statement prepared while `tasks` was empty would keep its sequential scan for ever (measured).
     "enable_seqscan": "off",
-    # With statistics of another time, sorting "no rows" of any index looks as cheap as the index made for the order.
+    # With old statistics, sorting "no rows" from any index looks as cheap as the index made for the order.
     "enable_sort": "off",
     "jit": "off",
     "timezone": "UTC",
@@ -39,11 +38,11 @@ SERVER_SETTINGS: Final = {
 _log = structlog.get_logger(__name__)
 
 Dsn = str | Callable[[], str]
-"""A DSN, or what returns the one in force now: a password may be rotated while the process runs."""
+"""A DSN, or a function that returns the current DSN: a password may be rotated while the process runs."""
 
 
 async def connect(dsn: Dsn, *, name: str) -> "asyncpg.Connection[asyncpg.Record]":
-    """Open one connection whose sessions cannot hang.
+    """Open one connection; its waits are bounded.
 
     Raises:
         Unavailable: the server cannot be reached or refuses.
@@ -54,9 +53,9 @@ async def connect(dsn: Dsn, *, name: str) -> "asyncpg.Connection[asyncpg.Record]
 
 
 class DedicatedConnection:
-    """One held connection for one user at a time: no reset query, no wait for a pool.
+    """A connection kept for one user at a time: no reset query, no wait for a pool.
 
-    It connects when it is first used and again after it broke.
+    It connects on first use, and again after it broke.
     """
 
     def __init__(self, dsn: Dsn, *, name: str) -> None:
@@ -76,7 +75,7 @@ class DedicatedConnection:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
-        """Hold the connection for several statements in one transaction.
+        """Use the connection for several statements in one transaction.
 
         Raises:
             Unavailable: the database does not answer.
@@ -85,7 +84,7 @@ class DedicatedConnection:
             yield connection
 
     async def close(self) -> None:
-        """Close the connection, if there is one."""
+        """Close the connection, if it is open."""
         connection, self._connection = self._connection, None
         if connection is not None:
             await _close(connection)
@@ -99,7 +98,7 @@ class DedicatedConnection:
                 with translated():
                     yield self._connection
             except (Unavailable, asyncio.CancelledError):
-                # Its state is unknown, or the server is read-only since a failover: begin anew.
+                # Its state is unknown, or the server is read-only after a failover: connect again.
                 broken, self._connection = self._connection, None
                 if broken is not None:
                     broken.terminate()
@@ -107,7 +106,7 @@ class DedicatedConnection:
 
 
 class Database:
-    """The pool of one process and the dedicated connections it has handed out."""
+    """The pool and the dedicated connections of one process."""
 
     def __init__(self, dsn: Dsn, *, name: str) -> None:
         self.dsn = dsn
@@ -133,7 +132,7 @@ class Database:
         return await connect(self.dsn, name=self.name)
 
     def dedicated(self, purpose: str) -> DedicatedConnection:
-        """Return a new dedicated connection; it is closed with the database."""
+        """Return a new dedicated connection; `close` closes it too."""
         dedicated = DedicatedConnection(self.dsn, name=f"{self.name}/{purpose}")
         self._dedicateds.append(dedicated)
         return dedicated
@@ -167,17 +166,17 @@ class Database:
 
 
 async def is_read_only(database: Database) -> bool:
-    """Return whether the database answers and yet may not be written.
+    """Return whether the database answers but is read-only.
 
     Raises:
-        Unavailable: it does not answer.
+        Unavailable: the database does not answer.
     """
     (row,) = await database.fetch(query("database_read_only"))
     return bool(row["read_only"])
 
 
 async def _keep(_: object) -> None:
-    """Keep a session's settings: a RESET ALL would take away those that a pooler made us set later."""
+    """Keep a session's settings: RESET ALL would remove those that were set after the start because of a pooler."""
 
 
 def _in_force(dsn: Dsn) -> str:

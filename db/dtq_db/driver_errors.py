@@ -1,4 +1,4 @@
-"""The driver's errors, translated: who must act, and whether a statement may have taken effect."""
+"""Translates the driver's errors: who must act, and whether a statement may have taken effect."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ TRANSACTION_MODE: Final = (
     " database in PgBouncer, or name Postgres itself in DB_DSN"
 )
 POOLER: Final = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
-"""What a prepared statement meets in the session of somebody else."""
+"""The errors of a prepared statement in another client's session."""
 
 UNAVAILABLE: Final = (
     asyncpg.PostgresConnectionError,
@@ -35,7 +35,7 @@ _UNMIGRATED: Final = (
     asyncpg.UndefinedFunctionError,
     asyncpg.InvalidCatalogNameError,
 )
-"""What a database answers that lacks our schema, a part of it, or itself."""
+"""The errors if the database, our schema or a part of it is missing."""
 
 _UNDONE: Final = (
     asyncpg.QueryCanceledError,
@@ -45,19 +45,19 @@ _UNDONE: Final = (
     asyncpg.LockNotAvailableError,
     asyncpg.TransactionRollbackError,
 )
-"""Of these, the ones by which the server itself says that the statement had no effect."""
+"""The errors that guarantee that the statement had no effect."""
 
 
 @contextmanager
 def translated(*, sent: bool = True) -> Iterator[None]:
-    """Turn "the database does not answer" into `Unavailable`; anything else is a bug and passes.
+    """Turn the errors of an unavailable database into `Unavailable`; any other error is a bug and is passed on.
 
     Args:
         sent: a statement may have been sent, so that without an answer its outcome is in doubt.
 
     Raises:
-        Unavailable: see the message for the driver's own words.
-        Rejected: `NotStorable`: a value is legal JSON that Postgres cannot hold.
+        Unavailable: with the driver's message.
+        Rejected: `NotStorable`: a value is valid JSON that Postgres cannot store.
     """
     try:
         yield
@@ -71,5 +71,5 @@ def translated(*, sent: bool = True) -> Iterator[None]:
     except _UNMIGRATED as error:
         raise Unmigrated(f"the database does not have this release's schema ({error}): run `dtq migrate`") from error
     except asyncpg.PostgresError as error:
-        error.detail = None  # it may show a whole row, and with it a payload
+        error.detail = None  # it may show a whole row, including a payload
         raise

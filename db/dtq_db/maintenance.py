@@ -1,7 +1,4 @@
-"""Upkeep: what the maintenance loops read and write.
-
-Owns the statements of relay, reaper, pruner and scheduler. Must never do more than one bounded batch a call.
-"""
+"""The statements of the maintenance roles: relay, reaper, pruner, scheduler, mover. Each call is one bounded batch."""
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -21,9 +18,9 @@ from dtq_db.queries import query
 from dtq_db.tasks import NewTask, enqueue_on
 
 RELAY_BATCH: Final = 2_000
-"""Most tasks of one queue that a relay picks at once: a burst is published in large windows."""
+"""Most tasks of one queue that a relay picks at once, so that a burst is published in large windows."""
 BATCH: Final = 500
-"""Rows of one statement of a loop: large enough to be cheap, small enough to be short."""
+"""Rows per statement of a loop: enough to be cheap, few enough to be quick."""
 FIRST_ID: Final = UUID(int=0)
 EPOCH: Final = datetime.fromtimestamp(0, UTC)
 FIRST_SCHEDULE: Final = ("", "")
@@ -46,10 +43,10 @@ class OrphanedTask:
 
     Attributes:
         neighbours: how many other tasks the worker holds.
-        alone: it ran alone, as a suspect.
-        suspected_seconds: for how long it has been a suspect; None if it is none.
-        memory: what the worker told last of its memory.
-        oom_kills_since: `memory.oom_kills` as a worker of the same control group has told since.
+        alone: the task ran alone, as a suspect.
+        suspected_seconds: for how long it has been a suspect; None if it is not a suspect.
+        memory: the worker's last memory report.
+        oom_kills_since: `memory.oom_kills` in a later report by a worker of the same control group.
     """
 
     worker_id: UUID
@@ -69,7 +66,7 @@ class OrphanedTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DueSchedule:
-    """A cron entry whose time has come, or that is new (`next_fire_at` is None). `now` is the database's clock."""
+    """A cron entry that is due, or that is new (`next_fire_at` is None). `now` is the database's clock."""
 
     type: str
     name: str
@@ -86,13 +83,13 @@ class DueSchedule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """What there is to do.
+    """The work that is due.
 
     Attributes:
-        revision: of the catalog.
+        revision: the revision of the catalog.
         publish: tasks are due to be published.
         unblock: tasks wait for room under a limit.
-        dead_letter: copies of failed tasks are due in a dead letter queue.
+        dead_letter: copies of failed tasks are due to be published.
         reap: a worker's lease has expired.
         fire: a cron entry is due.
     """
@@ -105,12 +102,12 @@ class Work:
     fire: bool
 
     def is_relay_due(self) -> bool:
-        """Whether the relay would find anything."""
+        """Whether the relay has work."""
         return self.publish or self.unblock or self.dead_letter
 
 
 async def look(dedicated: DedicatedConnection) -> Work:
-    """Return what there is to do, in one cheap statement.
+    """Return the due work, with one cheap statement.
 
     Raises:
         Unavailable: the database does not answer.
@@ -120,11 +117,11 @@ async def look(dedicated: DedicatedConnection) -> Work:
 
 
 async def relay(dedicated: DedicatedConnection, hold_seconds: float, *, without: Sequence[str] = ()) -> list[DueTask]:
-    """Pick what is due to be published, up to RELAY_BATCH of each queue, and keep other relays off it for a while.
+    """Pick tasks that are due to be published, up to RELAY_BATCH per queue, and hide them from other relays.
 
     Args:
-        dedicated: the relay's.
-        hold_seconds: for how long.
+        dedicated: the relay's connection.
+        hold_seconds: how long the tasks stay hidden.
         without: queue sets that cannot be published to now.
     """
     rows = await dedicated.fetch(query("task_relay"), RELAY_BATCH, hold_seconds, list(without))
@@ -132,12 +129,12 @@ async def relay(dedicated: DedicatedConnection, hold_seconds: float, *, without:
 
 
 async def blocked_slots(dedicated: DedicatedConnection, after: str) -> list[str]:
-    """Return up to BATCH slots behind `after` in which tasks wait for room, in order."""
+    """Return up to BATCH slots after `after` in which tasks wait for room, in order."""
     return [row["slot"] for row in await dedicated.fetch(query("slot_blocked"), after, BATCH)]
 
 
 async def unblock(dedicated: DedicatedConnection, slots: Sequence[str], hold_seconds: float) -> list[DueTask]:
-    """Pick tasks that wait in these slots and have room now, and keep relays off them for `hold_seconds`."""
+    """Pick tasks that wait in these slots and have room now, and hide them from relays for `hold_seconds`."""
     rows = await dedicated.fetch(query("task_unblock"), list(slots), BATCH, hold_seconds)
     return [DueTask(**dict(row)) for row in rows]
 
@@ -149,14 +146,14 @@ async def dead_letter(
     *,
     without: Sequence[str] = (),
 ) -> int:
-    """Publish the overdue copies of failed tasks; return how many are in the dead letter queue now.
+    """Publish the overdue copies of failed tasks; return how many the broker confirmed.
 
-    They are held meanwhile, so that two relays do not both send a copy.
+    The tasks are held meanwhile, so that two relays do not publish the same copy.
 
     Args:
-        dedicated: the relay's.
-        age_seconds: how long the publisher of a failure has to do it itself, and for how long a copy is held.
-        publish: returns `updated_at` by id of those that the broker confirmed.
+        dedicated: the relay's connection.
+        age_seconds: how long the original publisher has to publish the copy, and how long a copy is held.
+        publish: returns `updated_at` by id of the tasks whose copy the broker confirmed.
         without: queue sets that cannot be published to now.
     """
     rows = await dedicated.fetch(query("task_dead_letter_due"), age_seconds, BATCH, list(without))
@@ -165,7 +162,7 @@ async def dead_letter(
 
 
 async def dead_letters_lost(dedicated: DedicatedConnection | Database, queue_set: str) -> int:
-    """Mark every copy that a lost dead letter queue held to be published again; return how many."""
+    """Mark every copy of a lost dead letter queue to be published again; return how many."""
     count, after, last = 0, EPOCH, FIRST_ID
     while rows := await dedicated.fetch(query("task_dead_letter_lost"), queue_set, after, last, BATCH):
         count += rows[0]["marked"]
@@ -174,21 +171,21 @@ async def dead_letters_lost(dedicated: DedicatedConnection | Database, queue_set
 
 
 async def lost(dedicated: DedicatedConnection, queue_set: str, queue: str, waiting_seconds: float) -> int:
-    """Mark confirmed tasks that wait longer than `waiting_seconds` to be published again; return how many.
+    """Mark confirmed tasks that have waited longer than `waiting_seconds` to be published again; return how many.
 
-    A negative `waiting_seconds` includes what is due only later: its retry queue was lost.
+    A negative `waiting_seconds` includes tasks that are due later, for a lost retry queue.
     """
     ((count,),) = await dedicated.fetch(query("task_lost"), queue_set, queue, waiting_seconds, BATCH)
     return int(count)
 
 
 async def removed_queues(dedicated: DedicatedConnection) -> list[tuple[str, str]]:
-    """Return queue set and name of queues in which tasks wait although they are declared no longer."""
+    """Return queue set and name of queues that hold waiting tasks but are no longer declared."""
     return [(row["queue_set"], row["queue"]) for row in await dedicated.fetch(query("queue_removed"), BATCH)]
 
 
 async def move(dedicated: DedicatedConnection, queue_set: str, queue: str) -> int:
-    """Move one batch of the tasks that wait in a queue which is declared no longer; return how many."""
+    """Move one batch of waiting tasks out of a queue that is no longer declared; return how many."""
     ((count,),) = await dedicated.fetch(query("task_move"), queue_set, queue, BATCH)
     return int(count)
 
@@ -196,7 +193,7 @@ async def move(dedicated: DedicatedConnection, queue_set: str, queue: str) -> in
 async def reap(
     dedicated: DedicatedConnection, decide: Callable[[OrphanedTask], Completion]
 ) -> tuple[Counter[str], bool]:
-    """Take back tasks of one expired worker; return how many by their new status, and whether there may be more."""
+    """Take back tasks of one expired worker; return how many by new status, and whether more may be left."""
     async with dedicated.transaction() as connection:
         expired = await connection.fetch(query("worker_expired_lock"))
         if not expired:
@@ -232,13 +229,13 @@ async def reap(
 
 
 async def prune(dedicated: DedicatedConnection) -> tuple[int, bool]:
-    """Make one step of dropping expired tasks; return how many were dropped and whether there may be more."""
+    """Make one step of deleting expired tasks; return how many were deleted and whether more may be left."""
     (row,) = await dedicated.fetch(query("task_prune"), BATCH)
     return int(row["dropped"]), bool(row["more"])
 
 
 def _backoff(text: str | None) -> Backoff | None:
-    """Return a type's back-off; None, which means the default, if only a newer release understands it."""
+    """Return a type's back-off; None (the default) if only a newer release understands it."""
     try:
         return parse_backoff(text)
     except NewerRelease:
@@ -246,12 +243,12 @@ def _backoff(text: str | None) -> Backoff | None:
 
 
 async def prune_workers(database: Database) -> None:
-    """Forget workers that ended long ago."""
+    """Delete workers that ended long ago."""
     await database.fetch(query("worker_prune"))
 
 
 async def rotate_events(database: Database, *, days_ahead: int, keep_days: int) -> list[str]:
-    """Create the coming partitions of the history and drop the old ones; return the names of the dropped."""
+    """Create the next partitions of the history and drop the old ones; return the names of the dropped partitions."""
     await database.fetch(query("event_partitions_create"), days_ahead)
     ((dropped,),) = await database.fetch(query("event_partitions_drop"), keep_days)
     return list(dropped)
@@ -260,10 +257,10 @@ async def rotate_events(database: Database, *, days_ahead: int, keep_days: int) 
 async def replan(
     dedicated: DedicatedConnection, after: tuple[str, str], limit: int, plan: Callable[[DueSchedule], datetime]
 ) -> tuple[tuple[str, str], list[tuple[str, str]]]:
-    """Plan cron entries behind `after` for the earlier of what is stored and what `plan` returns.
+    """Plan cron entries after `after` for the earlier of the stored time and the time that `plan` returns.
 
     Returns:
-        Where to go on (the beginning, at the end), and the type and name of each that is due earlier now.
+        Where to continue (at the end: the beginning), and the type and name of each entry that is due earlier now.
     """
     rows = await dedicated.fetch(query("schedule_ahead"), *after, limit)
     earlier = []
@@ -279,10 +276,10 @@ async def replan(
 async def fire(
     dedicated: DedicatedConnection, plan: Callable[[DueSchedule], tuple[NewTask | None, datetime]]
 ) -> tuple[Sequence[str], bool]:
-    """Enqueue what due cron entries ask for and set their next time, in one transaction.
+    """Enqueue the tasks of due cron entries and set their next time, in one transaction.
 
     Returns:
-        The types that were enqueued, and whether there may be more to do.
+        The types of the enqueued tasks, and whether more entries may be due.
     """
     async with dedicated.transaction() as connection:
         rows = await connection.fetch(query("schedule_due"), BATCH)

@@ -1,6 +1,6 @@
-"""Migrations: plain SQL files, applied in order, each once, under a lock.
+"""Migrations: applies the SQL files of `schema/` in order, each once, under a lock; `dtq_migration` records them.
 
-Owns `schema/` and the table `dtq_migration`. Must never go backwards: a mistake is mended by the next file.
+There are no down migrations: the next file fixes a mistake.
 """
 
 import asyncio
@@ -23,9 +23,9 @@ from dtq_db.driver_errors import translated
 LOCK_KEY: Final = 0x647471  # "dtq"
 """Key of the advisory lock that lets one migrator through at a time."""
 LOCK_MILLISECONDS: Final = 1_000
-"""How long a migration waits for a table's lock, in milliseconds: as long, everyone behind it waits too."""
+"""How long a migration waits for a table's lock, in milliseconds: every session queued behind it waits as long."""
 LOCK_TRIES: Final = 30
-"""How often it asks for it: with the pauses between, some minutes."""
+"""How often a migration tries to get the lock: with the pauses, for some minutes."""
 _NAME: Final = re.compile(r"^(\d{4})_(pre|post)_[a-z0-9_]+\.sql$")
 _LEDGER: Final = """
 CREATE TABLE IF NOT EXISTS dtq_migration (
@@ -54,7 +54,7 @@ class Migration:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """What is applied and what is still to come, by name."""
+    """The applied and the pending migrations, by name."""
 
     applied: tuple[str, ...]
     pending: tuple[str, ...]
@@ -64,7 +64,7 @@ def migrations() -> list[Migration]:
     """Return every migration in order.
 
     Raises:
-        ValueError: a file's name does not say its number and phase.
+        ValueError: a file's name lacks number or phase.
     """
     found = []
     for entry in sorted((files("dtq_db") / "schema").iterdir(), key=lambda entry: entry.name):
@@ -77,13 +77,13 @@ def migrations() -> list[Migration]:
 
 
 def pending(known: list[Migration], ledger: dict[str, str]) -> list[Migration]:
-    """Return what is still to be applied.
+    """Return the pending migrations.
 
-    A `pre` migration of a newer version is no hindrance: old code runs on the new schema, so that a rollout can be
-    rolled back. A `post` migration takes away what old code needs.
+    A `pre` migration of a newer version is allowed: old code runs on the new schema, so that a rollout can be rolled
+    back. A `post` migration removes what old code needs.
 
     Raises:
-        Rejected: an applied file was edited, or a newer version has taken away what this one needs.
+        Rejected: an applied file was edited, or a newer version has removed what this one needs.
     """
     by_name = {migration.name: migration for migration in known}
     for name, checksum in ledger.items():
@@ -105,14 +105,14 @@ def pending(known: list[Migration], ledger: dict[str, str]) -> list[Migration]:
 
 
 async def migrate(dsn: str) -> tuple[str, ...]:
-    """Apply what is pending and return its names; safe to repeat and to run at the same time.
+    """Apply the pending migrations and return their names; safe to repeat and to run concurrently.
 
     Raises:
         Rejected: see `pending`.
         Unavailable: the database does not answer.
     """
     async with _session(dsn) as connection:
-        # The lock is the session's: it also holds between the transactions of two files.
+        # A session-level lock: it is also held between the transactions of two files.
         await connection.execute("SELECT pg_advisory_lock($1)", LOCK_KEY)
         await connection.execute(_LEDGER)
         todo = pending(migrations(), await _ledger(connection))
@@ -122,12 +122,12 @@ async def migrate(dsn: str) -> tuple[str, ...]:
 
 
 async def apply(connection: "asyncpg.Connection[asyncpg.Record]", migration: Migration) -> None:
-    """Apply one migration. A lock that it cannot have at once is let go of and asked for again, LOCK_TRIES times.
+    """Apply one migration. After a lock timeout it is tried again, LOCK_TRIES times.
 
-    Whoever waits for a table's lock makes everyone after it wait too, even those who would only read.
+    A session that waits for a table's lock blocks every session queued behind it, even readers.
 
     Raises:
-        asyncpg.LockNotAvailableError: others held a lock all the time; nothing was changed.
+        asyncpg.LockNotAvailableError: other sessions held a lock all the time; nothing was changed.
     """
     for failures in range(1, LOCK_TRIES + 1):
         try:
@@ -147,7 +147,7 @@ async def apply(connection: "asyncpg.Connection[asyncpg.Record]", migration: Mig
 
 
 async def status(dsn: str) -> Status:
-    """Return what is applied and what is pending, changing nothing.
+    """Return the applied and the pending migrations, without changing anything.
 
     Raises:
         Rejected: see `pending`.
@@ -161,11 +161,11 @@ async def status(dsn: str) -> Status:
 
 
 async def check(dsn: str) -> None:
-    """Return if nothing is pending.
+    """Check that no migration is pending.
 
     Raises:
         Rejected: see `pending`.
-        Unavailable: something is pending, or the database does not answer.
+        Unavailable: a migration is pending, or the database does not answer.
     """
     todo = (await status(dsn)).pending
     if todo:
@@ -173,10 +173,10 @@ async def check(dsn: str) -> None:
 
 
 async def patiently(work: Callable[[], Awaitable[T]], seconds: float) -> T:
-    """Do `work`, again and again while it is `Unavailable`, for that many seconds.
+    """Call `work`, repeatedly while it raises `Unavailable`, for that many seconds.
 
     Raises:
-        Unavailable: it still is.
+        Unavailable: the last call raised it.
     """
     ends_at = asyncio.get_running_loop().time() + seconds
     failures = 0
@@ -200,7 +200,7 @@ async def _ledger(connection: "asyncpg.Connection[asyncpg.Record]") -> dict[str,
 
 @asynccontextmanager
 async def _session(dsn: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
-    """A plain session without a statement timeout: a migration takes what it takes."""
+    """Open a session without a statement timeout: a migration may take long."""
     connection = await sessions.connect(dsn, name="dtq-migrate", settings={}, statement_seconds=None)
     try:
         with translated():

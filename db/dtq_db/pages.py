@@ -1,7 +1,7 @@
-"""Pages: lists of tasks, each served by an index or by a walk of bounded length.
+"""Pages of tasks: chooses the statement for a filter, served by an index or by a walk of bounded length.
 
-Owns the choice of the statement for a filter. Must never cost more because the table is larger: a filter that fits
-little gives a short page, and the cursor says where to go on.
+The cost must not grow with the table: a filter that few tasks match gives a short page, and the cursor says where to
+continue.
 """
 
 import time
@@ -19,9 +19,9 @@ from dtq_db.connections import Database
 from dtq_db.queries import query
 
 LOOK_MAX: Final = 5_000
-"""Most tasks that one page looks at: some milliseconds, however few of them fit."""
+"""Most tasks examined for one page: some milliseconds, however few of them match."""
 FAILED_SECONDS: Final = 3.0
-"""How long a redrive looks for tasks that fit its filter, in seconds."""
+"""How long a redrive searches for tasks that match its filter, in seconds."""
 _FIRST_ID: Final = UUID(int=0)
 _LAST_ID: Final = UUID(int=2**128 - 1)
 
@@ -31,7 +31,7 @@ class TaskFilter:
     """Which tasks a page shows; None does not filter.
 
     Attributes:
-        types: those that the caller may see.
+        types: the types that the caller may see.
     """
 
     after: UUID | None = None
@@ -46,8 +46,8 @@ class Page:
     """One page.
 
     Attributes:
-        rows: newest first; perhaps fewer than asked for although there are more.
-        next: where the next page begins; None after the last.
+        rows: newest first; there may be fewer than asked for although more exist.
+        next: where the next page begins; None after the last page.
     """
 
     rows: list[dict[str, Any]]
@@ -59,7 +59,7 @@ class FailedFilter:
     """Which failed tasks a redrive takes; None does not filter.
 
     Attributes:
-        types: those that the caller may send again.
+        types: the types that the caller may redrive.
     """
 
     type: str | None = None
@@ -79,7 +79,7 @@ async def page(database: Database, chosen: TaskFilter, limit: int) -> Page:
     look = LOOK_MAX if _is_filtered(chosen, statement) else limit
     found = await _fetch(database, statement, chosen, look, filters, limit)
     if statement == "task_list_waiting" and found[0]["looked_at"] >= look:
-        # More wait than one look holds, and mostly they are the newest tasks of all.
+        # More tasks wait than one page examines, and most of them are the newest tasks.
         statement = "task_list"
         found = await _fetch(database, statement, chosen, look, filters, limit)
     rows = [_task(row) for row in found if row["id"] is not None]
@@ -90,10 +90,10 @@ async def page(database: Database, chosen: TaskFilter, limit: int) -> Page:
 
 
 async def failed(database: Database, chosen: FailedFilter, limit: int) -> list[UUID]:
-    """Return up to `limit` failed tasks that fit, oldest failure first, of those looked at in FAILED_SECONDS.
+    """Return up to `limit` matching failed tasks, oldest failure first, of those examined in FAILED_SECONDS.
 
     Raises:
-        Unavailable: none that fits was found in that time, or the database does not answer.
+        Unavailable: no matching task was found in that time, or the database does not answer.
     """
     statement = query("task_failed_select_type" if chosen.type else "task_failed_select")
     types = chosen.type or chosen.types
@@ -144,7 +144,7 @@ def _statement(chosen: TaskFilter) -> str:
 
 
 def _is_filtered(chosen: TaskFilter, statement: str) -> bool:
-    """Whether some of what the statement walks may not fit."""
+    """Whether some of the tasks that the statement walks may not match."""
     by_type = chosen.type is not None and statement != "task_list_failed_type"
     by_status = chosen.status is not None and statement == "task_list"
     is_set = statement in ("task_list_running", "task_list_waiting")

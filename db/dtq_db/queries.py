@@ -1,6 +1,6 @@
-"""The named statements of `queries/`: one file, one statement, one purpose.
+"""Loads the named statements of `queries/`: one file, one statement, one purpose.
 
-Owns loading. Must never build SQL: a statement is a file that can be read and explained on its own.
+No SQL is built at run time: each statement is a file that can be read and explained on its own.
 """
 
 from functools import cache
@@ -12,7 +12,7 @@ def query(name: str) -> str:
     """Return the statement of `queries/<name>.sql`.
 
     Raises:
-        FileNotFoundError: no such statement.
+        FileNotFoundError: the statement does not exist.
     """
     return (files("dtq_db") / "queries" / f"{name}.sql").read_text(encoding="utf-8")
 

@@ -1,7 +1,7 @@
-"""References: whether any task refers to a task type, found by a walk over the table in bounded steps.
+"""References: finds out whether any task refers to a task type, by a walk over the table in bounded steps.
 
-Owns that walk and where it stands. `tasks` has no index by type: it would cost every task, for a question that is
-asked once in the life of a type.
+`tasks` has no index by type: it would cost every task something, for a question that is asked once in the life of a
+type.
 """
 
 import time
@@ -12,18 +12,18 @@ from dtq_db.connections import Database
 from dtq_db.queries import query
 
 STEP: Final = 5_000
-"""Tasks looked at by one statement: some milliseconds."""
+"""Tasks examined by one statement: some milliseconds."""
 SEARCH_SECONDS: Final = 2.0
-"""How long one search may go on, in seconds; the next one continues it."""
+"""How long one search may take, in seconds; the next search continues it."""
 
 
 async def search(database: Database, type_: str, *, is_inactive: bool) -> References | None:
-    """Look for tasks of a type, for SEARCH_SECONDS at the most; return what was found, or None if it is gone.
+    """Search for tasks of a type, for at most SEARCH_SECONDS; return the result, or None if the type is gone.
 
     Args:
-        database: where the tasks are.
+        database: the database with the tasks.
         type_: the type.
-        is_inactive: it can get no more tasks, so that the search goes on from where the last one stopped.
+        is_inactive: the type gets no more tasks, so the search continues where the last search stopped.
 
     Raises:
         Unavailable: the database does not answer.

@@ -1,6 +1,6 @@
-"""Resources: the rows behind TaskType and QueueSet, and the claims that say who owns a name.
+"""Reads and writes the rows of TaskType and QueueSet, and the claims on their names, in the caller's transaction.
 
-Owns reading and writing them in the caller's transaction. Must never decide: `dtq.domain.plan` does.
+`dtq.domain.plan` decides what to write.
 """
 
 import json
@@ -29,13 +29,13 @@ class Resources:
         self._connection = connection
 
     async def claim(self, kind: Kind, key: str) -> Owner | None:
-        """Return who owns a name; None if it is free. Whoever else asks waits until our transaction's end."""
-        # A row that is not there yet cannot be locked: the name itself is.
+        """Return the owner of a name, locking it until the transaction ends; None if the name is free."""
+        # A missing row cannot be locked, so the name itself is locked.
         await self._connection.execute(query("resource_claim_lock"), kind, key)
         return await self.owner(kind, key)
 
     async def owner(self, kind: Kind, key: str) -> Owner | None:
-        """Return who owns a name at this moment; None if it is free. Nobody waits for us."""
+        """Return the current owner of a name, without a lock; None if the name is free."""
         row = await self._connection.fetchrow(query("resource_claim_get"), kind, key)
         if row is None:
             return None
@@ -47,13 +47,13 @@ class Resources:
         )
 
     async def put_claim(self, kind: Kind, key: str, owner: Owner) -> None:
-        """Take a name."""
+        """Claim a name."""
         await self._connection.execute(
             query("resource_claim_put"), kind, key, owner.uid, owner.namespace, owner.name, owner.generation
         )
 
     async def delete_claim(self, kind: Kind, key: str, owner: Owner) -> None:
-        """Let go of a name, if it is still this owner's."""
+        """Release a name if this owner still holds it."""
         await self._connection.execute(query("resource_claim_delete"), kind, key, owner.uid)
 
     async def task_type(self, name: str) -> TaskTypeRow | None:
@@ -91,7 +91,7 @@ class Resources:
         await self._connection.execute(query("task_type_deactivate"), name)
 
     async def delete_task_type(self, name: str) -> None:
-        """Drop an inactive type that no task refers to, as a finished `Search` has found."""
+        """Delete an inactive type that no task refers to, as a complete `Search` has found."""
         await self._connection.execute(query("task_type_delete"), name)
 
     async def queue_set(self, name: str) -> QueueSetRow | None:
@@ -110,18 +110,18 @@ class Resources:
         return holder
 
     async def used_queues(self, name: str) -> frozenset[str]:
-        """Return the queues of a set that task types send to."""
+        """Return the queues of a set that task types refer to."""
         rows = await self._connection.fetch(query("queue_set_used_queues"), name)
         return frozenset(row["default_queue"] for row in rows)
 
     async def waiting(self, name: str, queue: str) -> int:
-        """Return how many tasks wait in a queue, whatever they wait for: WAITING_MAX at the most."""
+        """Return how many tasks wait in a queue, whatever they wait for: at most WAITING_MAX."""
         return int(await self._connection.fetchval(query("queue_waiting"), name, queue, WAITING_MAX))
 
     async def moving(self, name: str) -> dict[str, int]:
-        """Return how many tasks wait in queues that a queue set declares no longer, by queue: WAITING_MAX at the most.
+        """Return how many tasks wait in queues that a queue set no longer declares, by queue: at most WAITING_MAX.
 
-        Of very many such queues, only the first REMOVED_QUEUES_MAX of all queue sets are looked at.
+        Only the first REMOVED_QUEUES_MAX such queues of all queue sets are examined.
         """
         rows = await self._connection.fetch(query("queue_removed"), REMOVED_QUEUES_MAX)
         return {row["queue"]: await self.waiting(name, row["queue"]) for row in rows if row["queue_set"] == name}
@@ -151,7 +151,7 @@ class Resources:
             )
 
     async def delete_queue_set(self, name: str) -> None:
-        """Drop a queue set and its queues."""
+        """Delete a queue set and its queues."""
         await self._connection.execute(query("queue_set_delete"), name)
 
 

@@ -1,4 +1,4 @@
-"""Sessions: how one is opened, on which of several servers, and behind which pooler."""
+"""Opens database sessions: chooses one of several servers, and detects a pooler."""
 
 import asyncio
 import os
@@ -17,32 +17,32 @@ from dtq_db.queries import query
 CONNECT_SECONDS: Final = 3.0
 """Longest wait for a new connection, in seconds."""
 HOSTS_SECONDS: Final = 1.8
-"""Longest wait for all of several servers together, in seconds: who waits for a place in the pool waits for it too."""
+"""Longest wait for several servers together, in seconds: a task that waits for a pool slot waits that long too."""
 PROBE_SECONDS: Final = 1.0
-"""Longest wait for the second session that tells how a pooler works, in seconds: in session mode it may be full."""
+"""Longest wait for the second session that reveals the pooler's mode, in seconds: in session mode it may be full."""
 PROBES: Final = 5
-"""How often two clients of a pooler compare their server sessions: other clients may come in between."""
+"""How often two clients of a pooler compare their server sessions: other clients may interfere."""
 _HINTS: Final = {
     "3D000": ": create it, or correct the database in DB_DSN",
     "28P01": ": correct the password in DB_DSN",
     "28000": ": correct user and database in DB_DSN, or pg_hba.conf",
 }
-"""What to do about a server that refuses, by SQLSTATE."""
+"""What to do about a server's refusal, by SQLSTATE."""
 
 
 async def connect(
     dsn: str, *, name: str, settings: Mapping[str, str], statement_seconds: float | None
 ) -> "asyncpg.Connection[asyncpg.Record]":
-    """Open a session with these settings on the first server of a DSN that will do.
+    """Open a session with these settings on the first suitable server of a DSN.
 
     Args:
         dsn: a connection string.
-        name: what the server shows of the session.
-        settings: of the session, by name.
+        name: the application name of the session.
+        settings: the session's settings, by name.
         statement_seconds: how long the client waits for a statement; None waits for ever.
 
     Raises:
-        Unavailable: no server can be reached, they refuse, or a pooler keeps no sessions.
+        Unavailable: no server can be reached, all refuse, or a pooler does not keep sessions.
     """
     try:
         target = parse_dsn(dsn)
@@ -63,7 +63,7 @@ async def connect(
 async def _open(
     target: Target, settings: Mapping[str, str], statement_seconds: float | None
 ) -> "asyncpg.Connection[asyncpg.Record]":
-    """Open a session on the first server that will do; a pooler that refuses settings gets only the name."""
+    """Open a session on the first suitable server; a pooler that refuses settings gets only the name."""
     reasons: list[str] = []
     is_missing = False
     for host, port in target.hosts:
@@ -104,8 +104,8 @@ async def _settle(
 ) -> None:
     """Give a session behind a pooler its settings, if the pooler keeps sessions.
 
-    A pooler shows itself by another process id than the server's. Two clients have one server session in turn only
-    when it is in transaction mode.
+    A pooler is detected by a process id that differs from the server's. Two clients get the same server session in
+    turn only in transaction mode.
     """
     if await connection.fetchval(query("session_pid")) == connection.get_server_pid():
         return
@@ -115,7 +115,7 @@ async def _settle(
 
 
 async def _is_shared(connection: "asyncpg.Connection[asyncpg.Record]", target: Target) -> bool:
-    """Return whether a second client gets the same server session; False as well if it gets none in time."""
+    """Return whether a second client gets the same server session; False also if it gets no session in time."""
     try:
         async with asyncio.timeout(PROBE_SECONDS):
             other = await _open(target, {"application_name": "dtq-probe"}, PROBE_SECONDS)
@@ -133,7 +133,7 @@ async def _is_shared(connection: "asyncpg.Connection[asyncpg.Record]", target: T
 
 @contextmanager
 def _refusals_translated() -> Iterator[None]:
-    """Turn whatever keeps a session from being opened into `Unavailable`."""
+    """Turn every error that prevents a session from being opened into `Unavailable`."""
     with translated(sent=False):
         try:
             yield

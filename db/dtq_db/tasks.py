@@ -1,6 +1,6 @@
-"""Tasks as the API sees them: store, look up, cancel, redrive.
+"""Tasks, for the API: store, look up, cancel, redrive.
 
-Owns the mapping between values and the statements `task_*`. Must never decide: the SQL functions guard each move.
+Calls the statements `task_*`; the SQL functions guard each transition.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,11 +23,11 @@ TaskRow: TypeAlias = asyncpg.Record
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewTask:
-    """A task that was validated and is about to be stored.
+    """A validated task that is about to be stored.
 
     Attributes:
         payload: JSON text.
-        run_at: not before; None means at once.
+        run_at: the earliest start; None means at once.
     """
 
     id: UUID
@@ -45,7 +45,7 @@ class ExistingTask:
     """The task that already holds an idempotency key of its type.
 
     Attributes:
-        same: the payload is that of the stored task; otherwise it is a conflict.
+        same: whether the stored task has the same payload; otherwise there is a conflict.
     """
 
     id: UUID
@@ -57,7 +57,7 @@ class ExistingTask:
 async def enqueue(dedicated: DedicatedConnection, tasks: Sequence[NewTask]) -> dict[UUID, datetime]:
     """Store tasks in one statement and commit; return `updated_at` by id.
 
-    A task that is missing hit an idempotency key of its type or a type that is not active: ask `replay`.
+    A task that is missing from the answer met an existing idempotency key or an inactive type: call `replay`.
 
     Raises:
         Unavailable: the outcome is unknown.
@@ -87,25 +87,25 @@ def _columns(tasks: Sequence[NewTask]) -> tuple[list[Any], ...]:
 
 
 async def replay(dedicated: DedicatedConnection, task: NewTask) -> ExistingTask | None:
-    """Return the task that holds the key of `task`, pinning it if it is the same; None if there is none."""
+    """Return the task that holds the key of `task`, pinned if the payload is the same; None if the key is free."""
     rows = await dedicated.fetch(query("task_replay"), task.idempotency_key, task.type, task.payload)
     return ExistingTask(**dict(rows[0])) if rows else None
 
 
 async def undo(dedicated: DedicatedConnection, ids: Sequence[UUID]) -> set[UUID]:
-    """Take back tasks that the broker refused; return those that are gone. The others run or will."""
+    """Take back tasks that the broker refused; return the deleted ones. The others run or will run."""
     rows = await dedicated.fetch(query("task_undo"), list(ids))
     return {row["id"] for row in rows}
 
 
 async def confirm(dedicated: DedicatedConnection, confirmed: Mapping[UUID, datetime]) -> None:
-    """Note that the broker holds a message for each of these, unless they moved on since `updated_at`."""
+    """Record that the broker holds a message for each of these tasks, unless they changed since `updated_at`."""
     ids = sorted(confirmed)
     await dedicated.fetch(query("task_confirm"), ids, [confirmed[id_] for id_ in ids])
 
 
 class TaskStore:
-    """Look-ups and what a person does to single tasks."""
+    """Look-ups, and actions of a person on single tasks."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -129,24 +129,24 @@ class TaskStore:
         return await pages.page(self._database, chosen, limit)
 
     async def cancel(self, id_: UUID) -> asyncpg.Record | None:
-        """Cancel a task or ask its worker to; return `status` and whether anything was `requested`."""
+        """Cancel a task or ask its worker to cancel it; return `status` and whether a cancel was `requested`."""
         rows = await self._database.fetch(query("task_cancel"), id_)
         return rows[0] if rows else None
 
     async def failed(self, chosen: FailedFilter, limit: int) -> list[UUID]:
-        """Return the failed tasks that a filter takes, oldest failure first.
+        """Return the failed tasks that match a filter, oldest failure first.
 
         Raises:
-            Unavailable: so many others failed that none that fits was found in time.
+            Unavailable: so many other tasks failed that no matching task was found in time.
         """
         return await pages.failed(self._database, chosen, limit)
 
     async def redrive(self, ids: Sequence[UUID]) -> dict[UUID, str]:
-        """Send failed tasks again; return the queue set of each that was FAILED, by id."""
+        """Redrive failed tasks; return the queue set of each task that was FAILED, by id."""
         rows = await self._database.fetch(query("task_redrive"), sorted(ids))
         return {row["id"]: row["queue_set"] for row in rows}
 
     async def still_failed(self, ids: Sequence[UUID], types: Sequence[str] | None = None) -> set[UUID]:
-        """Return which of these tasks are FAILED, and of one of these types."""
+        """Return which of these tasks are FAILED and of one of these types."""
         rows = await self._database.fetch(query("task_status_many"), list(ids), types)
         return {row["id"] for row in rows}

@@ -1,1 +1,1 @@
-"""The operator: TaskType and QueueSet objects become rows and topology."""
+"""The operator: turns TaskType and QueueSet objects into rows in Postgres and topology in RabbitMQ."""

@@ -1,7 +1,7 @@
-"""The backends of a reconcile: Postgres and RabbitMQ, each behind its breaker.
+"""The backends of a reconcile: Postgres and RabbitMQ, each behind a circuit breaker.
 
-Owns what an effect's outcome means for the conditions. A backend that is down is met once; its objects are
-parked and come back with it.
+Translates the outcome of each call into conditions. While a backend is down, only its breaker calls it; the objects
+that need it are parked and reconciled when it is back.
 """
 
 import hashlib
@@ -32,12 +32,12 @@ from dtq_reconcile.task_types import reconcile_task_type, release_task_type
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effect:
-    """What came of applying an object.
+    """The result of applying an object.
 
     Attributes:
-        status: further fields of the status; None removes one.
-        repaired: what had to be written or declared, for people; empty if nothing.
-        warning: reason and message of an event to record.
+        status: further fields of the status; None removes a field.
+        repaired: what was written or declared, for people; empty if nothing was.
+        warning: reason and message of an Event to record.
         waits: something else must change first.
     """
 
@@ -54,8 +54,8 @@ class Backends:
     """Applies objects to Postgres and RabbitMQ.
 
     Args:
-        requeue: called with each key that waited for a backend, once it is back.
-        hints: returns what scaling has found out about a queue set.
+        requeue: called with each key that waited for a backend when the backend is back.
+        hints: returns the scaling hints of a queue set.
         served: returns the condition Served of a task type.
     """
 
@@ -73,7 +73,7 @@ class Backends:
         self._hints = hints
         self._served = served
         self._lost: dict[Key, set[str]] = {}
-        """What a reconcile that failed later has declared anew: the next one tells of it."""
+        """Queues that a failed reconcile re-created: the next reconcile reports them."""
         self.postgres: Breaker[Key] = Breaker("postgres", lambda: catalog.revision(database), requeue)
         self.rabbitmq: Breaker[Key] = Breaker("rabbitmq", self._probe_broker, requeue)
 
@@ -127,11 +127,11 @@ class Backends:
         return self._queue_set_effect(manifest, done, await self._hints(key, manifest), await self._moving(key.name))
 
     async def release(self, key: Key, owner: Owner, *, policy: str | None, force: bool) -> Refusal | None:
-        """Let go of an object as its policy says; return why that must wait, or None.
+        """Release an object as its deletion policy says; return why the deletion must wait, or None.
 
         Raises:
-            Unavailable: a backend that its policy needs does not answer.
-            Rejected: RabbitMQ refuses us the right to delete.
+            Unavailable: a backend that the policy needs does not answer.
+            Rejected: RabbitMQ does not permit us to delete.
         """
         self._lost.pop(key, None)
         if key.kind == "TaskType":
@@ -141,7 +141,7 @@ class Backends:
         return done.plan.refusal
 
     async def is_claimed_by_another(self, key: Key, owner: Owner) -> bool:
-        """Return whether the name is somebody else's; while Postgres is down, assume so and do nothing."""
+        """Return whether another object owns the name; while Postgres is down, assume so and do nothing."""
         try:
             async with transaction(self._database) as resources:
                 claim = await resources.claim("TaskType" if key.kind == "TaskType" else "QueueSet", key.name)
@@ -150,7 +150,7 @@ class Backends:
         return claim is not None and not owner.is_same_object(claim)
 
     async def _moving(self, queue_set: str) -> dict[str, int]:
-        """Return how many tasks wait in queues that were taken out; nothing while that is unknown."""
+        """Return how many tasks wait in removed queues; nothing while that is unknown."""
         try:
             async with transaction(self._database) as resources:
                 return await resources.moving(queue_set)
@@ -191,7 +191,7 @@ class Backends:
 
     def _down(self, key: Key, breaker: Breaker[Key], effect: str, reason: ConditionReason) -> Effect:
         breaker.trip(key)
-        # The driver's words differ from try to try, and each would be one more write.
+        # The driver's message differs between tries, and each message would be another write.
         text = f"{breaker.name} does not answer; everything is looked at again once it does"
         if reason is ConditionReason.BROKER_UNREACHABLE:
             text = f"no connection to RabbitMQ, vhost {self._settings.rmq_vhost!r}; tried again until there is one"
@@ -211,7 +211,7 @@ def _refused(refusal: Refusal, effect: str) -> Effect:
         result="refused",
         refused_as=refusal.reason,
         warning=(str(refusal.reason), refusal.message),
-        # A claim may be let go of, a queue set may come: only an edit ends the others, and it is an event.
+        # A claim may be released, or a queue set created. Only an edit, which the watch reports, ends other refusals.
         waits=refusal.reason not in USER_ERRORS or refusal.reason is Reason.NAME_CONFLICT,
     )
 

@@ -1,7 +1,6 @@
-"""Bootstrap: queue sets and task types that an installation brings along.
+"""Bootstrap: creates the queue sets and task types that come with an installation, once at the start.
 
-Owns making what is absent, once at the start. Must never change or restore anything: what is there, or was
-deleted since, belongs to people.
+Must never change an existing object or restore a deleted one: after their creation they belong to people.
 """
 
 import asyncio
@@ -24,7 +23,7 @@ _log = structlog.get_logger(__name__)
 
 
 def read(file: Path) -> list[dict[str, Any]]:
-    """Return the manifests of a file, QueueSets first, as they are created.
+    """Return the manifests of a file in the order of creation, QueueSets first.
 
     Raises:
         Rejected: `InvalidManifest`, or the file cannot be read.
@@ -38,9 +37,9 @@ def read(file: Path) -> list[dict[str, Any]]:
 
 
 async def create_absent(kube: Kube, manifests: list[dict[str, Any]], stop: asyncio.Event) -> None:
-    """Create what is absent, waiting for the API server and for the definitions.
+    """Create the missing objects, waiting for the API server and for the definitions.
 
-    What the API server refuses is tried again too: a policy may change. It keeps nobody from the rest.
+    An object that the API server refuses is tried again too, since a policy may change. It does not block the others.
     """
     failures, left = 0, manifests
     while left and not stop.is_set():
@@ -51,7 +50,7 @@ async def create_absent(kube: Kube, manifests: list[dict[str, Any]], stop: async
 
 
 def _as_applied(manifest: Object) -> Object:
-    """Return a manifest with the note that `kubectl apply` leaves, so that a later one finds what it expects."""
+    """Return a manifest with the annotation that `kubectl apply` writes, so that a later `kubectl apply` finds it."""
     meta = manifest["metadata"]
     noted = {"metadata": {**meta, "annotations": dict(meta.get("annotations") or {})}}
     text = json.dumps({**manifest, **noted}, separators=(",", ":"), sort_keys=True) + "\n"
@@ -69,7 +68,7 @@ async def _is_there(kube: Kube, manifest: Object) -> bool:
         _log.error("bootstrap is refused", kind=kind, name=meta["name"], reason=str(error))
         return False
     except (Conflict, Unavailable) as error:
-        # Somebody else was quicker, or the definitions are not there yet.
+        # Another operator created it first, or the definitions are not installed yet.
         _log.warning("bootstrap waits", kind=kind, name=meta["name"], reason=str(error))
         return False
     return True

@@ -1,6 +1,6 @@
-"""The breaker: one per backend, so that an outage is met once and not once per object.
+"""The circuit breaker: one per backend, so that an outage is met once and not once per object.
 
-Owns who waits for which backend. Must never make the process unhealthy: an outage is not our bug.
+Holds the keys that wait for the backend. An outage must not make the process unhealthy.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from dtq.runtime.loops import backoff_seconds, wait
 
 K = TypeVar("K")
 PROBE_SECONDS: Final = 1.0
-"""Pause before the first probe of a backend that is down, in seconds; later ones come more slowly."""
+"""Pause before the first probe of a backend that is down, in seconds; later pauses are longer."""
 
 _log = structlog.get_logger(__name__)
 
@@ -23,9 +23,9 @@ class Breaker(Generic[K]):
     """Parks keys while a backend is down.
 
     Args:
-        name: of the backend, for logs and metrics.
-        probe: raises Unavailable while it is down.
-        release: called with each parked key once it is back.
+        name: the name of the backend, for logs and metrics.
+        probe: raises Unavailable while the backend is down.
+        release: called with each parked key when the backend is back.
     """
 
     def __init__(self, name: str, probe: Callable[[], Awaitable[object]], release: Callable[[K], None]) -> None:
@@ -43,14 +43,14 @@ class Breaker(Generic[K]):
         return self._tripped.is_set()
 
     def trip(self, key: K) -> None:
-        """Park a key: the backend is down."""
+        """Park a key until the backend is back."""
         if not self.is_open:
             _log.warning("backend is down", backend=self.name, reason=str(self.error or ""))
         self._parked.add(key)
         self._tripped.set()
 
     async def is_down(self) -> bool:
-        """Return whether the backend itself is down: one failed call may have another cause."""
+        """Return whether the backend itself is down: a failed call may have another cause."""
         try:
             await self._probe()
         except Unavailable as error:
@@ -59,7 +59,7 @@ class Breaker(Generic[K]):
         return False
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Probe an open breaker until the backend is back, then release what was parked."""
+        """Probe an open breaker until the backend is back, then release the parked keys."""
         failures = 0
         while not stop.is_set():
             if not self.is_open:

@@ -1,6 +1,6 @@
-"""Conditions: what the operator found, in the shape of metav1 and of kstatus.
+"""Conditions: the operator's findings as metav1 and kstatus conditions.
 
-Owns every condition type and reason. Pure: equal findings give an equal status, so nothing is written twice.
+Equal findings give an equal status, so that no status is written twice.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,9 +22,9 @@ USER_ERRORS: Final = frozenset(
         Reason.IMMUTABLE_FIELD,
     }
 )
-"""Refusals that only an edit can end: `Stalled` is true. The others wait for something else to change."""
+"""Refusals that only an edit can end: `Stalled` is true. The other refusals wait for something else to change."""
 MESSAGE_CHARS_MAX: Final = 1_000
-"""Longest message of a condition, in characters; a hostile schema must not fill etcd."""
+"""Longest message of a condition, in characters: a hostile schema must not fill etcd."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,13 +38,13 @@ class Condition:
 
 
 def is_ready(obj: Mapping[str, Any]) -> bool:
-    """Return whether an object's status says that it is ready."""
+    """Return whether an object is ready according to its status."""
     found = (obj.get("status") or {}).get("conditions") or []
     return any(one.get("type") == "Ready" and one.get("status") == "True" for one in found)
 
 
 def is_accepted(obj: Mapping[str, Any]) -> bool:
-    """Return whether an object has its name, as far as its status says; the loser of a conflict has not."""
+    """Return whether an object owns its name according to its status; the loser of a conflict does not."""
     found = (obj.get("status") or {}).get("conditions") or []
     return any(condition.get("type") == "Accepted" and condition.get("status") != "False" for condition in found)
 
@@ -52,7 +52,7 @@ def is_accepted(obj: Mapping[str, Any]) -> bool:
 def merged(
     conditions: list[Condition], former: list[Mapping[str, Any]], generation: int, now: str
 ) -> list[dict[str, Any]]:
-    """Return conditions as status holds them; `lastTransitionTime` moves only when the answer does."""
+    """Return conditions for the status; `lastTransitionTime` changes only when a condition's status changes."""
     since = {one["type"]: one for one in former if isinstance(one, dict) and "type" in one}
     out = []
     for one in conditions:
@@ -73,7 +73,7 @@ def merged(
 
 
 def serving(*, active: bool, served: Condition) -> list[Condition]:
-    """A TaskType that is as it should be; whether anybody runs its tasks is the condition `served`."""
+    """A TaskType that is as declared; `served` is the condition that says whether workers run its tasks."""
     is_served = served.status == "True"
     if active:
         reason = ConditionReason.SERVING if is_served else ConditionReason.ACCEPTING
@@ -94,11 +94,11 @@ def served(found: Served, *, where: str, is_new: bool, is_idle: bool, former: Se
     """Whether workers run the tasks of a TaskType.
 
     Args:
-        found: what the workers' rows say.
-        where: the type's queue, for people.
-        is_new: the type was declared just now: workers may be on their way.
-        is_idle: its queue wants no worker.
-        former: the conditions of the status as it is: what was served and is idle now is scaled to zero.
+        found: whether the type is served, according to the workers' rows.
+        where: the type's queue, for messages.
+        is_new: the type was declared just now: its workers may be starting.
+        is_idle: its queue needs no worker.
+        former: the current conditions: a type that was served and is idle now is scaled to zero.
     """
     if found.gap is None:
         message = "a live worker consumes the queue and handles the type"
@@ -122,7 +122,7 @@ def served(found: Served, *, where: str, is_new: bool, is_idle: bool, former: Se
 
 
 def refused(refusal: Refusal, effect: str) -> list[Condition]:
-    """An object about which nothing is done; `effect` is the condition that would say that it was."""
+    """A refused object; `effect` is the condition that would be true if it were applied."""
     stalled = refusal.reason in USER_ERRORS
     reason, message = str(refusal.reason), refusal.message
     return [
@@ -134,7 +134,7 @@ def refused(refusal: Refusal, effect: str) -> list[Condition]:
 
 
 def unavailable(effect: str, reason: str, message: str) -> list[Condition]:
-    """An object whose backend does not answer: what was true may still be."""
+    """An object whose backend does not answer: its earlier conditions may still be true."""
     return [
         Condition(type="Accepted", status="Unknown", reason=reason, message=message),
         Condition(type=effect, status="Unknown", reason=reason, message=message),
@@ -145,7 +145,7 @@ def unavailable(effect: str, reason: str, message: str) -> list[Condition]:
 
 
 def declared(*, queues: int, paused: bool, moving: Mapping[str, int]) -> list[Condition]:
-    """A QueueSet whose topology is as it should be; `moving` are the tasks that wait in queues that were taken out."""
+    """A QueueSet whose topology is as declared; `moving` describes the tasks that wait in removed queues."""
     message = "no task is handed out until paused is false" if paused else f"{queues} queue(s) are declared"
     return [
         Condition(type="Accepted", status="True", reason=ConditionReason.CLAIMED),
@@ -156,7 +156,7 @@ def declared(*, queues: int, paused: bool, moving: Mapping[str, int]) -> list[Co
 
 
 def broker_trouble(reason: str, message: str, *, stalled: bool) -> list[Condition]:
-    """A QueueSet whose rows are written and whose topology is not as it should be."""
+    """A QueueSet whose rows are written but whose topology differs from the declaration."""
     return [
         Condition(type="Accepted", status="True", reason=ConditionReason.CLAIMED),
         Condition(type="TopologyDeclared", status="False", reason=reason, message=message),
@@ -166,7 +166,7 @@ def broker_trouble(reason: str, message: str, *, stalled: bool) -> list[Conditio
 
 
 def invalid(kind: str, reason: str, message: str) -> list[Condition]:
-    """An object that another release's definition let in and that the models refuse: nothing is done about it."""
+    """An object that another release's definition accepted but this release's models refuse: it is not applied."""
     scales = [Condition(type="ScalingActive", status="False", reason=reason, message=message)]
     return [
         Condition(type="Ready", status="False", reason=reason, message=message),
@@ -186,7 +186,7 @@ def deleting(reason: str, message: str) -> list[Condition]:
 def scaling(
     manifest: QueueSet, desired: Mapping[str, int], troubles: Mapping[str, tuple[ConditionReason, str]]
 ) -> Condition:
-    """Whether the scaling of a QueueSet works; `troubles` are reason and message by queue."""
+    """Whether the scaling of a QueueSet works; `troubles` holds reason and message by queue."""
     modes = {queue.scaling.mode for queue in manifest.spec.queues}
     acts = ScalingMode.OPERATOR in modes
     if modes == {ScalingMode.DISABLED}:

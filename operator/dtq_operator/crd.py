@@ -1,7 +1,7 @@
-"""The custom resource definitions, generated from the manifest models: one model, no second truth.
+"""Generates the custom resource definitions from the manifest models.
 
-Owns the translation to structural schemas and the rules that JSON Schema cannot say (CEL).
-`make crds` writes `crds/`; a test proves that the files are fresh.
+Translates the models to structural schemas, and adds the CEL rules for what JSON Schema cannot express. `make crds`
+writes `crds/`; a test checks that the files are up to date.
 """
 
 import json
@@ -31,7 +31,7 @@ def _rule(rule: str, message: str) -> dict[str, str]:
 
 
 def _immutable(field: str) -> dict[str, str]:
-    name = "__namespace__" if field == "namespace" else field  # CEL reserves the word
+    name = "__namespace__" if field == "namespace" else field  # a reserved word in CEL
     rule = f"has(self.{name}) == has(oldSelf.{name}) && (!has(self.{name}) || self.{name} == oldSelf.{name})"
     return _rule(rule, f"{field} is immutable: RabbitMQ keeps a queue's arguments; declare a new name")
 
@@ -111,7 +111,7 @@ def _translate(node: Mapping[str, Any], defs: Mapping[str, Any], path: str) -> d
 
 
 def _resolved(node: Mapping[str, Any], defs: Mapping[str, Any]) -> dict[str, Any]:
-    """Follow `$ref` and drop the null of an optional field: what is absent is null here."""
+    """Resolve `$ref` and remove the null of an optional field: here an absent field means null."""
     merged = dict(node)
     if options := merged.pop("anyOf", None):
         (chosen,) = [option for option in options if option.get("type") != "null"]
@@ -122,7 +122,7 @@ def _resolved(node: Mapping[str, Any], defs: Mapping[str, Any]) -> dict[str, Any
 
 
 def _explained(node: Mapping[str, Any]) -> str:
-    """Return a description with default and bounds: `kubectl explain` prints neither."""
+    """Return a description with default and bounds, which `kubectl explain` does not print."""
     facts = []
     if (default := node.get("default")) not in (None, "", [], {}):
         is_long = isinstance(default, dict) and len(default) > 1

@@ -1,7 +1,7 @@
-"""Kubernetes Events: what `kubectl describe` tells, each thing once.
+"""Kubernetes Events, as `kubectl describe` shows them, without duplicates.
 
-Owns deduplication: an event's name says what it says of whom, so that neither a new start nor a second operator
-tells it twice. An event that cannot be recorded holds nothing up: it waits, and is tried again now and then.
+An event's name is derived from its object and its content, so that neither a restart nor a second operator records it
+twice. An event that cannot be recorded blocks nothing: it waits and is tried again periodically.
 """
 
 import hashlib
@@ -20,9 +20,9 @@ from dtq_operator.kube_errors import Conflict, NotFound
 REPEAT_SECONDS: Final = 600.0
 """How long the same event of the same object is not repeated, in seconds."""
 REMEMBERED_MAX: Final = 10_000
-"""Most events remembered; the oldest are forgotten."""
+"""Most events remembered; the oldest are dropped."""
 WAITING_MAX: Final = 1_000
-"""Most events that wait to be recorded; the oldest are given up."""
+"""Most events that wait to be recorded; the oldest are dropped."""
 COMPONENT: Final = "dtq-operator"
 
 _log = structlog.get_logger(__name__)
@@ -37,7 +37,7 @@ class Events:
         self._waiting: OrderedDict[str, Object] = OrderedDict()
 
     async def record(self, kind: str, obj: Object, reason: str, message: str, *, warning: bool = False) -> None:
-        """Record that something happened to an object, unless it was said just now."""
+        """Record that something happened to an object, unless the same event was recorded recently."""
         meta = obj["metadata"]
         digest = hashlib.sha256(f"{meta['uid']}/{reason}/{message}".encode()).hexdigest()[:16]
         now = time.monotonic()
@@ -71,9 +71,9 @@ class Events:
         await self._try(digest, event)
 
     async def catch_up(self) -> bool:
-        """Try again to record what could not be, up to the first event that still cannot; return False.
+        """Try again to record waiting events, up to the first that fails again; return False.
 
-        That one waits behind the others from then on: one namespace's refusal keeps no other's events back.
+        The failed event moves to the end of the queue, so that one namespace's refusal does not block the others.
         """
         for digest, event in list(self._waiting.items()):
             if not await self._try(digest, event):
@@ -85,7 +85,7 @@ class Events:
         try:
             await self._kube.record_event(event["metadata"]["namespace"], event)
         except NotFound as error:
-            self._recorded.pop(digest, None)  # its namespace is gone; if it is not, the next look tells it anew
+            self._recorded.pop(digest, None)  # its namespace is gone; otherwise the next reconcile records it again
             _log.warning("an event has no place", reason=event["reason"], error=str(error))
         except (Conflict, Unavailable) as error:
             self._waiting[digest] = event

@@ -1,7 +1,4 @@
-"""Hints: what scaling has found out about one queue set, for its status.
-
-Owns the value that scaling hands to reconciling, so that neither knows the other.
-"""
+"""Scaling hints for the status of a queue set: the value that scaling passes to the reconciler."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,11 +8,11 @@ from dtq_operator.reasons import ConditionReason
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hints:
-    """What is known of a queue set.
+    """The scaling hints of a queue set.
 
     Attributes:
         desired: replicas by queue; a queue whose backlog is unknown is absent.
-        troubles: why a queue's Deployment is not scaled, by queue: reason and message.
+        troubles: reason and message by queue whose Deployment is not scaled.
     """
 
     desired: Mapping[str, int] = field(default_factory=dict)

@@ -1,21 +1,18 @@
-"""The pace of the operator: the pauses that are no setting.
-
-Owns the numbers; tests make them short, so that nothing has to be waited for.
-"""
+"""The operator's intervals that are not settings; tests shorten them."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intervals:
-    """How often and how long, in seconds.
+    """Intervals, in seconds.
 
     Attributes:
-        scaling_seconds: pause between two looks at the backlogs.
-        serving_seconds: pause between two looks at the workers.
+        scaling_seconds: pause between two readings of the backlogs.
+        serving_seconds: pause between two readings of the workers.
         unserved_seconds: how long a type may be without a worker before its status says so.
-        wait_seconds: when an object that waits for another one is looked at again.
-        orphan_seconds: how long an object must be missing, in two sweeps at least, before its claim is let go of.
+        wait_seconds: when an object that waits for another object is reconciled again.
+        orphan_seconds: how long an object must be missing, in at least two sweeps, before its claim is released.
         measure_seconds: pause between two updates of the gauges.
     """
 

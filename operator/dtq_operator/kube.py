@@ -1,8 +1,8 @@
-"""The operator's own calls to the Kubernetes API: list, get, patch, create an event, scale.
+"""The operator's own calls to the Kubernetes API, beside kopf's watches: list, get, patch, create an Event, scale.
 
-One HTTP session beside kopf's watches. The `kubernetes` package is not needed for five calls; its import alone takes
-more memory than the rest of the operator. Never retries: the work queue and the loops do. Whatever the API server
-answers, a call returns what was asked for or raises one of the errors of `kube_errors`.
+They use one HTTP session. The `kubernetes` package is not needed for five calls, and its import alone takes more memory
+than the rest of the operator. Calls are not retried here: the work queue and the loops do that. A call returns the
+requested object or raises one of the errors of `kube_errors`, whatever the API server answers.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ from dtq_operator.kube_errors import CallFailed, Conflict, NotFound, NotServed, 
 REQUEST_SECONDS: Final = 15.0
 """Longest request, in seconds."""
 PAGE: Final = 500
-"""Objects of one page of a list."""
+"""Objects per page of a list."""
 MERGE_PATCH: Final = "application/merge-patch+json"
 PLURALS: Final[Mapping[str, str]] = {"TaskType": "tasktypes", "QueueSet": "queuesets"}
 _SCALERS: Final[Mapping[str, str]] = {
@@ -56,7 +56,7 @@ class Kube:
                 await session.close()
 
     async def get(self, kind: str, namespace: str, name: str) -> Object | None:
-        """Return an object, or None if the API server says that there is none."""
+        """Return an object, or None if it does not exist."""
         path = _path(kind, namespace, name)
         try:
             return await self._request("GET", path, gives="uid")
@@ -74,11 +74,11 @@ class Kube:
         await self._request("POST", _path(kind, namespace), body=body)
 
     async def list_objects(self, kind: str, namespace: str | None) -> list[Object]:
-        """Return every object of a kind, read consistently."""
+        """Return every object of a kind (a consistent read)."""
         return await self._pages(_path(kind, namespace), "application/json")
 
     async def list_metadata(self, kind: str, namespace: str | None) -> list[Object]:
-        """Return the metadata of every object of a kind, read consistently."""
+        """Return the metadata of every object of a kind (a consistent read)."""
         return [item["metadata"] for item in await self._pages(_path(kind, namespace), _METADATA_ONLY)]
 
     async def _pages(self, path: str, accept: str) -> list[Object]:
@@ -98,20 +98,20 @@ class Kube:
                 return found
 
     async def patch_status(self, kind: str, meta: Object, status: Object) -> Object:
-        """Write the status of that very object; a re-created one of the same name is not touched.
+        """Write the status of this object, but not of a re-created object with the same name.
 
         Raises:
-            Conflict: it is gone, or another object has its name now.
+            Conflict: the object is gone, or another object has its name now.
         """
         body = {"metadata": {"uid": meta["uid"]}, "status": status}
         path = _path(kind, meta["namespace"], meta["name"]) + "/status"
         return await self._request("PATCH", path, body=body, gives="uid")
 
     async def patch_finalizers(self, kind: str, meta: Object, finalizers: list[str]) -> Object:
-        """Replace the finalizers of that very version of an object.
+        """Replace the finalizers of this version of an object.
 
         Raises:
-            Conflict: it was changed meanwhile: read it again.
+            Conflict: the object was changed meanwhile: read it again.
         """
         body = {
             "metadata": {
@@ -123,7 +123,7 @@ class Kube:
         return await self._request("PATCH", _path(kind, meta["namespace"], meta["name"]), body=body, gives="uid")
 
     async def record_event(self, namespace: str, event: Object) -> None:
-        """Record an event; one of that name which is there already is only made to have happened again."""
+        """Record an Event; an existing Event of that name is only updated as having happened again."""
         path = f"/api/v1/namespaces/{namespace}/events"
         try:
             await self._request("POST", path, body=event)
@@ -132,7 +132,7 @@ class Kube:
             await self._request("PATCH", f"{path}/{event['metadata']['name']}", body=again)
 
     async def scale(self, namespace: str, deployment: str) -> tuple[int, str] | None:
-        """Return a Deployment's replicas as wanted now and the scale's resourceVersion, or None if there is none."""
+        """Return a Deployment's desired replicas and the scale's resourceVersion, or None if it does not exist."""
         path = _scale_path(namespace, deployment)
         try:
             scale = await self._request("GET", path, gives="resourceVersion")
@@ -144,17 +144,17 @@ class Kube:
             raise CallFailed.unreadable(called("GET", path)) from error
 
     async def patch_scale(self, namespace: str, deployment: str, replicas: int, version: str) -> None:
-        """Set a Deployment's replicas, unless somebody else has just done so.
+        """Set a Deployment's replicas unless its scale was changed meanwhile.
 
         Raises:
-            Conflict: somebody else has.
+            Conflict: the scale was changed meanwhile.
             NotFound: the Deployment is gone.
         """
         body = {"metadata": {"resourceVersion": version}, "spec": {"replicas": replicas}}
         await self._request("PATCH", _scale_path(namespace, deployment), body=body)
 
     async def other_scalers(self, namespace: str) -> dict[str, str]:
-        """Return who else scales Deployments of a namespace, by the Deployment's name."""
+        """Return the other scalers of Deployments in a namespace, by the Deployment's name."""
         found: dict[str, str] = {}
         for kind, template in _SCALERS.items():
             path = template.format(namespace=namespace)
@@ -169,7 +169,7 @@ class Kube:
                     if target.get("kind", "Deployment") == "Deployment":
                         found.setdefault(target["name"], f"{kind} {name}")
                 except (KeyError, TypeError, AttributeError) as error:
-                    # It may scale any Deployment of ours: then two would set one number.
+                    # It may scale any of our Deployments: two scalers would then set the same number.
                     raise CallFailed(called("GET", path), f"{kind} {name} has no readable scaleTargetRef") from error
         return found
 
@@ -183,13 +183,13 @@ class Kube:
         accept: str = "application/json",
         gives: str = "",
     ) -> Object:
-        """Send one request; sign in anew if the credentials have expired.
+        """Send one request; authenticate again if the credentials have expired.
 
         `gives` names a field that the metadata of the answer must have.
 
         Raises:
-            Conflict: the object is not what we thought.
-            CallFailed: the server does not answer, refuses, or answers what cannot be read.
+            Conflict: the object is not in the expected state.
+            CallFailed: the server does not answer, refuses, or sends an unreadable answer.
         """
         call = called(method, path)
         for attempt in (1, 2):
@@ -206,7 +206,7 @@ class Kube:
                     text = await answer.text(errors="replace")
                     found = checked(call, answer.status, answer.headers.get("Retry-After", ""), text)
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                # The driver's words differ from try to try, and each would be one more write of a condition.
+                # The driver's message differs between tries, and each message would be another write of a condition.
                 raise CallFailed(call, f"no answer ({type(error).__name__})") from error
             if gives and gives not in found["metadata"]:
                 raise CallFailed.unreadable(call)
@@ -232,12 +232,12 @@ class Kube:
 
 
 def login(*, settings: kopf.OperatorSettings, **_: Any) -> kopf.ConnectionInfo | None:
-    """Return how to reach the API server: as the pod's service account, else by kubeconfig."""
+    """Return how to reach the API server: as the pod's service account, otherwise by kubeconfig."""
     return kopf.login_with_service_account(settings=settings) or kopf.login_with_kubeconfig(settings=settings)
 
 
 def _identified(item: Any) -> Object:
-    """Return an item of a list, which must say which object it is.
+    """Return an item of a list after a check that it identifies its object.
 
     Raises:
         KeyError, TypeError: it does not.

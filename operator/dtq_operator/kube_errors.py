@@ -1,7 +1,7 @@
-"""What may come of a call to the Kubernetes API: one error for each thing that the caller can do about it.
+"""The errors of a call to the Kubernetes API: one for each way in which the caller can react.
 
-Pure. Every error of a call is `Unavailable`, which no loop dies of, or `Conflict`: whatever the API server answers
-may be otherwise next time, when a Role, a policy, an object or the server has been changed.
+Every error is `Unavailable`, which loops survive, or `Conflict`: any answer may be different next time, after a change
+of a Role, a policy, an object or the server.
 """
 
 import json
@@ -13,11 +13,11 @@ from typing import Any, Final, Self
 from dtq.domain.errors import RETRY_AFTER_SECONDS, Unavailable
 
 REFUSED_SECONDS: Final = 30
-"""When a request that was refused as it is is worth another try, in seconds: somebody has to change something."""
+"""When a refused request is tried again, in seconds: a person must change something first."""
 REASON_CHARS_MAX: Final = 300
-"""Longest reason, in characters: a policy may write at length, and it ends in a condition."""
+"""Longest reason, in characters: a policy's message may be long, and the reason is part of a condition."""
 _COME_BACK: Final = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.GONE)
-"""Too many at once, or a list that took so long that its next page is gone."""
+"""Too many requests, or a list that took so long that its next page has expired."""
 _PATH: Final = re.compile(
     r"^/(?:api|apis/[^/]+)/[^/]+(?:/namespaces/(?P<namespace>[^/]+))?/(?P<resource>[^/]+)(?:/(?P<name>[^/]+))?(?:/(?P<sub>[^/]+))?$"
 )
@@ -25,7 +25,7 @@ _VERBS: Final[Mapping[str, str]] = {"GET": "get", "POST": "create", "PATCH": "pa
 
 
 class CallFailed(Unavailable):
-    """A call did not succeed; the same call may pass later.
+    """A call failed; the same call may succeed later.
 
     Attributes:
         call: verb, resource and object, as a Role names them.
@@ -39,28 +39,28 @@ class CallFailed(Unavailable):
 
     @classmethod
     def unreadable(cls, call: str) -> Self:
-        """Return the error for an answer that is not what the call gives."""
+        """Return the error for an answer that the call must not give."""
         return cls(call, "the answer cannot be read: is this the API server?")
 
 
 class Refused(CallFailed):
-    """The API server does not accept the request as it is: a Role, a policy or the object must change."""
+    """The API server refuses the request: a Role, a policy or the object must change."""
 
 
 class NotServed(CallFailed):
-    """The API server does not know the resource: its definition is not installed, or not yet served."""
+    """The API server does not know the resource: its definition is not installed or not served yet."""
 
 
 class Conflict(Exception):
-    """The object is not what we thought: gone, re-created, or changed meanwhile."""
+    """The object is not in the expected state: gone, re-created, or changed meanwhile."""
 
 
 class NotFound(Conflict):
-    """There is no such object."""
+    """The object does not exist."""
 
 
 def called(method: str, path: str) -> str:
-    """Return what a request does in the words of a Role: `patch deployments/scale mailer in namespace shop`."""
+    """Return a request in the terms of a Role: `patch deployments/scale mailer in namespace shop`."""
     match = _PATH.match(path)
     if match is None:
         return f"{method} {path}"
@@ -75,10 +75,10 @@ def checked(call: str, status: int, retry_after: str, text: str) -> Mapping[str,
 
     Raises:
         NotFound: the object of the call does not exist.
-        Conflict: it is not what we thought.
+        Conflict: the object is not in the expected state.
         NotServed: the resource is not known.
-        Refused: the request is not accepted as it is.
-        CallFailed: the server asks us to come back, or its answer is no object.
+        Refused: the request is refused.
+        CallFailed: the server asks the client to try later, or the answer is not an object.
     """
     found = _json_object(text)
     if status < HTTPStatus.MULTIPLE_CHOICES:
@@ -108,7 +108,7 @@ def _json_object(text: str) -> Mapping[str, Any]:
 
 
 def _names_an_object(status: Mapping[str, Any]) -> bool:
-    """Whether a 404 is about the object; a server that does not know the resource, yet, names none."""
+    """Whether a 404 is about the object; a server that does not know the resource names no object."""
     details = status.get("details")
     return status.get("reason") == "NotFound" and isinstance(details, dict) and bool(details.get("name"))
 

@@ -1,7 +1,7 @@
-"""The operator process: kopf watches, everything else is ours.
+"""The operator process: builds its parts and runs them until a signal.
 
-Owns the composition. kopf serves as the informer only: its event handlers put keys into our queue, so it adds
-no annotation, no finalizer and no retry of its own to an object.
+kopf serves only as the informer: its event handlers put keys into our work queue, so kopf adds no annotation, finalizer
+or retry of its own to an object.
 """
 
 import asyncio
@@ -33,9 +33,9 @@ from dtq_operator.watch import Watch, configure
 from dtq_operator.workqueue import WorkQueue
 
 CONCURRENCY: Final = 6
-"""Objects reconciled at once: fewer than the pool's connections, so that a sweep finds one free."""
+"""Objects reconciled at once: fewer than the pool's connections, so that a sweep finds a free connection."""
 STALE_SWEEPS: Final = 5
-"""Sweeps that may be missing before the process counts as stuck."""
+"""Sweeps that may fail to complete before the process counts as stuck."""
 
 _log = structlog.get_logger(__name__)
 
@@ -132,20 +132,20 @@ class Operator:
         _log.info("operator ended")
 
     def _on_event(self, type_: str | None, key: Key, obj: Object) -> None:
-        """Note what the watch says, and have it looked at."""
+        """Store an event of the watch, and queue its object for reconciling."""
         if type_ == "DELETED":
             self.store.remove(key, obj)
         else:
             known = self.store.get(key)
             if known is not None and known["metadata"]["resourceVersion"] == obj["metadata"]["resourceVersion"]:
-                return  # our own write, told back to us
+                return  # the echo of our own write
             self.store.put(key, obj)
         self.queue.add(key)
         if key.kind == "QueueSet":
             self._look_at_types_of(key)
 
     def _look_at_types_of(self, queue_set: Key) -> None:
-        """Task types that wait for a queue set need not wait for the next sweep."""
+        """Queue the task types that wait for a queue set, so that they need not wait for the next sweep."""
         for key, obj in self.store.of_kind("TaskType"):
             ref = (obj["spec"].get("queueSetRef") or {}).get("name", "default")
             if key.namespace == queue_set.namespace and ref == queue_set.name and not is_ready(obj):
@@ -168,7 +168,7 @@ class Operator:
         return False
 
     async def _alive(self) -> dict[str, str]:
-        """Say what only a new start can mend: a sweep that hangs, a watch that has gone silent; never an outage."""
+        """Return failures that only a restart can fix: a sweep that hangs or a silent watch; never an outage."""
         bound = STALE_SWEEPS * self._settings.resync_seconds
         now = time.monotonic()
         wrong = {}

@@ -1,6 +1,6 @@
-"""Reasons: every word that a condition or an Event of ours may give as its reason.
+"""Every reason of the operator's conditions and Events, besides those of `dtq.domain.plan.Reason`.
 
-Owns the words, beside `dtq.domain.plan.Reason`. docs/operator.md explains each; a test compares.
+docs/operator.md explains each reason; a test compares them.
 """
 
 from enum import StrEnum
@@ -10,7 +10,7 @@ from dtq.domain.plan import Reason
 
 
 class ConditionReason(StrEnum):
-    """Why a condition is as it is; what a plan refuses has its own word in `dtq.domain.plan.Reason`."""
+    """The reason of a condition; a refusal by a plan has its reason in `dtq.domain.plan.Reason`."""
 
     CLAIMED = "Claimed"
     ROW_MATCHES = "RowMatches"
@@ -53,4 +53,4 @@ class EventReason(StrEnum):
 
 
 CONDITION_REASONS: Final = frozenset({*map(str, ConditionReason), *map(str, Reason)} - {str(Reason.STALE_GENERATION)})
-"""Every reason that a condition may have; a stale generation is read again and never told."""
+"""Every reason that a condition may have; a stale generation is read again and never reported."""

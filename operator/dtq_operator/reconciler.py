@@ -1,7 +1,7 @@
-"""Reconciling one object: the single function behind every event, sweep and retry.
+"""The reconciler: one function for one object, called for every event, sweep and retry.
 
-Owns the order: deletion first, then finalizer, effect, status. It never asks what has changed, and it never
-holds a rule: `dtq.domain.plan` decides, `dtq_reconcile` acts, `conditions` says what came of it.
+The order is deletion, finalizer, effect, status. The reconciler does not look at what has changed and holds no rules:
+`dtq.domain.plan` decides, `dtq_reconcile` acts, `conditions` describes the result.
 """
 
 import time
@@ -27,18 +27,18 @@ from dtq_operator.store import Key, Store
 
 FINALIZER: Final = "dtq.dev/operator"
 _UNKNOWN: Final = frozenset({"extra_forbidden", "enum"})
-"""Mistakes, in pydantic's words, that no object of this release's definitions can have."""
+"""Validation errors, by pydantic's names, that no object of this release's definitions can have."""
 _NEEDS_FINALIZER: Final = frozenset({"Delete", "DeleteIfEmpty"})
 
 _log = structlog.get_logger(__name__)
 
 
 class Reconciler:
-    """Makes the world agree with one object at a time.
+    """Reconciles one object at a time.
 
     Args:
         give_up_seconds: how long a deletion waits for a backend that is down.
-        wait_seconds: when an object that waits for another one is looked at again.
+        wait_seconds: when an object that waits for another object is reconciled again.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Reconciler:
         self._metrics = metrics
 
     async def reconcile(self, key: Key) -> float | None:
-        """Reconcile one object; return the seconds after which it wants to be looked at again, or None."""
+        """Reconcile one object; return the seconds until it should be reconciled again, or None."""
         started = time.perf_counter()
         result, again = "ok", None
         try:
@@ -83,7 +83,7 @@ class Reconciler:
                 return await self._deleting(key, obj)
             return await self._present(key, obj)
         except Conflict:
-            # Somebody changed or re-created it: the watch tells of it, and this makes sure that we look.
+            # The object was changed or re-created: the watch will report it, and this makes sure that it is reconciled.
             return "conflict", await self._reread(key)
 
     async def _present(self, key: Key, obj: Object) -> tuple[str, float | None]:
@@ -112,13 +112,13 @@ class Reconciler:
         return effect.result, self._wait_seconds if effect.waits else None
 
     async def _finalizer_fits(self, key: Key, obj: Object, manifest: TaskType | QueueSet) -> bool:
-        """Have our finalizer there exactly while a deletion must touch a backend; return whether it was so."""
+        """Keep our finalizer exactly while a deletion must reach a backend; return whether it was already right."""
         wanted = manifest.spec.deletion_policy in _NEEDS_FINALIZER
         present: list[str] = list(obj["metadata"].get("finalizers", []))
         if wanted == (FINALIZER in present):
             return True
         if wanted and await self._backends.is_claimed_by_another(key, owner_of(obj)):
-            return True  # a loser gets a condition and nothing else
+            return True  # the loser of a conflict gets only a condition
         others = [one for one in present if one != FINALIZER]
         patched = await self._kube.patch_finalizers(
             key.kind, obj["metadata"], [*others, FINALIZER] if wanted else others
@@ -128,9 +128,9 @@ class Reconciler:
         return False
 
     async def _deleting(self, key: Key, obj: Object) -> tuple[str, float | None]:
-        """Let go of an object that is being deleted, then of its finalizer. Nothing is created any more."""
+        """Release an object that is being deleted, then remove its finalizer. Nothing more is created for it."""
         if FINALIZER not in obj["metadata"].get("finalizers", []):
-            return "gone", None  # it is only waiting for others; its DELETED event comes
+            return "gone", None  # it only waits for other finalizers; a DELETED event follows
         force = (obj["metadata"].get("annotations") or {}).get(FORCE_DELETE_ANNOTATION) == key.name
         try:
             refusal = await self._backends.release(key, owner_of(obj), policy=_policy_of(obj), force=force)
@@ -138,7 +138,7 @@ class Reconciler:
             return await self._deletion_waits(key, obj, ConditionReason.ACCESS_REFUSED, str(error))
         except Unavailable:
             if not self._is_given_up(obj):
-                # The driver's words differ from try to try, and each would be one more write.
+                # The driver's message differs between tries, and each message would be another write.
                 text = f"a backend that the deletion needs does not answer; given up after {self._give_up_seconds:g} s"
                 return await self._deletion_waits(key, obj, ConditionReason.BACKEND_UNAVAILABLE, text)
             message = f"deleted after {self._give_up_seconds:g} s without its backend: rows or queues may be left"
@@ -158,7 +158,7 @@ class Reconciler:
         return "waiting", self._wait_seconds
 
     async def _gone(self, key: Key) -> tuple[str, float | None]:
-        """Let go of an object that is gone: its policy needed no finalizer, or somebody removed it by force."""
+        """Release an object that is gone: its policy needed no finalizer, or the finalizer was removed by hand."""
         last = self._store.gone.get(key)
         if last is None:
             return "gone", None
@@ -172,7 +172,7 @@ class Reconciler:
         return "gone", None
 
     async def _write_status(self, key: Key, obj: Object, found: list[Condition], status: dict[str, Any]) -> None:
-        """Write the status if it differs from what is there."""
+        """Write the status if it differs from the current one."""
         generation = obj["metadata"].get("generation", 0)
         former = obj.get("status") or {}
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -205,7 +205,7 @@ class Reconciler:
 
     @staticmethod
     def _was_settled(obj: Object) -> bool:
-        """Whether this generation had been applied before: then a difference is drift, not a change."""
+        """Whether this generation was applied before: a difference is then drift, not a change."""
         status = obj.get("status") or {}
         return is_ready(obj) and status.get("observedGeneration") == obj["metadata"].get("generation")
 
@@ -214,7 +214,7 @@ def parse(kind: str, obj: Object) -> TaskType | QueueSet:
     """Return the manifest that an object holds.
 
     Raises:
-        ValidationError: it is not what the CRD of today allows.
+        ValidationError: the object does not match the current CRD.
     """
     document = {name: obj[name] for name in ("apiVersion", "kind", "metadata", "spec") if name in obj}
     document["kind"] = kind
@@ -223,16 +223,16 @@ def parse(kind: str, obj: Object) -> TaskType | QueueSet:
 
 
 def owner_of(obj: Object) -> Owner:
-    """Return an object's identity as a claim holds it."""
+    """Return an object's identity as its claim stores it."""
     meta = obj["metadata"]
     return Owner(uid=meta["uid"], namespace=meta["namespace"], name=meta["name"], generation=meta.get("generation", 0))
 
 
 def first_error(error: ValidationError) -> tuple[str, str]:
-    """Return why the models refuse an object, and where: reason and message.
+    """Return reason and message for an object that the models refuse.
 
-    The API server keeps no field and no word that the definitions do not have: one that is unknown here was let in by
-    the definitions of a newer release.
+    The API server stores no field and no enum value that the definitions lack: an unknown one was accepted by the
+    definitions of a newer release.
     """
     found = error.errors(include_url=False, include_input=False)
     newer = [problem for problem in found if problem["type"] in _UNKNOWN]
@@ -245,6 +245,6 @@ def first_error(error: ValidationError) -> tuple[str, str]:
 
 
 def _policy_of(obj: Object) -> str | None:
-    """Return the deletion policy as it stands now, which is perhaps newer than the row's; None of an orphan."""
+    """Return the current deletion policy, which may be newer than the row's; None for an orphan."""
     policy: str | None = (obj.get("spec") or {}).get("deletionPolicy")
     return policy

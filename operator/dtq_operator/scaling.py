@@ -1,6 +1,6 @@
-"""Scaling by the operator: computes what each queue wants, publishes it, and has it done where it is asked to.
+"""Scaling by the operator: computes and publishes the desired replicas of each queue, and scales where asked to.
 
-Unknown means: leave everything as it is, never 0.
+An unknown backlog never means 0: the replicas stay unchanged.
 """
 
 import time
@@ -28,10 +28,10 @@ _log = structlog.get_logger(__name__)
 
 
 class Scaler:
-    """Looks at every queue set of the store.
+    """Computes the hints for every queue set of the store.
 
     Args:
-        changed: called with the key of a set whose numbers have changed: its status is to be written.
+        changed: called with the key of a queue set whose hints have changed: its status must be written.
         pause_seconds: the first pause before a target that could not be scaled is tried again.
     """
 
@@ -56,18 +56,18 @@ class Scaler:
         self._cooldowns: dict[tuple[str, str], Cooldown] = {}
 
     async def hints(self, key: Key, manifest: QueueSet) -> Hints:
-        """Return what is known of a queue set; look now if nobody has, so that its status is written once."""
+        """Return the hints of a queue set; compute them now if they are missing, so that its status is written once."""
         known = self._hints.get(key.name)
         if known is None:
             known = self._hints[key.name] = Hints(desired=(await self._measure(key, manifest))[0])
         return known
 
     def known(self, queue_set: str) -> Hints | None:
-        """Return what the last look has found, if there was one."""
+        """Return the last computed hints, if there are any."""
         return self._hints.get(queue_set)
 
     async def once(self) -> bool:
-        """Look once; return False."""
+        """Compute the hints once; return False."""
         found: dict[Key, dict[str, int]] = {}
         demands: dict[Target, list[Demand]] = {}
         for key, obj in self._store.of_kind("QueueSet"):
@@ -76,7 +76,7 @@ class Scaler:
             try:
                 manifest = parse(key.kind, obj)
             except ValueError:
-                continue  # reconciling tells what is wrong with it
+                continue  # the reconciler reports what is wrong with it
             assert isinstance(manifest, QueueSet)
             desired: dict[str, int] = {}
             loads: dict[str, Load] = {}
@@ -101,7 +101,7 @@ class Scaler:
         return False
 
     async def _tell(self, key: Key, after: Hints) -> None:
-        """Take over what was found, and have it written if it is new."""
+        """Store the hints of a queue set, and have its status written if they have changed."""
         before = self._hints.get(key.name, Hints())
         self._hints[key.name] = after
         if after == before:
@@ -113,7 +113,7 @@ class Scaler:
                 await self._events.record("QueueSet", obj, reason, f"queue {queue}: {text}", warning=True)
 
     async def _measure(self, key: Key, manifest: QueueSet) -> tuple[dict[str, int], dict[str, Load]]:
-        """Return desired replicas and load by queue, and publish them; what is unknown is absent."""
+        """Return desired replicas and load by queue, and publish them; queues with an unknown backlog are absent."""
         try:
             loads = await self._loads(key.name, manifest)
         except Unavailable as error:
@@ -148,7 +148,7 @@ class Scaler:
     def _publish(
         self, queue_set: str, manifest: QueueSet, loads: Mapping[str, Load], desired: Mapping[str, int]
     ) -> None:
-        """Set the gauges; what is unknown has none."""
+        """Set the gauges; an unknown value has no gauge."""
         for queue in manifest.spec.queues:
             load = loads.get(queue.name)
             ready, running = (load.ready, load.running) if load else (None, None)

@@ -1,6 +1,6 @@
-"""Whether task types are run: looks at what the live workers registered, and has a type's status follow.
+"""Whether task types are served: reads what the live workers registered, and keeps the status of types up to date.
 
-The rule is `dtq.domain.serving`. One small statement a look, whatever the number of types.
+The rule is in `dtq.domain.serving`. Each check is one small statement, whatever the number of types.
 """
 
 from collections.abc import Callable
@@ -17,11 +17,11 @@ from dtq_operator.store import Key, Store
 
 
 class Serving:
-    """Looks at the workers.
+    """Checks which types the workers serve.
 
     Args:
-        desired: returns the workers that a queue wants, by queue set and queue; None while that is not known.
-        changed: called with the key of a type about which something else is true than its status was told.
+        desired: returns the desired replicas of a queue, by queue set and queue; None while that is unknown.
+        changed: called with the key of a type whose condition Served has changed.
         grace_seconds: how long after the end of its last worker's lease, or after its own creation, a type may be
             without a worker: a rolling update is no reason to write every status twice.
     """
@@ -50,7 +50,7 @@ class Serving:
         """Return the condition Served of a type for its status; None if the type is gone.
 
         Raises:
-            Unavailable: nobody has looked yet, and Postgres does not answer.
+            Unavailable: there was no check yet, and Postgres does not answer.
         """
         if self._groups is None:
             await self._look()
@@ -61,10 +61,10 @@ class Serving:
         return told
 
     async def once(self) -> bool:
-        """Look once; return False.
+        """Check once; return False.
 
         Raises:
-            Unavailable: Postgres does not answer; what was told stays.
+            Unavailable: Postgres does not answer; the conditions stay.
         """
         await self._look()
         unserved = dict.fromkeys(Gap, 0)

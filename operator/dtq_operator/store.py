@@ -1,6 +1,6 @@
-"""The store: every TaskType and QueueSet as the watch last told of it.
+"""The store: every TaskType and QueueSet as the watch last reported it, for the reconciler to start from.
 
-Owns the copies that reconciling starts from. Must never be changed but by what the API server said.
+Only answers of the API server change the store.
 """
 
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from dtq_operator.kube import Object
 
 
 class Key(NamedTuple):
-    """Which object."""
+    """Identifies an object."""
 
     kind: str
     namespace: str
@@ -26,14 +26,14 @@ def key_of(kind: str, obj: Object) -> Key:
 
 
 class Store:
-    """Objects by key, and the last word of those that are gone and not yet let go of."""
+    """Objects by key, and the last version of deleted objects that are not released yet."""
 
     def __init__(self) -> None:
         self._objects: dict[Key, Object] = {}
         self.gone: dict[Key, Object] = {}
 
     def put(self, key: Key, obj: Object) -> None:
-        """Take over what the API server said, unless we know better already."""
+        """Store an object that the API server returned, unless the store has a newer version."""
         for known in (self._objects.get(key), self.gone.get(key)):
             if known is not None and version(known) > version(obj):
                 return
@@ -41,7 +41,7 @@ class Store:
         self.gone.pop(key, None)
 
     def remove(self, key: Key, obj: Object) -> None:
-        """Note that an object is gone, unless another one has its name by now."""
+        """Record that an object is gone, unless another object has its name by now."""
         known = self._objects.get(key)
         if known is None or known["metadata"]["uid"] == obj["metadata"]["uid"]:
             self._objects.pop(key, None)
@@ -60,6 +60,6 @@ class Store:
 
 
 def version(obj: Object) -> int:
-    """Return an object's resourceVersion as a number; since 1.35 the API promises that it can be compared."""
+    """Return an object's resourceVersion as a number; since 1.35 the API guarantees that versions can be compared."""
     text = str(obj["metadata"].get("resourceVersion", "0"))
     return int(text) if text.isdigit() else 0

@@ -1,7 +1,7 @@
-"""The sweep: compares everything with everything, now and then, and lets go of what nobody declares any more.
+"""Periodic resync: finds drift, missed watch events and orphaned claims.
 
-Owns drift detection, the watch's health and orphans. Its reads are cheap: two lists of metadata, one select.
-Must never let go of many claims at once: a wrong setting must not deactivate production.
+Its reads are cheap: two lists of metadata and one SELECT. Must never release many claims at once: a wrong setting must
+not deactivate production.
 """
 
 import time
@@ -24,20 +24,20 @@ from dtq_operator.workqueue import WorkQueue
 
 ORPHANS_MIN: Final = 5
 SINGLE_READS_MAX: Final = 20
-"""Most objects that are read one by one; more are cheaper by the page."""
+"""Most objects that are read one by one; more objects are cheaper to read by the page."""
 ORPHANS_SHARE: Final = 0.2
-"""At most ORPHANS_MIN or this share of all claims, whichever is more, may be orphans; else none is let go of."""
+"""At most ORPHANS_MIN or this share of all claims, whichever is more, may be orphans; otherwise none is released."""
 
 _log = structlog.get_logger(__name__)
 
 
 class Sweep:
-    """Looks at everything once a call.
+    """Compares all objects with the store and the claims, once per call.
 
     Args:
-        told: the newest version of each object that the watch has told of.
-        namespaces: those that are watched; empty means all.
-        orphan_seconds: how long an object must be missing, in two sweeps at least, before its claim is let go of.
+        told: the newest version of each object that the watch has reported.
+        namespaces: the watched namespaces; empty means all.
+        orphan_seconds: how long an object must be missing, in at least two sweeps, before its claim is released.
     """
 
     def __init__(
@@ -63,11 +63,11 @@ class Sweep:
         self._told = told
         self._listed: dict[Key, int] = {}
         self.tried_at = time.monotonic()
-        """When a sweep last came to an end, be it that a backend did not answer."""
+        """When a sweep last ended, even if a backend did not answer."""
         self.behind_since: float | None = None
-        """Since when the watch has not told of something that two sweeps have seen; None while it tells all."""
+        """Since when the watch has missed a version that two sweeps have seen; None while it misses none."""
         self.is_flooded = False
-        """Whether more claims look orphaned than may be let go of."""
+        """Whether more claims look orphaned than may be released."""
 
     async def once(self) -> bool:
         """Sweep once; return False.
@@ -96,7 +96,7 @@ class Sweep:
         return present
 
     def _check_watch_progress(self, present: dict[Key, Object]) -> None:
-        """Notice a watch that keeps silent: what one sweep has listed it should have told by the next."""
+        """Detect a silent watch: it must report what one sweep has listed before the next sweep."""
         untold = [key for key, listed in self._listed.items() if key in present and self._told.get(key, 0) < listed]
         self._listed = {key: version({"metadata": meta}) for key, meta in present.items()}
         if not untold:
@@ -106,7 +106,7 @@ class Sweep:
             _log.warning("the watch has not told of what the sweep has found", objects=len(untold))
 
     async def _catch_up(self, present: dict[Key, Object]) -> None:
-        """Take over what the watch has not told us: it may be slow, cut, or silent."""
+        """Store what the watch has not reported: it may be slow, disconnected, or silent."""
         missed = [
             key for key, meta in present.items()
             if (known := self._store.get(key)) is None or version(known) < version({"metadata": meta})
@@ -135,7 +135,7 @@ class Sweep:
         return [(key, obj) for key, obj in listed if key in wanted]
 
     async def _find_drift(self) -> None:
-        """Have reconciled what is not as declared; queue sets always, since the broker tells no hash."""
+        """Queue objects that are not as declared; queue sets always, since the broker offers no hash to compare."""
         rows = await resources.task_types(self._database)
         for key, obj in self._store.of_kind("TaskType"):
             if obj["metadata"].get("deletionTimestamp"):
@@ -151,12 +151,12 @@ class Sweep:
             self._queue.add(key)
 
     async def _find_orphans(self, present: dict[Key, Object]) -> None:
-        """Let go of claims whose object was deleted while nobody watched."""
+        """Release claims whose object was deleted without a watch event."""
         claims = await resources.claims(self._database)
         ours = {
             Key(kind, owner.namespace, owner.name): (kind, key, owner)
             for kind, key, owner in claims
-            if kind in PLURALS  # a newer release claims names of further kinds
+            if kind in PLURALS  # a newer release may claim names of further kinds
             and owner.uid not in (LOCAL_UID, EMBEDDED_UID)
             and (self._namespaces == (None,) or owner.namespace in self._namespaces)
         }

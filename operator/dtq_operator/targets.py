@@ -1,7 +1,7 @@
-"""The executor `Operator`: sets the replicas of the Deployments that queues name as their target.
+"""The scaling mode `Operator`: sets the replicas of the Deployments that queues name as their target.
 
-One number for each target, whatever queues of whatever queue sets name it. What cannot be known or done leaves the
-replicas as they are, says why, and is tried again at growing intervals.
+Each target gets one number, even if several queues or queue sets name it. If the number is unknown or cannot be set,
+the replicas stay unchanged, the reason is reported, and the scaling is tried again at growing intervals.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from dtq_operator.store import Key
 BACKOFF_SECONDS_MAX: Final = 120.0
 """Longest pause before a target that could not be scaled is tried again, in seconds."""
 CONFLICTS_MAX: Final = 3
-"""Conflicts in a row that mean somebody else scales all the time, or that the API server answers so by itself."""
+"""Conflicts in a row after which another scaler, or the API server itself, is taken to be the permanent cause."""
 
 Trouble = tuple[ConditionReason, str]
 """Why a target is not scaled: reason and message of a condition."""
@@ -41,13 +41,13 @@ class Target(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demand:
-    """What one queue asks of its target.
+    """The demand of one queue on its target.
 
     Attributes:
         obj: the queue set.
-        load: None while it is not known.
-        desired: what the queue would want of a target of its own; None while it is not known.
-        is_paused: its queue set hands nothing out: only what still runs counts.
+        load: None while it is unknown.
+        desired: the replicas that the queue would need of a target of its own; None while that is unknown.
+        is_paused: its queue set is paused: only running tasks count.
     """
 
     key: Key
@@ -60,22 +60,22 @@ class Demand:
 
     @property
     def title(self) -> str:
-        """The queue, for people."""
+        """The queue's name, for messages."""
         return f"{self.key.name}/{self.queue}"
 
 
 class Cooldown:
-    """Keeps a number from falling too soon: what was wanted within the cooldown still counts.
+    """Keeps a number from falling too soon: numbers desired within the cooldown still count.
 
     Args:
-        known: the number in force before this process began, if any: it counts as wanted now.
+        known: the number in force before this process started, if any: it counts as desired now.
     """
 
     def __init__(self, known: int | None, now: float) -> None:
         self._wanted: list[tuple[float, int]] = [] if known is None else [(now, known)]
 
     def settle(self, wanted: int, scaling: Scaling, now: float) -> int:
-        """Return the highest number wanted within the cooldown, within today's maximum."""
+        """Return the highest number desired within the cooldown, limited by the current maximum."""
         self._wanted = [(at, number) for at, number in self._wanted if now - at <= scaling.cooldown_seconds]
         self._wanted.append((now, wanted))
         return max(wanted, min(scaling.max_replicas, max(number for _, number in self._wanted)))
@@ -105,7 +105,7 @@ class Targets:
         self._failing: dict[Target, _Failing] = {}
 
     async def settle(self, demands: Mapping[Target, Sequence[Demand]]) -> dict[Target, Trouble]:
-        """Scale every target as its queues want together; return why that was not possible, by target."""
+        """Scale every target to the common demand of its queues; return the failures, by target."""
         self._cooldowns = {target: kept for target, kept in self._cooldowns.items() if target in demands}
         self._failing = {target: kept for target, kept in self._failing.items() if target in demands}
         namespaces = sorted({target.namespace for target in demands if not self._waits(target)})
@@ -116,7 +116,7 @@ class Targets:
         return {target: trouble for target, trouble in zip(demands, troubles, strict=True) if trouble is not None}
 
     async def _scalers(self, namespace: str) -> Mapping[str, str] | Exception:
-        """Return who else scales Deployments of a namespace, or why that is not known."""
+        """Return the other scalers of Deployments in a namespace, or why they are unknown."""
         try:
             return await self._kube.other_scalers(namespace)
         except (Unavailable, Conflict) as error:
@@ -129,7 +129,7 @@ class Targets:
     async def _settle(
         self, target: Target, queues: Sequence[Demand], scalers: Mapping[str, str] | Exception | None
     ) -> Trouble | None:
-        """Scale one target; return why that was not possible."""
+        """Scale one target; return why it failed, or None."""
         if all(demand.is_paused for demand in queues):
             return None
         if unknown := ", ".join(sorted(demand.title for demand in queues if demand.load is None)):
@@ -168,7 +168,7 @@ class Targets:
         return None
 
     def _wanted(self, target: Target, queues: Sequence[Demand], current: int) -> int:
-        """Return the one number of a target; a queue that has its target to itself has settled its own already."""
+        """Return the number for a target; if only one queue names it, the queue's own number already has a cooldown."""
         if len(queues) == 1 and queues[0].desired is not None:
             return queues[0].desired
         parts = []
@@ -183,7 +183,7 @@ class Targets:
         return cooldown.settle(desired_together(parts), shared_bounds([scaling for _, scaling in parts]), now)
 
     def _failed(self, target: Target, error: Exception) -> Trouble | None:
-        """Note a failure; return what to tell of it."""
+        """Record a failure; return its reason and message."""
         failing = self._failing.setdefault(target, _Failing())
         failing.failures += 1
         if isinstance(error, Conflict) and failing.failures < CONFLICTS_MAX:

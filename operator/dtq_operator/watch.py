@@ -1,9 +1,8 @@
-"""The watch: kopf, kept in a thread with an event loop of its own.
+"""The watch: runs kopf in a thread with an event loop of its own, and passes on watch events.
 
-Owns kopf's lifetime. kopf takes its event loop for its own: at its end it cancels every task that began after it,
-and it replaces the signal handlers of the main thread. Here it can cancel nothing of ours. And its end has no bound:
-it waits for its tasks however long they take, and watches nothing meanwhile; hence `END_SECONDS`. Must never touch
-an object: it only hands over what the API server tells.
+kopf treats its event loop as its own: when it ends, it cancels every task that started after it, and it replaces the
+signal handlers of the main thread. In its own thread it cannot cancel our tasks. Its shutdown is unbounded: it waits
+for its tasks as long as they take, and watches nothing meanwhile; hence `END_SECONDS`.
 """
 
 import asyncio
@@ -24,17 +23,17 @@ from dtq_operator.kube import PLURALS, Object, login
 from dtq_operator.store import Key, key_of, version
 
 LASTING_SECONDS: Final = 60.0
-"""How long kopf must have run for its next failure to count as the first, in seconds."""
+"""How long kopf must have run before its next failure counts as the first one, in seconds."""
 KOPF_SECONDS: Final = 10.0
-"""How long kopf may take for its end, once its first task has ended, before its tasks are cancelled, in seconds."""
+"""How long kopf's shutdown may take after its first task has ended, before its tasks are cancelled, in seconds."""
 END_SECONDS: Final = 15.0
-"""Longest wait for a life's end, in seconds: more than kopf may take, less than a pod's termination grace."""
+"""Longest wait for the end of kopf's thread, in seconds: more than kopf may take, less than a pod's grace period."""
 
 CONNECTION_CLOSE_SECONDS: Final = 0.1
-"""What kopf's connections get to close after its end, in seconds: the loop ends next."""
+"""How long kopf's connections may take to close, in seconds, before the loop ends."""
 
 EventCallback = Callable[[str | None, Key, Object], None]
-"""Takes what the watch says: `DELETED`, another type, or None for what was there before."""
+"""Takes a watch event: `DELETED`, another type, or None for an object that existed before."""
 
 _log = structlog.get_logger(__name__)
 
@@ -44,7 +43,7 @@ class Watch:
 
     Args:
         settings: kopf's.
-        namespaces: those that are watched; empty means all.
+        namespaces: the watched namespaces; empty means all.
         told: called in the loop that runs `run`, once for each event.
     """
 
@@ -53,10 +52,10 @@ class Watch:
         self._namespaces = namespaces
         self._told = told
         self.versions: dict[Key, int] = {}
-        """The newest version of each object that the watch itself has told of."""
+        """The newest version of each object that the watch itself has reported."""
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Watch until `stop`; a kopf that ends by itself is started again."""
+        """Watch until `stop`; if kopf ends on its own, start it again."""
         failures = 0
         while not stop.is_set():
             began = time.monotonic()
@@ -68,7 +67,7 @@ class Watch:
             await wait(stop, backoff_seconds(failures, 1.0))
 
     async def _one_life(self, stop: asyncio.Event) -> BaseException | None:
-        """Run one kopf until it begins to end or `stop`, and wait a bounded time for its end; return what ended it."""
+        """Run kopf until it begins to end or `stop`, and wait a bounded time for its end; return what ended it."""
         ours = asyncio.get_running_loop()
         ending, ended = asyncio.Event(), asyncio.Event()
 
@@ -108,7 +107,7 @@ class Watch:
             stop_flag=stopping,
         )
         try:
-            # None of them ends but with all of kopf.
+            # Each of these tasks ends only when all of kopf ends.
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             ending()
             async with asyncio.timeout(KOPF_SECONDS):
@@ -139,11 +138,11 @@ class _KopfThread:
         self.error: BaseException | None = None
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def end(self) -> None:
-        """Ask it to end."""
+        """Ask the coroutine to end."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._stopping.set)
 
@@ -151,7 +150,7 @@ class _KopfThread:
         try:
             with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
                 runner.run(self._main(self._stopping))
-        except BaseException as error:  # noqa: BLE001 - it is told by the loop that waits for us
+        except BaseException as error:  # noqa: BLE001 - the loop that waits for this thread reports it
             self.error = error
         finally:
             self._ended()
@@ -172,6 +171,6 @@ def configure() -> kopf.OperatorSettings:
     settings.networking.request_timeout = 30
     settings.networking.error_backoffs = (1, 2, 3, 5, 8, 13)
     logging.getLogger("kopf").setLevel(logging.WARNING)
-    # It warns that signals are not its own, which is why it lives in a thread.
+    # It warns that it does not handle signals; that is intended: it runs in a thread.
     logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)
     return settings

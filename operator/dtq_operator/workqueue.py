@@ -1,6 +1,6 @@
-"""The work queue: keys to reconcile, each at most once at a time, with a back-off of its own.
+"""The work queue: keys to reconcile, each at most once at a time, with a back-off per key.
 
-Owns coalescing: a hundred events of one object are one reconcile. Must never know what a key means.
+It coalesces events: a hundred events of one object are one reconcile.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from dtq.runtime.loops import wait
 
 BACKOFF_FIRST_SECONDS: Final = 0.5
 BACKOFF_SECONDS_MAX: Final = 300.0
-"""Longest pause of a key that fails again and again, in seconds."""
+"""Longest pause of a key that fails repeatedly, in seconds."""
 
 K = TypeVar("K", bound=Hashable)
 _log = structlog.get_logger(__name__)
@@ -24,8 +24,8 @@ class WorkQueue(Generic[K]):
     """Calls `work` for each key that was added.
 
     Args:
-        work: reconciles a key; returns the seconds after which it wants to be called again, or None.
-            An exception means: again, later and later.
+        work: reconciles a key; returns the seconds until it should be called again, or None.
+            After an exception it is called again, at growing intervals.
         concurrency: keys under way at once.
     """
 
@@ -46,11 +46,11 @@ class WorkQueue(Generic[K]):
 
     @property
     def oldest_seconds(self) -> float:
-        """How long the key that is due the longest has waited, in seconds."""
+        """How long the oldest due key has waited, in seconds."""
         return max(0.0, time.monotonic() - min(self._due.values(), default=time.monotonic()))
 
     def add(self, key: K, *, after_seconds: float = 0.0) -> None:
-        """Have a key reconciled, no later than asked before."""
+        """Queue a key, no later than an earlier request for it."""
         if key in self._busy and not after_seconds:
             self._again.add(key)
             return

@@ -1,6 +1,5 @@
--- What is due and waits, by queue: up to $1 tasks of each half of each queue, which bounds the cost whatever the
--- backlog. Blocked tasks wait for room, not for a worker. Indexes tasks_outbox, tasks_published. Caller: the backlog
--- loop.
+-- Due and waiting tasks by queue: up to $1 tasks of each half of each queue, which bounds the cost for any backlog.
+-- Blocked tasks wait for room, not for a worker. Indexes tasks_outbox, tasks_published. Caller: the backlog loop.
 SELECT q.queue_set, q.name AS queue, w.waiting,
     coalesce(extract(epoch FROM now() - w.oldest), 0)::double precision AS oldest_seconds
 FROM queue q

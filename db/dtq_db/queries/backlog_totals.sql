@@ -1,4 +1,4 @@
--- What waits for the relay, for room, for a person or for the dead letter queue, each counted up to $1 (of each queue
+-- Tasks that wait for the relay, for room, for a person or for the dead letter queue, each counted up to $1 (per queue
 -- or set), and workers by lease. Indexes tasks_outbox, tasks_blocked, tasks_failed, tasks_dead_letter,
 -- workers_unreaped; caller: the backlog loop.
 WITH outbox AS (

@@ -1,5 +1,5 @@
--- What there is to do, in one cheap look: the catalog's revision, and whether the relay, the reaper or the scheduler
--- would find anything. $1: for how many seconds a dead letter is left to its publisher. Indexes tasks_outbox,
+-- The due work, in one cheap statement: the catalog's revision, and whether the relay, the reaper or the scheduler has
+-- work. $1: for how many seconds a dead letter is left to its publisher. Indexes tasks_outbox,
 -- tasks_blocked, tasks_dead_letter, workers_unreaped, schedule_due. Caller: the maintenance loops.
 SELECT (SELECT revision FROM catalog_revision) AS revision,
     EXISTS (

@@ -1,5 +1,5 @@
 -- How many tasks of the queues $1 of queue set $2 are due and wait for a worker, wherever their messages are; counting
--- each half of a queue stops at $3 rows, which bounds the cost. What is published again within 15 s is looked at too.
+-- each half of a queue stops at $3 rows, which bounds the cost. Tasks published again within 15 s are examined too.
 -- Blocked tasks wait for room, not for a worker. Indexes tasks_outbox, tasks_published; caller: scaling.
 SELECT q.name AS queue, (
         SELECT least($3, count(*))::integer FROM (

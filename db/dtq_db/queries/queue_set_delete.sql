@@ -1,2 +1,2 @@
--- Drop a queue set and its queues. Caller: reconcile, on deletion.
+-- Delete a queue set and its queues. Caller: reconcile, on deletion.
 DELETE FROM queue_set WHERE name = $1

@@ -1,2 +1,2 @@
--- Let go of a name. Caller: reconcile.
+-- Release a name. Caller: reconcile.
 DELETE FROM resource_claim WHERE kind = $1 AND key = $2 AND owner_uid = $3

@@ -1,4 +1,4 @@
--- Take a name, or move on to a newer generation. Caller: reconcile, after the plan has said that we may.
+-- Claim a name, or update its claim to a newer generation. Caller: reconcile, if the plan allows it.
 INSERT INTO resource_claim (kind, key, owner_uid, owner_namespace, owner_name, generation)
 VALUES ($1, $2, $3, $4, $5, $6)
 ON CONFLICT (kind, key) DO UPDATE

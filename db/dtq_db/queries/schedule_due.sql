@@ -1,4 +1,4 @@
--- Cron entries that are due, or that no scheduler has seen yet; locked. Caller: the scheduler.
+-- Cron entries that are due or new; locked. Caller: the scheduler.
 SELECT s.type, s.name, s.cron, s.timezone, s.payload::text AS payload, s.next_fire_at, now() AS now,
     y.active, y.queue_set, y.default_queue, y.default_max_attempts
 FROM schedule s JOIN task_type y ON y.type = s.type

@@ -1,4 +1,4 @@
--- Write a cron entry; a changed expression is planned anew. Caller: reconcile.
+-- Write a cron entry; a changed expression is planned again. Caller: reconcile.
 INSERT INTO schedule AS s (type, name, cron, timezone, payload) VALUES ($1, $2, $3, $4, $5::text::jsonb)
 ON CONFLICT (type, name) DO UPDATE
 SET cron = excluded.cron, timezone = excluded.timezone, payload = excluded.payload,

@@ -1,2 +1,2 @@
--- The process of this session, as the server knows it. Caller: whoever opens one.
+-- The process id of this session on the server. Caller: `dtq_db.sessions`.
 SELECT pg_backend_pid()

@@ -1,4 +1,4 @@
--- Up to $2 slots behind $1 in which tasks wait, in order: a loose scan of the index tasks_blocked. Caller: the relay.
+-- Up to $2 slots after $1 in which tasks wait, in order: a loose scan of the index tasks_blocked. Caller: the relay.
 WITH RECURSIVE walk AS (
     (SELECT blocked_on FROM tasks WHERE blocked_on > $1 ORDER BY blocked_on LIMIT 1)
     UNION ALL

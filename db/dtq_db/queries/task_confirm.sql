@@ -1,2 +1,2 @@
--- Note, lazily and in bulk, what the broker holds; see dtq_confirm. Callers: API and worker.
+-- Record which tasks the broker holds, delayed and in bulk; see dtq_confirm. Callers: API and worker.
 SELECT dtq_confirm($1, $2)

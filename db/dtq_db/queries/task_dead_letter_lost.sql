@@ -1,5 +1,5 @@
--- Of the next $4 failed tasks behind ($2, $3), oldest failure first, mark those of queue set $1 whose copy went with
--- its dead letter queue: it is due again. Returns where the walk stands and how many were marked.
+-- Of the next $4 failed tasks after ($2, $3), oldest failure first, mark those of queue set $1 whose copy was lost with
+-- its dead letter queue as due again. Returns the position of the walk and how many were marked.
 -- Index tasks_failed; caller: topology repair.
 WITH page AS (
     SELECT id, failed_at, queue_set, dead_lettered_at FROM tasks

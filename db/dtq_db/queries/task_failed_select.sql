@@ -1,5 +1,5 @@
--- One page of the walk of a redrive by filter: of the next $5 failed tasks behind ($3, $4), oldest failure first, those
--- of queue $1 and types $2 that failed before $6, and where the walk stands. Index tasks_failed. Caller:
+-- One page of the walk of a redrive by filter: of the next $5 failed tasks after ($3, $4), oldest failure first, those
+-- of queue $1 and types $2 that failed before $6, and the position of the walk. Index tasks_failed. Caller:
 -- POST /dlq/redrive.
 WITH page AS (
     SELECT id, type, queue, failed_at FROM tasks

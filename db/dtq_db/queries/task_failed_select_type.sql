@@ -1,4 +1,4 @@
--- The same of one type, $2; index tasks_failed_type.
+-- As task_failed_select, for one type, $2; index tasks_failed_type.
 WITH page AS (
     SELECT id, queue, failed_at FROM tasks
     WHERE failed_at IS NOT NULL AND type = $2::text AND (failed_at, id) > ($3::timestamptz, $4::uuid)

@@ -1,6 +1,6 @@
 -- Of the $2 newest tasks older than $1, up to $6 of type $3, queue $4, types $5 and status $7, newest first (ids are
--- version 7: their order is the order of creation), with how many were looked at and where the walk stands. That
--- bounds the cost, however few fit. Primary key, backwards; caller: GET /tasks.
+-- version 7: their order is the order of creation), with how many were examined and the position of the walk. That
+-- bounds the cost, however few match. Primary key, backwards; caller: GET /tasks.
 WITH looked AS MATERIALIZED (
     SELECT id, type, queue, status FROM tasks WHERE id < $1::uuid ORDER BY id DESC LIMIT $2
 ), fitting AS (

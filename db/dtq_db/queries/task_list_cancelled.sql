@@ -1,4 +1,4 @@
--- The same of what was cancelled; index tasks_cancelled_page.
+-- As task_list, for CANCELLED tasks; index tasks_cancelled_page.
 WITH looked AS MATERIALIZED (
     SELECT id, type, queue FROM tasks
     WHERE cancelled_at IS NOT NULL AND id::text COLLATE "C" < $1::uuid::text

@@ -1,4 +1,4 @@
--- The same of what failed; index tasks_failed_page.
+-- As task_list, for FAILED tasks; index tasks_failed_page.
 WITH looked AS MATERIALIZED (
     SELECT id, type, queue FROM tasks
     WHERE failed_at IS NOT NULL AND id::text COLLATE "C" < $1::uuid::text

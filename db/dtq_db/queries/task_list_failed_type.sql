@@ -1,4 +1,4 @@
--- The same of what failed of type $3; index tasks_failed_type_page.
+-- As task_list, for FAILED tasks of type $3; index tasks_failed_type_page.
 WITH looked AS MATERIALIZED (
     SELECT id, type, queue FROM tasks
     WHERE failed_at IS NOT NULL AND type = $3 AND id::text COLLATE "C" < $1::uuid::text

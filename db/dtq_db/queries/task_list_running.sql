@@ -1,4 +1,4 @@
--- The same of what is RUNNING, at most $2 of it; see dtq_held. The claims of living workers and the primary key.
+-- As task_list, for at most $2 RUNNING tasks; see dtq_held. The claims of live workers and the primary key.
 WITH looked AS MATERIALIZED (
     SELECT id, type, queue FROM tasks
     WHERE id = ANY (ARRAY(

@@ -1,5 +1,5 @@
--- The same of what is ENQUEUED, of the first $2 of each half of what waits: if there are more than that, the newest may
--- be missing, and the caller walks the primary key instead. Indexes tasks_outbox, tasks_published.
+-- As task_list, for ENQUEUED tasks, from the first $2 of each half of the waiting tasks: if there are more, the newest
+-- may be missing, and the caller walks the primary key instead. Indexes tasks_outbox, tasks_published.
 WITH looked AS MATERIALIZED (
     (SELECT id, type, queue FROM tasks WHERE needs_publish ORDER BY queue_set, queue, publish_at LIMIT $2)
     UNION ALL

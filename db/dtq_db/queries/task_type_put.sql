@@ -1,4 +1,4 @@
--- Write a task type, which is then not about to be deleted. Caller: reconcile.
+-- Write a task type, which ends a pending deletion. Caller: reconcile.
 WITH kept AS (DELETE FROM task_type_deletion WHERE type = $1)
 INSERT INTO task_type (type, active, default_queue, default_max_attempts, payload_schema, queue_set, timeout_seconds,
     backoff, max_payload_bytes, retention_succeeded_seconds, retention_failed_seconds, deletion_policy,

@@ -1,2 +1,2 @@
--- A worker ends; see dtq_expire. Caller: the worker's lease.
+-- End a worker's lease; see dtq_expire. Caller: the worker's lease.
 SELECT dtq_expire($1)

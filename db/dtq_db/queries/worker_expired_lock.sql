@@ -1,5 +1,5 @@
--- One worker whose lease expired and whose tasks were not all taken back; locked against late claims. With it what it
--- told of its memory, and what workers of the same control group have told since. Index workers_memory_group.
+-- One worker whose lease expired and whose tasks were not all taken back; locked against late claims. With its last
+-- memory report, and later reports by workers of the same control group. Index workers_memory_group.
 -- Caller: the reaper.
 SELECT w.id, w.memory::text AS memory, (
         SELECT max((s.memory ->> 'oom_kills')::bigint) FROM workers s WHERE s.memory_group = w.memory_group

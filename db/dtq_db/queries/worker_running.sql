@@ -1,4 +1,4 @@
--- What an expired worker still holds; see dtq_held. Its claims and the primary key; caller: the reaper.
+-- The tasks that an expired worker still holds; see dtq_held. Its claims and the primary key; caller: the reaper.
 SELECT t.id, t.type, t.attempts, t.max_attempts, t.crashes, t.queue_set, t.queue,
     (SELECT y.backoff::text FROM task_type y WHERE y.type = t.type) AS backoff,
     coalesce(t.uncounted_attempts, 0) AS uncounted, t.alone_at IS NOT NULL AS alone,

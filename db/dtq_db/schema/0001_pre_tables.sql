@@ -1,5 +1,5 @@
--- Tables. Measured settings: uuid (version 7) keys, fillfactor 50 so that most updates stay in their page,
--- no index that names `status`: it would cost every claim and finish a new entry in each index.
+-- Tables. Measured settings: uuid (version 7) keys; fillfactor 50, so that most updates stay in their page;
+-- no index on `status`: it would cost every claim and finish a new entry in each index.
 
 CREATE TABLE catalog_revision (
     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),

@@ -14,11 +14,11 @@ CREATE TABLE task_events (
 ) PARTITION BY RANGE (at);
 CREATE INDEX task_events_task ON task_events (task_id, at);
 
--- A net for the day that nobody created: no history is worth refusing a task.
+-- The default partition, for a day without a partition: a task must not be refused for the sake of its history.
 CREATE TABLE task_events_default PARTITION OF task_events DEFAULT;
 
 CREATE FUNCTION dtq_create_event_partition(day date) RETURNS boolean LANGUAGE plpgsql AS $$
--- Create the partition of one UTC day, taking along what the default partition already holds of it.
+-- Create the partition of one UTC day, and move that day's rows from the default partition into it.
 DECLARE
     partition text := 'task_events_' || to_char(day, 'YYYYMMDD');
     first timestamptz := day::timestamp AT TIME ZONE 'UTC';
@@ -28,7 +28,7 @@ BEGIN
     IF to_regclass(partition) IS NOT NULL THEN
         RETURN false;
     END IF;
-    -- Attaching locks the default partition anyway. Locked before the move, no event can come in between, which
+    -- Attaching locks the default partition anyway. Locking it before the move keeps out events in between, which
     -- would make every creation fail as long as tasks are moving.
     LOCK TABLE task_events_default IN ACCESS EXCLUSIVE MODE;
     EXECUTE format('CREATE TABLE %I (LIKE task_events INCLUDING DEFAULTS INCLUDING CONSTRAINTS)', partition);
@@ -74,9 +74,9 @@ CREATE TRIGGER tasks_inserted AFTER INSERT ON tasks
     REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION dtq_record_inserts();
 
 CREATE FUNCTION dtq_record_updates() RETURNS trigger LANGUAGE plpgsql
--- Transition tables have no statistics; matched by a nested loop, a batch would cost its square.
+-- Transition tables have no statistics; with a nested loop a batch would cost its square.
 SET enable_nestloop = off SET enable_hashjoin = on SET enable_sort = on AS $$
--- A way back from RUNNING is a RETRY, or RELEASED when the attempt was given back unused: its note is not the error of
+-- A return from RUNNING is a RETRY, or RELEASED if the attempt was given back unused: its note is not the error of
 -- an attempt before it.
 BEGIN
     INSERT INTO task_events (task_id, event, note, attempt, worker_id)

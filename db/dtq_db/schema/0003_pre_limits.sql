@@ -1,6 +1,6 @@
--- Limits of a task type: how many of its tasks run at once in the whole cluster (perhaps for each value of a payload
--- field), and how many start in a stretch of time. Both are enforced by the claim and by nothing else. A task over a
--- limit is blocked: it waits in Postgres, outside the broker, until dtq_unblock sees room.
+-- Limits of a task type: how many of its tasks run at once in the whole cluster (optionally per value of a payload
+-- field), and how many start per period. Only the claim enforces them. A task over a limit is blocked: it waits in
+-- Postgres, outside the broker, until dtq_unblock sees room.
 
 CREATE FUNCTION dtq_keep_type_limit() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -16,18 +16,18 @@ CREATE TRIGGER task_type_limited AFTER INSERT OR UPDATE ON task_type
     FOR EACH ROW EXECUTE FUNCTION dtq_keep_type_limit();
 
 CREATE FUNCTION dtq_slot(p_type text, p_concurrency jsonb, p_payload jsonb) RETURNS text LANGUAGE sql IMMUTABLE AS $$
--- What a task is counted under. Payloads without the key share one slot; values are hashed, whatever their length.
+-- The slot under which a task is counted. Payloads without the key share one slot; values of any length are hashed.
     SELECT p_type || coalesce(':' || md5(p_payload #>> string_to_array(p_concurrency ->> 'key', '.')),
         CASE WHEN p_concurrency ? 'key' THEN ':' ELSE '' END);
 $$;
 
 CREATE FUNCTION dtq_number(p_limit jsonb, p_key text) RETURNS double precision LANGUAGE sql IMMUTABLE AS $$
--- A number of a declared limit; null for anything else, which only the functions of a newer release can read.
+-- The number of a declared limit; null for any other value, which only the functions of a newer release can read.
     SELECT CASE WHEN jsonb_typeof(p_limit -> p_key) = 'number' THEN (p_limit ->> p_key)::double precision END;
 $$;
 
 CREATE FUNCTION dtq_tokens(p_limit type_limit, p_rate jsonb) RETURNS double precision LANGUAGE sql STABLE AS $$
--- Starts that a rate limit allows now; infinity without one.
+-- Starts that a rate limit allows now; infinity without a rate limit.
     SELECT coalesce(least(
         coalesce(dtq_number(p_rate, 'burst'), dtq_number(p_rate, 'tasks')),
         p_limit.tokens + greatest(0, extract(epoch FROM clock_timestamp() - p_limit.refilled_at))
@@ -94,7 +94,7 @@ BEGIN
     WITH roomy AS (
         SELECT s.slot, coalesce(dtq_number(y.concurrency, 'limit') - (
                 SELECT count(*) FROM tasks r WHERE r.slot = s.slot), p_limit) AS places,
-            -- A type whose limits were taken away holds nothing back.
+            -- A type whose limits were removed blocks no task.
             coalesce((SELECT dtq_tokens(l, y.rate_limit) FROM type_limit l WHERE l.type = y.type), 'infinity') AS tokens
         FROM unnest(p_slots) AS s (slot)
         CROSS JOIN LATERAL (SELECT t.type FROM tasks t WHERE t.blocked_on = s.slot LIMIT 1) AS waiting

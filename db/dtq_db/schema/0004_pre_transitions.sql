@@ -1,16 +1,16 @@
--- The state transitions, each written once. Every write names the state it expects: zero rows means that
--- someone else won. Batches lock their rows in the order of id, so that two of them cannot deadlock.
+-- The state transitions, each written once. Every write names the state that it expects: zero rows means that
+-- another process won. Batches lock their rows in the order of id, so that two batches cannot deadlock.
 --
--- No plan may depend on what ANALYZE saw last. So every mention of tasks in a batch has `id = ANY (...)` beside its
--- join, and where a condition would make a partial index eligible it is tested on the rows that were found. Batches are
+-- No plan may depend on the last ANALYZE. So every mention of tasks in a batch has `id = ANY (...)` beside its join,
+-- and a condition that would make a partial index eligible is tested on the rows that were found. Batches are
 -- joined by hash (a nested loop costs their square), whatever the session allows.
 
 CREATE FUNCTION dtq_enqueue(
     p_ids uuid[], p_types text[], p_queue_sets text[], p_queues text[], p_payloads text[],
     p_max_attempts integer[], p_keys text[], p_run_ats timestamptz[], p_grace_seconds double precision
 ) RETURNS TABLE (id uuid, updated_at timestamptz) LANGUAGE plpgsql AS $$
--- Store tasks. A row that is missing from the answer hit an idempotency key or an inactive type. The types stay locked
--- against deletion until the end of the transaction.
+-- Store tasks. A row that is missing from the answer met an existing idempotency key or an inactive type. The types
+-- stay locked against deletion until the end of the transaction.
 #variable_conflict use_column
 BEGIN
     RETURN QUERY
@@ -34,8 +34,8 @@ $$;
 
 CREATE FUNCTION dtq_replay(p_key text, p_type text, p_payload text)
 RETURNS TABLE (id uuid, status text, queue text, same boolean) LANGUAGE sql AS $$
--- Answer an idempotent hit, and pin the row: whoever stored it may no longer undo it. A conflict locks its row too:
--- a row that is being taken back at this moment is no answer, whatever the snapshot still shows.
+-- Answer an idempotent hit, and pin the row: the request that stored it may no longer undo it. A conflict locks its row
+-- too: a row that is being taken back at this moment is not an answer, even if the snapshot still shows it.
     WITH pinned AS (
         UPDATE tasks t SET replays = t.replays + 1
         WHERE t.type = p_type AND t.idempotency_key = p_key AND t.payload = p_payload::jsonb
@@ -51,7 +51,7 @@ RETURNS TABLE (id uuid, status text, queue text, same boolean) LANGUAGE sql AS $
 $$;
 
 CREATE FUNCTION dtq_undo(p_ids uuid[]) RETURNS TABLE (id uuid) LANGUAGE plpgsql SET enable_seqscan = off AS $$
--- Take back tasks that the broker refused: only while nobody claimed them and nobody was told that they exist.
+-- Take back tasks that the broker refused, if they are unclaimed and not pinned: no client was told that they exist.
 #variable_conflict use_column
 DECLARE
     gone uuid[];
@@ -70,7 +70,7 @@ $$;
 
 CREATE FUNCTION dtq_confirm(p_ids uuid[], p_updated_ats timestamptz[]) RETURNS integer LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_nestloop = off SET enable_sort = on AS $$
--- The broker holds a message for these rows. updated_at is the fence: a row that moved on since is left alone.
+-- The broker holds a message for these rows. updated_at is the fence: a row that has changed since is left alone.
 DECLARE
     waiting uuid[];
 BEGIN
@@ -89,8 +89,8 @@ $$;
 CREATE FUNCTION dtq_relay(p_limit integer, p_hold_seconds double precision, p_without text[])
 RETURNS TABLE (id uuid, type text, queue_set text, queue text, updated_at timestamptz) LANGUAGE plpgsql
 SET enable_seqscan = off AS $$
--- Pick what is due to be published, up to p_limit of each queue, and hold it for a while, so that no other relay picks
--- it too. Tasks of the queue sets p_without wait: RabbitMQ refuses those sets.
+-- Pick tasks that are due to be published, up to p_limit per queue, and hold them for a while, so that no other relay
+-- picks them too. Tasks of the queue sets p_without wait: RabbitMQ refuses those sets.
 #variable_conflict use_column
 DECLARE
     picked uuid[];
@@ -135,14 +135,14 @@ RETURNS TABLE (
     suspected_seconds double precision
 ) LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_nestloop = off SET enable_sort = on AS $$
--- Win the right to run. What is due but not for this worker now (too early, paused, no handler, over a limit) goes
--- back to the relay, since its message is about to be acknowledged. Anything else that is missing from the answer is
--- a duplicate, cancelled or finished. The worker row is locked against the reaper, not against renewals; a worker
--- that was reaped while this transaction was under way must not win what no reaper would ever take back.
--- What has suspected_seconds is a suspect: its worker starts it alone (dtq_run_alone) or releases it.
--- Limits cost a claim nothing while no type has any. What was won is also noted in worker_claims, where the reaper
--- looks: an index of tasks by worker would hold its whole history. A blocked task that nobody unblocks is looked at
--- again by itself.
+-- Win the right to run. A task that this worker may not run now (too early, paused, no handler, over a limit) goes back
+-- to the relay, since its message is about to be acknowledged. Any other task that is missing from the answer is a
+-- duplicate, cancelled or finished. The worker row is locked against the reaper, not against renewals; a worker that
+-- was reaped while this transaction was under way must not win tasks that no reaper would ever take back.
+-- A task with suspected_seconds is a suspect: its worker starts it alone (dtq_run_alone) or releases it.
+-- Limits cost a claim nothing while no type has limits. Claims are also recorded in worker_claims, where the reaper
+-- finds them: an index of tasks by worker would hold their whole history. A blocked task that is not unblocked is
+-- published again after a while.
 #variable_conflict use_column
 DECLARE
     free uuid[] := '{}';
@@ -175,7 +175,7 @@ BEGIN
             publish_at = greatest(f.run_at, CASE
                 WHEN f.blocked THEN now() + interval '5 minutes'
                 WHEN f.served THEN now()
-                -- Its own worker may be busy or away; while no live worker handles the type, look less often.
+                -- A worker with a handler may be busy or away; while no live worker handles the type, try less often.
                 WHEN EXISTS (SELECT 1 FROM workers w WHERE w.lease_expires_at > now() AND t.type = ANY (w.types))
                     THEN now() + interval '5 seconds'
                 ELSE now() + interval '15 seconds' END)
@@ -214,8 +214,8 @@ CREATE FUNCTION dtq_snooze_bound(p_snoozes integer, p_since timestamptz) RETURNS
 $$;
 
 CREATE FUNCTION dtq_run_alone(p_worker_id uuid, p_id uuid, p_attempts integer) RETURNS boolean LANGUAGE sql AS $$
--- The worker runs nothing else and starts this suspect now. From here on its loss is charged to the task. False: the
--- task was taken away, or the lease is gone.
+-- The worker runs nothing else and starts this suspect now. From now on, a loss of the worker is charged to the task.
+-- Returns false if the task was taken away or the lease is lost.
     WITH started AS (
         UPDATE tasks t SET alone_at = now()
         WHERE t.id = p_id AND t.worker_id = p_worker_id AND t.attempts = p_attempts
@@ -234,10 +234,10 @@ CREATE FUNCTION dtq_finish(
 ) RETURNS TABLE (id uuid, status text, updated_at timestamptz) LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_nestloop = off SET enable_sort = on AS $$
 -- Record the end of attempts. (worker_id, attempts) is the fence: a row that is missing from the answer was lost
--- to another worker, and its result is void. A retry beyond the budget becomes FAILED whatever was asked, and
--- CANCELLED if that was asked meanwhile. An attempt is not counted, so that the task gets one more for it, when it was
--- snoozed, when it was the last one and cut short by a shutdown, or when its worker was lost, perhaps by another task
--- (p_suspected, the reaper's). A suspect is one until an attempt ends by itself.
+-- to another worker, and its result is void. A retry beyond the budget becomes FAILED in any case, and CANCELLED if a
+-- cancel was requested meanwhile. An attempt is not counted, so that the task gets another one, if it was snoozed, if
+-- it was the last attempt and a shutdown cut it short, or if its worker was lost and another task may be the cause
+-- (p_suspected, set by the reaper). A task stays a suspect until one of its attempts ends normally.
 #variable_conflict use_column
 BEGIN
     RETURN QUERY
@@ -304,9 +304,9 @@ $$;
 
 CREATE FUNCTION dtq_release(p_worker_id uuid, p_ids uuid[]) RETURNS TABLE (id uuid) LANGUAGE plpgsql
 SET enable_seqscan = off AS $$
--- Give back claims whose handler never started: the attempt is not counted, and the relay publishes at once.
--- A task that was cancelled meanwhile ends here, its attempt counted. The worker alone is the fence: only it knows
--- what it never started, and its id is never used again.
+-- Give back claims whose handler never started: the attempt is not counted, and the relay publishes the task at once.
+-- A task that was cancelled meanwhile ends here, and its attempt is counted. The worker alone is the fence: only it
+-- knows what it never started, and its id is never used again.
 #variable_conflict use_column
 DECLARE
     unstarted uuid[];
@@ -341,7 +341,7 @@ $$;
 
 CREATE FUNCTION dtq_held(p_worker_ids uuid[]) RETURNS SETOF uuid LANGUAGE sql STABLE
 SET enable_seqscan = off AS $$
--- The tasks that these workers run. What it costs is bounded by what they run and claimed since their last renewals.
+-- The tasks that these workers run. The cost is bounded by what they run and have claimed since their last renewals.
     SELECT DISTINCT t.id
     FROM unnest(p_worker_ids) AS w (id)
     CROSS JOIN LATERAL (
@@ -354,7 +354,7 @@ $$;
 
 CREATE FUNCTION dtq_forget_ended(p_worker_id uuid) RETURNS void LANGUAGE plpgsql
 SET enable_seqscan = off AS $$
--- Keep of a worker's claims what it still runs, once there are many batches of them.
+-- Reduce a worker's claims to the tasks that it still runs, once there are many batches of claims.
 DECLARE
     batches tid[];
 BEGIN
@@ -381,8 +381,8 @@ $$;
 CREATE FUNCTION dtq_renew(
     p_id uuid, p_lease_seconds double precision, p_running jsonb DEFAULT '{}', p_memory jsonb DEFAULT NULL
 ) RETURNS TABLE (renewed boolean, cancel_ids uuid[]) LANGUAGE plpgsql AS $$
--- Extend a lease that has not expired; an expired one never comes back, not even for a renewal that has waited
--- for the reaper: hence the clock instead of now(). It says what runs, and the answer carries cancel requests.
+-- Renew a lease that has not expired. An expired lease is never renewed, not even by a renewal that has waited
+-- for the reaper: hence the clock instead of now(). The call reports what runs, and the answer holds cancel requests.
 BEGIN
     UPDATE workers SET lease_expires_at = now() + make_interval(secs => p_lease_seconds), running = p_running,
         memory = p_memory
@@ -399,13 +399,13 @@ END;
 $$;
 
 CREATE FUNCTION dtq_expire(p_id uuid) RETURNS void LANGUAGE sql AS $$
--- The worker is done: whatever it still holds may be taken back at once.
+-- The worker is done: tasks that it still holds may be taken back at once.
     UPDATE workers SET lease_expires_at = now() WHERE id = p_id AND lease_expires_at > now();
 $$;
 
 CREATE FUNCTION dtq_cancel(p_id uuid) RETURNS TABLE (id uuid, status text, requested boolean) LANGUAGE plpgsql AS $$
--- Cancel what waits; ask the worker to stop what runs. A terminal task is left alone. One UPDATE decides by the row
--- as it is once it is locked: between two of them a task that is claimed at this moment would slip through.
+-- Cancel a waiting task; ask the worker to stop a running one. A terminal task is left alone. One UPDATE decides by the
+-- row as it is once locked: with two UPDATEs, a task that is claimed between them would be missed.
 #variable_conflict use_column
 BEGIN
     RETURN QUERY
@@ -430,8 +430,8 @@ $$;
 
 CREATE FUNCTION dtq_redrive(p_ids uuid[]) RETURNS TABLE (id uuid, queue_set text) LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_nestloop = off SET enable_sort = on AS $$
--- A person sends failed tasks again, each with its own budget afresh. Attempt numbers go on, so that the fence stays
--- unique: what was spent before is not counted.
+-- Redrive failed tasks, each with a fresh attempt budget. Attempt numbers go on, so that the fence stays unique;
+-- earlier attempts are not counted.
 #variable_conflict use_column
 BEGIN
     RETURN QUERY
@@ -453,8 +453,8 @@ $$;
 CREATE FUNCTION dtq_dead_letters_due(p_age_seconds double precision, p_limit integer, p_without text[])
 RETURNS TABLE (id uuid, type text, queue_set text, queue text, updated_at timestamptz) LANGUAGE plpgsql
 SET enable_seqscan = off AS $$
--- Pick failed tasks, up to p_limit of each queue set, whose copy is due in the dead letter queue for p_age_seconds, and
--- hold them as long: no other relay picks them meanwhile. Those of the queue sets p_without wait.
+-- Pick failed tasks, up to p_limit per queue set, whose copy has been due in the dead letter queue for p_age_seconds,
+-- and hold them as long, so that no other relay picks them. Tasks of the queue sets p_without wait.
 #variable_conflict use_column
 DECLARE
     picked uuid[];
@@ -499,8 +499,8 @@ $$;
 
 CREATE FUNCTION dtq_begin_deletion(p_type text)
 RETURNS TABLE (first_id uuid, looked_through uuid, last_id uuid) LANGUAGE plpgsql AS $$
--- Begin, or go on with, the walk that looks for tasks of an inactive type. Whoever enqueues tasks of it holds a lock on
--- its row until the end of the transaction: once we have had it, every task there will ever be is in the table.
+-- Begin or continue the walk that searches for tasks of an inactive type. A transaction that enqueues tasks of the type
+-- locks its row until the end: once we have held that lock, every task that there will ever be is in the table.
 #variable_conflict use_column
 BEGIN
     PERFORM 1 FROM task_type y WHERE y.type = p_type AND NOT y.active FOR UPDATE;
@@ -519,7 +519,7 @@ $$;
 
 CREATE FUNCTION dtq_waiting(p_queue_set text, p_queue text, p_limit integer) RETURNS integer LANGUAGE sql STABLE
 SET enable_seqscan = off SET enable_sort = off AS $$
--- How many tasks wait in a queue, be they due, scheduled, retrying or blocked: p_limit at the most. By the indexes
+-- How many tasks wait in a queue, whether due, scheduled, retrying or blocked: at most p_limit. Uses the indexes
 -- tasks_outbox and tasks_published.
     SELECT least(p_limit, count(*))::integer FROM (
         (SELECT 1 FROM tasks t
@@ -534,8 +534,8 @@ $$;
 
 CREATE FUNCTION dtq_removed_queues(p_limit integer) RETURNS TABLE (queue_set text, queue text) LANGUAGE sql STABLE
 SET enable_seqscan = off SET enable_sort = off AS $$
--- Queues in which tasks wait although their set, which is declared, declares them no longer. A loose scan of each of
--- the indexes tasks_outbox and tasks_published: one probe for each queue that holds tasks.
+-- Queues that hold waiting tasks but that their (declared) set no longer declares. A loose scan of each of
+-- the indexes tasks_outbox and tasks_published: one probe per queue that holds tasks.
     WITH RECURSIVE outbox AS (
         (SELECT t.queue_set, t.queue FROM tasks t WHERE t.needs_publish ORDER BY t.queue_set, t.queue LIMIT 1)
         UNION ALL
@@ -562,9 +562,9 @@ $$;
 
 CREATE FUNCTION dtq_move(p_queue_set text, p_queue text, p_limit integer) RETURNS integer LANGUAGE plpgsql
 SET enable_seqscan = off AS $$
--- Move waiting tasks out of a queue that its set declares no longer, to the set's removal queue, else to the queue of
--- their type, else to the set's most urgent one; a queue that is declared keeps its tasks. They are published again
--- when due: what the broker holds for the old queue wakes nobody.
+-- Move waiting tasks out of a queue that its set no longer declares: to the set's removal queue, else to the queue of
+-- their type, else to the set's most urgent queue; a declared queue keeps its tasks. They are published again
+-- when due: the broker's messages for the old queue reach no worker.
 DECLARE
     strays uuid[];
     moved integer;

@@ -1,6 +1,6 @@
--- Retention: finished tasks are dropped when their type's retention is over. Ids are version 7, so a stretch of ids is
--- a stretch of time of creation. Each stretch (slice) is walked when something in it may have expired, and not
--- otherwise: the work is in proportion to what is dropped, whatever the table holds, and no index is needed for it.
+-- Retention: finished tasks are deleted when their type's retention is over. Ids are version 7, so a range of ids is a
+-- range of creation times. Each range (slice) is walked only when a task in it may have expired: the work is
+-- proportional to the deleted rows, whatever the table holds, and needs no index.
 
 CREATE TABLE prune_slice (
     first_id uuid PRIMARY KEY,
@@ -16,7 +16,7 @@ COMMENT ON COLUMN prune_slice.soonest IS 'The first expiry of what the walk unde
 INSERT INTO prune_slice (first_id, look_at) VALUES ('00000000-0000-0000-0000-000000000000', now());
 
 CREATE FUNCTION dtq_retention(p_type task_type, p_status text) RETURNS interval LANGUAGE sql IMMUTABLE AS $$
--- How long a task of that type and status is kept; of one that is not finished, the least that it will be kept.
+-- How long a task of that type and status is kept; for an unfinished task, the shortest time that it will be kept.
     SELECT make_interval(secs => CASE
         WHEN p_status = 'FAILED' THEN p_type.retention_failed_seconds
         WHEN p_status IN ('SUCCEEDED', 'CANCELLED') THEN p_type.retention_succeeded_seconds
@@ -24,7 +24,7 @@ CREATE FUNCTION dtq_retention(p_type task_type, p_status text) RETURNS interval 
 $$;
 
 CREATE FUNCTION dtq_prune_sooner() RETURNS trigger LANGUAGE plpgsql AS $$
--- A retention became shorter, or a type with a short one came: no slice may wait longer than that.
+-- A retention became shorter, or a type with a short retention was added: no slice may wait longer than that.
 DECLARE
     sooner timestamptz := now() + 1.1 * make_interval(
         secs => least(NEW.retention_failed_seconds, NEW.retention_succeeded_seconds));
@@ -37,16 +37,16 @@ CREATE TRIGGER task_type_retention AFTER INSERT OR UPDATE OF retention_failed_se
     ON task_type FOR EACH ROW EXECUTE FUNCTION dtq_prune_sooner();
 
 CREATE FUNCTION dtq_first_id(p_at timestamptz) RETURNS uuid LANGUAGE sql IMMUTABLE AS $$
--- The least id, version 7, that can be made at a time: its first 48 bits are milliseconds since 1970 (RFC 9562, 5.7).
+-- The smallest version 7 id for a time: its first 48 bits are milliseconds since 1970 (RFC 9562, 5.7).
     SELECT rpad(lpad(to_hex(floor(extract(epoch FROM p_at) * 1000)::bigint), 12, '0'), 32, '0')::uuid;
 $$;
 
 CREATE FUNCTION dtq_prune(p_limit integer) RETURNS TABLE (dropped integer, more boolean) LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_nestloop = off SET enable_sort = on AS $$
--- Make one step of the walk over a slice that is due; open a new slice each hour. A walk is repeated once it may pay:
--- after the first expiry of what it left and a tenth of its age, so that a slice is walked a bounded number of times
--- in its life (its age grows by a tenth each time), and retention is exceeded by a tenth at most. An empty slice is
--- joined to the one before it.
+-- Make one step of the walk over a due slice; open a new slice each hour. A slice is walked again after the first
+-- expiry among its remaining tasks and a tenth of its age, so that a slice is walked a bounded number of times in its
+-- life (its age grows by a tenth each time), and retention is exceeded by at most a tenth. An empty slice is joined to
+-- the previous slice.
 DECLARE
     slice prune_slice;
     beyond uuid;

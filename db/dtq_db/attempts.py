@@ -156,19 +156,19 @@ async def finish(dedicated: DedicatedConnection, ended: Sequence[Completion]) ->
 def finish_columns(ended: Sequence[Completion]) -> tuple[list[Any], ...]:
     """Return the arguments of the statement `task_finish`."""
     return (
-        [one.worker_id for one in ended],
-        [one.id for one in ended],
-        [one.attempt for one in ended],
-        [str(one.decision.status) for one in ended],
-        [one.decision.result for one in ended],
-        [one.decision.error for one in ended],
-        [one.decision.delay_seconds for one in ended],
-        [one.grace_seconds for one in ended],
-        [one.decision.crashed for one in ended],
-        [one.decision.drained for one in ended],
-        [one.decision.traceback for one in ended],
-        [one.decision.snoozed for one in ended],
-        [one.decision.suspected for one in ended],
+        [completion.worker_id for completion in ended],
+        [completion.id for completion in ended],
+        [completion.attempt for completion in ended],
+        [str(completion.decision.status) for completion in ended],
+        [completion.decision.result for completion in ended],
+        [completion.decision.error for completion in ended],
+        [completion.decision.delay_seconds for completion in ended],
+        [completion.grace_seconds for completion in ended],
+        [completion.decision.crashed for completion in ended],
+        [completion.decision.drained for completion in ended],
+        [completion.decision.traceback for completion in ended],
+        [completion.decision.snoozed for completion in ended],
+        [completion.decision.suspected for completion in ended],
     )
 
 

@@ -33,7 +33,9 @@ def read(file: Path) -> list[dict[str, Any]]:
     except OSError as error:
         raise Rejected("InvalidSettings", f"DTQ_BOOTSTRAP_FILE cannot be read ({error.strerror}): check it") from error
     parse(text)
-    return sorted((one for one in yaml.safe_load_all(text) if one), key=lambda one: str(one["kind"]))
+    return sorted(
+        (document for document in yaml.safe_load_all(text) if document), key=lambda document: str(document["kind"])
+    )
 
 
 async def create_absent(kube: Kube, manifests: list[dict[str, Any]], stop: asyncio.Event) -> None:

@@ -119,7 +119,7 @@ class Reconciler:
             return True
         if wanted and await self._backends.is_claimed_by_another(key, owner_of(obj)):
             return True  # the loser of a conflict gets only a condition
-        others = [one for one in present if one != FINALIZER]
+        others = [finalizer for finalizer in present if finalizer != FINALIZER]
         patched = await self._kube.patch_finalizers(
             key.kind, obj["metadata"], [*others, FINALIZER] if wanted else others
         )
@@ -147,7 +147,7 @@ class Reconciler:
         if refusal is not None:
             return await self._deletion_waits(key, obj, str(refusal.reason), refusal.message)
         await failpoints.hit("operator.released")
-        others = [one for one in obj["metadata"]["finalizers"] if one != FINALIZER]
+        others = [finalizer for finalizer in obj["metadata"]["finalizers"] if finalizer != FINALIZER]
         await self._kube.patch_finalizers(key.kind, obj["metadata"], others)
         await failpoints.hit("operator.finalizer_removed")
         return "gone", None

@@ -76,15 +76,15 @@ class Watch:
 
         life = _KopfThread(main, lambda: ours.call_soon_threadsafe(ended.set))
         life.start()
-        waiting = [asyncio.create_task(one.wait()) for one in (stop, ending, ended)]
+        waiting = [asyncio.create_task(event.wait()) for event in (stop, ending, ended)]
         try:
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         finally:
             life.end()
             if not await wait(ended, END_SECONDS):
                 _log.warning("kopf does not end; it dies with the process", waited_seconds=END_SECONDS)
-            for one in waiting:
-                one.cancel()
+            for task in waiting:
+                task.cancel()
         return life.error
 
     async def _kopf(

@@ -101,8 +101,16 @@ def handler(type_: str, *, process: bool = False) -> Callable[[Callable[..., Any
 
     def decorate(function: Callable[..., Any]) -> Handler:
         parameters = inspect.signature(function).parameters.values()
-        positional = [one for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
-        unmet = [one for one in parameters if one.kind is one.KEYWORD_ONLY and one.default is one.empty]
+        positional = [
+            parameter
+            for parameter in parameters
+            if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        ]
+        unmet = [
+            parameter
+            for parameter in parameters
+            if parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty
+        ]
         if len(positional) not in (1, 2) or unmet:
             raise TypeError(f"handler of {type_}: {function.__qualname__} must take (payload) or (payload, context)")
         is_async = inspect.iscoroutinefunction(function)

@@ -78,7 +78,7 @@ def new_task(request: EnqueueRequest, policy: TypePolicy, catalog: Catalog) -> N
         raise Rejected("InactiveType", f"type {policy.type!r} is not active: its TaskType refuses new tasks")
     queue = request.queue or policy.queue
     queue_set = catalog.queue_sets.get(policy.queue_set)
-    queues = [one.name for one in queue_set.queues] if queue_set else []
+    queues = [declared.name for declared in queue_set.queues] if queue_set else []
     queues += [name for set_name, name in catalog.newer.queues if set_name == policy.queue_set]
     if queue not in queues:
         allowed = ", ".join(queues) or f"none: queue set {policy.queue_set!r} is not declared"

@@ -64,8 +64,8 @@ def _answering(batch: list[_Waiting]) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # noqa: BLE001 - a bug must reach its request too, which answers 500 and logs it
-        for one in batch:
-            one.fail(Unavailable(str(error), in_doubt=error.in_doubt) if isinstance(error, Unavailable) else error)
+        for request in batch:
+            request.fail(Unavailable(str(error), in_doubt=error.in_doubt) if isinstance(error, Unavailable) else error)
 
 
 class GroupCommit:
@@ -137,71 +137,77 @@ class GroupCommit:
         with _answering(batch):
             async with asyncio.timeout(BATCH_SECONDS):
                 await self._store(dedicated, batch)
-        for one in batch:
-            if not one.answer.done():
-                with _answering([one]):
+        for request in batch:
+            if not request.answer.done():
+                with _answering([request]):
                     async with asyncio.timeout(BATCH_SECONDS):
-                        await self._replay(dedicated, one)
+                        await self._replay(dedicated, request)
 
     async def _store(self, dedicated: DedicatedConnection, batch: list[_Waiting]) -> None:
         stored = await self._insert(dedicated, batch)
         await failpoints.hit("enqueue.inserted")
         self._metrics.batch.observe(len(batch))
-        await self._publish(dedicated, [one for one in batch if one.task.id in stored], stored)
+        await self._publish(dedicated, [request for request in batch if request.task.id in stored], stored)
 
     async def _insert(self, dedicated: DedicatedConnection, batch: list[_Waiting]) -> dict[UUID, datetime]:
         try:
-            return await store.enqueue(dedicated, [one.task for one in batch])
+            return await store.enqueue(dedicated, [request.task for request in batch])
         except Rejected as error:
             if len(batch) == 1:
                 batch[0].fail(Rejected("InvalidPayload", f"the payload cannot be stored: {error}"))
                 return {}
         # One row that Postgres cannot store must not fail the rest of the batch.
         stored: dict[UUID, datetime] = {}
-        for one in batch:
+        for request in batch:
             # The stored rows must be published, whatever happens to the others.
-            with _answering([one]):
-                stored |= await self._insert(dedicated, [one])
+            with _answering([request]):
+                stored |= await self._insert(dedicated, [request])
         return stored
 
-    async def _replay(self, dedicated: DedicatedConnection, one: _Waiting) -> None:
-        if one.task.idempotency_key is None:
-            one.fail(Rejected("InactiveType", f"type {one.task.type!r} is not active: its TaskType refuses new tasks"))
+    async def _replay(self, dedicated: DedicatedConnection, request: _Waiting) -> None:
+        if request.task.idempotency_key is None:
+            request.fail(
+                Rejected("InactiveType", f"type {request.task.type!r} is not active: its TaskType refuses new tasks")
+            )
             return
         for _ in range(REPLAY_TRIES):
-            if hit := await store.replay(dedicated, one.task):
+            if hit := await store.replay(dedicated, request.task):
                 await failpoints.hit("enqueue.replayed")
-                one.resolve(hit)
+                request.resolve(hit)
                 return
             # The task that held the key was just taken back, so the key is free again.
-            if stored := await store.enqueue(dedicated, [one.task]):
-                await self._publish(dedicated, [one], stored)
+            if stored := await store.enqueue(dedicated, [request.task]):
+                await self._publish(dedicated, [request], stored)
                 return
-        one.fail(Unavailable("others store and take back the same idempotency_key at this moment"))
+        request.fail(Unavailable("others store and take back the same idempotency_key at this moment"))
 
     async def _publish(
         self, dedicated: DedicatedConnection, fresh: list[_Waiting], stored: dict[UUID, datetime]
     ) -> None:
         """Publish the stored tasks; take back those that the broker refuses, unless the relay may publish them."""
-        due = [one for one in fresh if one.task.run_at is None or one.task.run_at <= datetime.now(UTC)]
-        for one in fresh:
-            if one not in due:
-                one.resolve(None)
-        results = await self._publisher.publish([self._message(one.task) for one in due])
+        due = [request for request in fresh if request.task.run_at is None or request.task.run_at <= datetime.now(UTC)]
+        for request in fresh:
+            if request not in due:
+                request.resolve(None)
+        results = await self._publisher.publish([self._message(request.task) for request in due])
         await failpoints.hit("enqueue.published")
         self._confirmed(
-            {one.task.id: stored[one.task.id] for one, refused in zip(due, results, strict=True) if refused is None}
+            {
+                request.task.id: stored[request.task.id]
+                for request, refused in zip(due, results, strict=True)
+                if refused is None
+            }
         )
-        refused = {one.task.id: reason for one, reason in zip(due, results, strict=True) if reason is not None}
+        refused = {request.task.id: reason for request, reason in zip(due, results, strict=True) if reason is not None}
         gone: set[UUID] = set()
         if refused and not self._accept_when_down:
-            with _answering([one for one in due if one.task.id in refused]):
+            with _answering([request for request in due if request.task.id in refused]):
                 gone = await self._undo(dedicated, refused)
-        for one in due:
-            if one.task.id in gone:
-                one.fail(Unavailable(f"RabbitMQ did not take the task: {refused[one.task.id]}"))
+        for request in due:
+            if request.task.id in gone:
+                request.fail(Unavailable(f"RabbitMQ did not take the task: {refused[request.task.id]}"))
             else:
-                one.resolve(None)
+                request.resolve(None)
 
     async def _undo(self, dedicated: DedicatedConnection, refused: dict[UUID, str]) -> set[UUID]:
         """Take back refused tasks; if the database is down too, they stay, and the relay publishes them.

@@ -86,6 +86,6 @@ class Relay:
     async def _publish(
         self, due: list[DueTask], message: Callable[[str, str, UUID, str], Message]
     ) -> dict[UUID, datetime]:
-        messages = [message(self._queue_sets.prefix(one.queue_set), one.queue, one.id, one.type) for one in due]
+        messages = [message(self._queue_sets.prefix(task.queue_set), task.queue, task.id, task.type) for task in due]
         results = await self._publisher.publish(messages)
-        return {one.id: one.updated_at for one, refused in zip(due, results, strict=True) if refused is None}
+        return {task.id: task.updated_at for task, refused in zip(due, results, strict=True) if refused is None}

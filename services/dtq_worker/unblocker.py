@@ -31,12 +31,12 @@ class Unblocker:
         """Publish the tasks that wait for these slots and have room; the relay repairs failures."""
         try:
             due = await maintenance.unblock(self._dedicated, sorted(slots), RELAY_GRACE_SECONDS)
-            known = [(one, spec) for one in due if (spec := self._queue_sets.get(one.queue_set)) is not None]
+            known = [(task, spec) for task in due if (spec := self._queue_sets.get(task.queue_set)) is not None]
             results = await self._publisher.publish(
-                [work(spec.namespace, one.queue, one.id, one.type) for one, spec in known]
+                [work(spec.namespace, task.queue, task.id, task.type) for task, spec in known]
             )
             confirmed = {
-                one.id: one.updated_at for (one, _), refused in zip(known, results, strict=True) if refused is None
+                task.id: task.updated_at for (task, _), refused in zip(known, results, strict=True) if refused is None
             }
             if confirmed:
                 await confirm(self._dedicated, confirmed)

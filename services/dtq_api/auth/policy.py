@@ -183,7 +183,7 @@ def parse_policy(text: str) -> Policy:
             for part in parts
             if part["type"] != "too_short" or part["loc"] not in wrong
         )
-        told = "; ".join(f"{one.path} {one.message}" for one in problems)
+        told = "; ".join(f"{problem.path} {problem.message}" for problem in problems)
         raise Rejected("InvalidPolicy", told, problems) from error
 
 

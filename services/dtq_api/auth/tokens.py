@@ -93,7 +93,7 @@ def parse_tokens(text: str) -> Tokens:
     if len(tokens) > TOKENS_MAX:
         problems.append(Problem(path="the file", message=f"has {len(tokens)} tokens, more than {TOKENS_MAX}"))
     if problems:
-        told = "; ".join(f"{one.path} {one.message}" for one in problems)
+        told = "; ".join(f"{problem.path} {problem.message}" for problem in problems)
         raise Rejected("InvalidTokens", told, tuple(problems))
     return Tokens(tuple(tokens))
 

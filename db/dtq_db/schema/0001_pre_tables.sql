@@ -225,8 +225,8 @@ CREATE INDEX tasks_failed_type_page ON tasks (type, (id::text COLLATE "C")) WHER
 CREATE INDEX tasks_cancelled_page ON tasks ((id::text COLLATE "C")) WHERE cancelled_at IS NOT NULL;
 CREATE INDEX tasks_dead_letter ON tasks (queue_set, dead_letter_at) WHERE dead_letter_at IS NOT NULL;
 
--- The revision is taken before a row is written and held until the end of the transaction: whoever sees a revision
--- sees every row of it and of those before.
+-- The revision is taken before a row is written and held until the end of the transaction: a reader that sees a
+-- revision sees every row of it and of earlier revisions.
 
 CREATE FUNCTION dtq_revise_task_type() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

@@ -138,7 +138,7 @@ class Consumer:
                     with foreign_cancellation_as_error():
                         await self._align(self.broker.connection(), feeds)
             except (*BROKER_ERRORS, Unavailable) as error:
-                if feeds is self._feeds:  # else the link has been rebuilt meanwhile
+                if feeds is self._feeds:  # otherwise the connection was rebuilt meanwhile
                     self.broker.invalidate(f"following the queues failed: {type(error).__name__}")
         return False
 
@@ -232,7 +232,7 @@ class Consumer:
                                 feeds[queue] = await self._subscribe(connection, feed.subscription)
                                 await self._retire(feed)
             except (*BROKER_ERRORS, Unavailable) as error:
-                if feeds is self._feeds:  # else the link has been rebuilt meanwhile
+                if feeds is self._feeds:  # otherwise the connection was rebuilt meanwhile
                     self.broker.invalidate(f"a subscription could not be renewed: {type(error).__name__}")
         return False
 

@@ -1,6 +1,6 @@
 """TaskType and QueueSet as people declare them: the one model of both custom resources.
 
-Owns shape, defaults and bounds. The CRDs are generated from these models, and `dtq apply` and the operator
+The models define shape, defaults and bounds. The CRDs are generated from these models, and `dtq apply` and the operator
 parse with them. Must never coerce: `"TRUE"` is not a boolean and `"5"` is not a number.
 """
 

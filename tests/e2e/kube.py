@@ -11,7 +11,7 @@ from typing import Any
 
 from hack.cluster import kubectl
 from hack.cluster.addons import monitoring
-from hack.lib.errors import HackError as ClusterError
+from hack.lib.errors import HackError
 from hack.lib.waiting import wait_until
 
 Object = dict[str, Any]
@@ -51,15 +51,15 @@ class Kube:
         asked = ("wait", "-n", namespace, f"--for={condition}", f"--timeout={seconds}s", *resources)
         try:
             self.run(*asked, timeout_seconds=seconds)
-        except ClusterError as error:
-            raise ClusterError(str(error), log=self.describe(namespace)) from error
+        except HackError as error:
+            raise HackError(str(error), log=self.describe(namespace)) from error
 
     def until(self, what: str, met: Callable[[], bool], *, namespace: str, seconds: float) -> None:
         """Wait until `met` is true; when it is not in time, keep what the namespace says of itself."""
         try:
             wait_until(met, what, timeout_seconds=seconds)
-        except ClusterError as error:
-            raise ClusterError(str(error), log=self.describe(namespace)) from error
+        except HackError as error:
+            raise HackError(str(error), log=self.describe(namespace)) from error
 
     def describe(self, namespace: str) -> Path:
         """Write pods, their logs and the events of a namespace to a file, for whoever must find out why."""
@@ -78,7 +78,7 @@ class Kube:
             return f"==> {pod} {' '.join(more)}\n" + self.run(
                 "logs", "-n", namespace, pod, "--all-containers", "--tail=200", *more
             )
-        except ClusterError as error:
+        except HackError as error:
             return f"==> {pod}: {error}"
 
     def prometheus(self, path: str, **query: str) -> Any:

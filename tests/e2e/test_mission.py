@@ -11,7 +11,7 @@ from http import HTTPStatus
 import pytest
 
 from dtq.domain.decisions import CRASHES_MAX
-from hack.lib.errors import HackError as ClusterError
+from hack.lib.errors import HackError
 from tests.e2e import report, watching
 from tests.e2e.kube import Kube
 from tests.e2e.release import (
@@ -383,7 +383,7 @@ def test_every_query_of_the_dashboards_gives_data(world: World) -> None:
 
     try:
         world.kube.until("every query gives data", answered, namespace="monitoring", seconds=READY_SECONDS)
-    except ClusterError as error:
+    except HackError as error:
         raise AssertionError(f"no data: {empty}") from error
     world.dashboard_queries = len(queries)
 
@@ -415,7 +415,7 @@ def test_at_rest_nothing_is_written(world: World) -> None:
     try:
         with world.step(f"at rest, until {SWEEPS} sweeps have passed without a write"):
             world.kube.until("nothing is written", rest.reached, namespace=NAMESPACE, seconds=REST_SECONDS)
-    except ClusterError as error:
+    except HackError as error:
         raise AssertionError(f"written last: {sorted(rest.written)}") from error
 
 

@@ -1,5 +1,6 @@
 """The menu: every target works on a fresh clone by itself, and builds what it needs before a clock starts."""
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -22,15 +23,22 @@ def test_a_target_that_runs_python_makes_the_environment_first(target: str, need
     assert makes_it or target in WITHOUT_PYTHON
 
 
+def make(*arguments: str) -> str:
+    """What make prints when a person runs it, even if these tests are run by make."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    done = subprocess.run(
+        ["make", *arguments], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=True
+    )
+    return done.stdout
+
+
 def commands(target: str) -> list[str]:
     """What a target would run where the environment is made already."""
-    done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
-    return done.stdout.splitlines()
+    return make("-n", target).splitlines()
 
 
 def test_the_menu_is_in_groups() -> None:
-    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
-    groups = re.findall(r"^(\S.*)$", done.stdout, re.MULTILINE)
+    groups = re.findall(r"^(\S.*)$", make("help"), re.MULTILINE)
     assert groups == ["Local stack", "Cluster", "Quality", "Faults and benchmarks", "Images and release"]
 
 

@@ -218,7 +218,7 @@ async def recovery() -> dict[str, Any]:
 
 
 async def _taken_back(connection: Any, worker: UUID) -> dict[str, Any]:
-    """Claim one task for a worker that never renews its lease, and wait until somebody takes it back."""
+    """Claim one task for a worker that never renews its lease, and wait until the reaper takes it back."""
     id_ = _id_at(await connection.fetchval("SELECT now()"))
     await connection.execute(
         "INSERT INTO workers (id, name, queues, types, concurrency, lease_expires_at)"

@@ -18,7 +18,7 @@ from hack.lib.waiting import wait_for
 KILL_SECONDS = 10.0
 NOTE_SECONDS = 10.0
 MARK = "STACK_PID_FILE"
-# The process notes its identity before it becomes the program: whoever started it may be killed at any moment, and
+# The process notes its identity before it becomes the program: its parent may be killed at any moment, and
 # what was started is known all the same. The name in brackets is the shell's, so the fields can be cut at blanks.
 _NOTE_THEN_RUN = f"""
 echo $(cut -d ' ' -f 1,22 "/proc/$$/stat") $(cat {processes.BOOT_ID}) >"$0.new" && mv "$0.new" "$0" && exec "$@"

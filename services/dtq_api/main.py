@@ -20,7 +20,6 @@ from dtq_db.connections import Database
 from dtq_db.tasks import TaskStore
 from dtq_maintenance.health import Health
 from dtq_maintenance.maintenance import Maintenance
-from dtq_reconcile.embedded import ensure_default
 
 GRACE_SECONDS = 10
 """How long requests under way may take at shutdown, in seconds."""
@@ -102,17 +101,7 @@ class Api:
         _log.info("api ended")
 
     async def _refresh(self) -> bool:
-        """Follow changes of the catalog, and declare new topology; return False."""
-        queue_sets, publisher = self.catalog.queue_sets, self.maintenance.publisher
-        if not queue_sets:
-            await ensure_default(self._database, self._settings)
-        elif (await self.maintenance.due.look()).revision == self.catalog.current.revision:
-            return False
-        before = dict(queue_sets)
-        await self.catalog.refresh()
-        if queue_sets != before and publisher.broker.is_up:
-            await publisher.declare()
-        return False
+        return await self.maintenance.follow(self.catalog.current.revision, self.catalog.refresh)
 
 
 def main(settings: ApiSettings) -> None:

@@ -15,7 +15,6 @@ from dtq_db import catalog
 from dtq_db.connections import Database
 from dtq_maintenance.health import Health
 from dtq_maintenance.maintenance import Maintenance
-from dtq_reconcile.embedded import ensure_default
 
 REFRESH_SECONDS = 1.0
 """How often the process checks whether queue sets have changed, in seconds."""
@@ -61,21 +60,12 @@ class Process:
         _log.info("maintenance ended")
 
     async def _refresh(self) -> bool:
-        """Follow changes of the queue sets, and declare them; return False.
+        return await self.maintenance.follow(self._revision, self._read)
 
-        Raises:
-            Unavailable: database or broker do not answer; the next call tries again.
-        """
-        if not self._queue_sets:
-            await ensure_default(self._database, self._settings)
-        revision = (await self.maintenance.due.look()).revision
-        if revision == self._revision:
-            return False
-        changed = self._queue_sets.replace(await catalog.queue_sets(self._database))
-        if changed and self.maintenance.publisher.broker.is_up:
-            await self.maintenance.publisher.declare()
+    async def _read(self) -> None:
+        revision = await catalog.revision(self._database)  # first: a later change is read by the next call
+        self._queue_sets.replace(await catalog.queue_sets(self._database))
         self._revision = revision
-        return False
 
 
 def main(settings: MaintenanceSettings) -> None:

@@ -4,14 +4,14 @@ The API process hosts them, or a process of their own. Any number of processes m
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from operator import attrgetter
-from typing import Final
 
 from prometheus_client import CollectorRegistry
 
 from dtq.broker.publisher import Publisher
 from dtq.broker.topology_declarer import RETRY_SECONDS, TopologyDeclarer
-from dtq.domain.limits import DELAY_SECONDS_MAX
+from dtq.domain.limits import LOST_AHEAD_SECONDS
 from dtq.domain.queue_sets import QueueSets
 from dtq.runtime.loops import every
 from dtq.runtime.metrics import BacklogMetrics, BrokerMetrics, LoopMetrics, MaintenanceMetrics
@@ -21,16 +21,14 @@ from dtq_db.maintenance import Work
 from dtq_maintenance.backlog import BACKLOG_SECONDS, BacklogWatch
 from dtq_maintenance.confirms import Confirms
 from dtq_maintenance.dead_letters import DROP_SECONDS, DeadLetters
-from dtq_maintenance.due import DueCache
+from dtq_maintenance.due import DueCache, Step
 from dtq_maintenance.mover import MOVE_SECONDS, Mover
 from dtq_maintenance.pruner import PRUNE_SECONDS, Pruner
 from dtq_maintenance.reaper import REAP_SECONDS, Reaper
 from dtq_maintenance.relay import RELAY_SECONDS, Relay
 from dtq_maintenance.scheduler import REPLAN_SECONDS, SCHEDULE_SECONDS, Scheduler
 from dtq_maintenance.topology_watch import WATCH_SECONDS, TopologyWatch
-
-LOST_AHEAD_SECONDS: Final = 2.0 * DELAY_SECONDS_MAX
-"""How far ahead a task in a lost queue may be due, in seconds: tasks in retry queues are due later."""
+from dtq_reconcile.embedded import ensure_default
 
 
 class Maintenance:
@@ -51,6 +49,9 @@ class Maintenance:
         loops: LoopMetrics,
     ) -> None:
         metrics, broker_metrics = MaintenanceMetrics(registry), BrokerMetrics(registry)
+        self._settings = settings
+        self._database = database
+        self._queue_sets = queue_sets
         self._loops = loops
         self.declarer = TopologyDeclarer(
             lambda: settings.rmq_url,
@@ -94,15 +95,18 @@ class Maintenance:
         """
         parts.create_task(self.publisher.broker.run(stop_last))
         parts.create_task(self.confirms.run(stop_last))
-        for name, seconds, once in (
+        self._start(
+            parts,
+            stop,
             ("dead letters", DROP_SECONDS, self.dead_letters.once),
             ("declarations", RETRY_SECONDS, self.declarer.retry),
-        ):
-            parts.create_task(every(seconds, self._loops.instrumented(name, once), stop, name=name))
+        )
 
     def start_roles(self, parts: asyncio.TaskGroup, stop: asyncio.Event) -> None:
         """Start the roles; `start_base` must have been called."""
-        for name, seconds, once in (
+        self._start(
+            parts,
+            stop,
             ("relay", RELAY_SECONDS, self.due.gated(Work.is_relay_due, self.relay.once)),
             ("mover", MOVE_SECONDS, self.mover.once),
             ("reaper", REAP_SECONDS, self.due.gated(attrgetter("reap"), self.reaper.once)),
@@ -111,7 +115,32 @@ class Maintenance:
             ("scheduler", SCHEDULE_SECONDS, self.due.gated(attrgetter("fire"), self.scheduler.once)),
             ("schedules", REPLAN_SECONDS, self.scheduler.replan),
             ("backlog", BACKLOG_SECONDS, self.backlog.once),
-        ):
+        )
+
+    async def follow(self, known: int, read: Callable[[], Awaitable[object]]) -> bool:
+        """Have `read` update the queue sets if the catalog is newer than `known`, and declare changes; return False.
+
+        Without any queue set, the one that the environment describes is written first.
+
+        Args:
+            known: the revision that the process read last.
+            read: reads the catalog and replaces the queue sets.
+
+        Raises:
+            Unavailable: database or broker do not answer; the next call tries again.
+        """
+        if not self._queue_sets:
+            await ensure_default(self._database, self._settings)
+        elif (await self.due.look()).revision == known:
+            return False
+        before = dict(self._queue_sets)
+        await read()
+        if self._queue_sets != before and self.publisher.broker.is_up:
+            await self.publisher.declare()
+        return False
+
+    def _start(self, parts: asyncio.TaskGroup, stop: asyncio.Event, *loops: tuple[str, float, Step]) -> None:
+        for name, seconds, once in loops:
             parts.create_task(every(seconds, self._loops.instrumented(name, once), stop, name=name))
 
     async def _on_lost(self, queue_set: str, queue: str) -> None:

@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry
 from dtq.broker.consumer import TEND_SECONDS, Consumer, Subscription
 from dtq.broker.publisher import Publisher
 from dtq.broker.topology_declarer import RETRY_SECONDS, TopologyDeclarer
-from dtq.domain.limits import DELAY_SECONDS_MAX
+from dtq.domain.limits import LOST_AHEAD_SECONDS
 from dtq.domain.manifests import QueueSetSpec
 from dtq.domain.queue_sets import QueueSets
 from dtq.domain.stored import Newer
@@ -275,10 +275,8 @@ class Worker:
         return False
 
     async def _on_lost(self, queue_set: str, queue: str) -> None:
-        # Tasks in a retry queue are due later, but their messages may be lost too.
         while (
-            await maintenance.lost(self._watch_connection, queue_set, queue, -2.0 * DELAY_SECONDS_MAX)
-            == maintenance.BATCH
+            await maintenance.lost(self._watch_connection, queue_set, queue, -LOST_AHEAD_SECONDS) == maintenance.BATCH
         ):
             pass
 

@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from dtq.domain.errors import Unavailable
 from dtq.domain.manifests import QueueSetSpec
+from dtq.domain.queue_sets import QueueSets
 from dtq.runtime.loops import backoff_seconds, wait
 from dtq.runtime.probes import probe_app, serve_until, server
 from dtq.runtime.settings import WorkerSettings
@@ -43,8 +44,8 @@ class StartupWait:
             try:
                 await ensure_default(self._database, settings)
                 found = await catalog.queue_sets(self._database)
-                same = [spec for spec in found.values() if spec.namespace == settings.rmq_namespace]
-                if set(settings.queues) & {queue.name for spec in same for queue in spec.queues}:
+                ours = QueueSets(found).with_prefix(settings.rmq_namespace)
+                if set(settings.queues) & {queue.name for spec in ours.values() for queue in spec.queues}:
                     return found
                 names = ", ".join(settings.queues)
                 self._reason = f"none of QUEUES ({names}) is declared with prefix {settings.rmq_namespace}"

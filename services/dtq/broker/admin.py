@@ -59,10 +59,7 @@ class Admin:
             Unavailable: the broker does not answer.
         """
         with _translated():
-            channels = Channels(self._connection)
-            counts = {queue: await message_count(channels, queue) for queue in queues}
-            await channels.close()
-            return counts
+            return await _counts(self._connection, queues)
 
     async def declare(self, topology: Topology, lost: set[str] | None = None) -> Declared:
         """Declare a topology; existing queues and exchanges stay unchanged.
@@ -142,10 +139,14 @@ async def ready_counts(broker: BrokerConnection, queues: Sequence[str]) -> dict[
     """
     try:
         with foreign_cancellation_as_error():
-            channels = Channels(broker.connection())
-            try:
-                return {queue: await message_count(channels, queue) for queue in queues}
-            finally:
-                await channels.close()
+            return await _counts(broker.connection(), queues)
     except BROKER_ERRORS as error:
         raise Unavailable(f"RabbitMQ does not answer: {type(error).__name__}") from error
+
+
+async def _counts(connection: AbstractConnection, queues: Sequence[str]) -> dict[str, int | None]:
+    channels = Channels(connection)
+    try:
+        return {queue: await message_count(channels, queue) for queue in queues}
+    finally:
+        await channels.close()

@@ -34,6 +34,8 @@ TIMEOUT_SECONDS_MAX: Final = 86_400
 
 DELAY_SECONDS_MAX: Final = 604_800
 """Longest back-off delay, in seconds: a week; the broker's TTL is far larger (2**32 - 1 ms)."""
+LOST_AHEAD_SECONDS: Final = 2.0 * DELAY_SECONDS_MAX
+"""How far ahead the tasks of a lost queue may be due, in seconds: tasks in its retry queues are due later."""
 
 BACKOFF_FACTOR_MAX: Final = 10
 """Largest factor of an exponential back-off: from 1 s it reaches DELAY_SECONDS_MAX in six attempts."""

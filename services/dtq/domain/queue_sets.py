@@ -15,11 +15,9 @@ class QueueSets(Mapping[str, QueueSetSpec]):
     def __init__(self, specs: Mapping[str, QueueSetSpec] | None = None) -> None:
         self._specs: Mapping[str, QueueSetSpec] = specs or {}
 
-    def replace(self, specs: Mapping[str, QueueSetSpec]) -> bool:
-        """Replace the specs; return whether they differ from the previous ones."""
-        changed = specs != self._specs
+    def replace(self, specs: Mapping[str, QueueSetSpec]) -> None:
+        """Take over newly read specs."""
         self._specs = specs
-        return changed
 
     def prefix(self, name: str) -> str:
         """Return the broker prefix of a set.

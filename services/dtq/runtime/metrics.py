@@ -3,7 +3,7 @@
 A label never holds an id, a payload, an error text or an undeclared type: the number of label values stays small.
 """
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -15,74 +15,76 @@ UNKNOWN: Final = "unknown"
 """Label value for a type or queue that is not declared."""
 _LATENCY: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _RUN: Final = (0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 30.0, 60.0, 300.0, 1800.0, 7200.0)
+_DEAD_LETTERED: Final = (
+    "dq_dead_letters_confirmed_total",
+    "Copies of failed tasks that the broker confirmed to hold in the dead letter queue.",
+)
 
 
-class BrokerMetrics:
+class _Metrics:
+    """Metrics of one registry: name, meaning and labels of each.
+
+    The series in `begin` exist from the start: `increase` misses a series that begins at 1.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def _counter(self, name: str, meaning: str, *labels: str, begin: Iterable[str] = ()) -> Counter:
+        counter = Counter(name, meaning, labels, registry=self._registry)
+        for value in begin:
+            counter.labels(value)
+        return counter
+
+    def _gauge(self, name: str, meaning: str, *labels: str, begin: Iterable[str] = ()) -> Gauge:
+        gauge = Gauge(name, meaning, labels, registry=self._registry)
+        for value in begin:
+            gauge.labels(value)
+        return gauge
+
+    def _histogram(self, name: str, meaning: str, *labels: str, buckets: Sequence[float]) -> Histogram:
+        return Histogram(name, meaning, labels, buckets=buckets, registry=self._registry)
+
+
+class BrokerMetrics(_Metrics):
     """What every process that talks to RabbitMQ counts."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.publishes = Counter(
+        super().__init__(registry)
+        self.publishes = self._counter(
             "dq_publish_total",
             "Messages handed to the broker, by result (ok|returned|refused|timeout|lost).",
-            ["result"],
-            registry=registry,
+            "result",
+            begin=("ok", "returned", "refused", "timeout", "lost"),
         )
-        _begin(self.publishes, "ok", "returned", "refused", "timeout", "lost")
-        self.connected = Gauge(
-            "dq_broker_connected",
-            "1 while the connection of that purpose is usable.",
-            ["purpose"],
-            registry=registry,
+        self.connected = self._gauge(
+            "dq_broker_connected", "1 while the connection of that purpose is usable.", "purpose"
         )
-        self.reconnects = Counter(
-            "dq_broker_reconnects_total",
-            "Connections opened after one was lost.",
-            ["purpose"],
-            registry=registry,
+        self.reconnects = self._counter(
+            "dq_broker_reconnects_total", "Connections opened after one was lost.", "purpose"
         )
-        self.repairs = Counter(
-            "dq_topology_repairs_total",
-            "Exchanges, queues and bindings that were missing and declared again.",
-            registry=registry,
+        self.repairs = self._counter(
+            "dq_topology_repairs_total", "Exchanges, queues and bindings that were missing and declared again."
         )
-        self.declared = Gauge(
+        self.declared = self._gauge(
             "dq_queue_set_declared",
             "1 while the queue set's topology is declared in RabbitMQ, 0 while RabbitMQ refuses it.",
-            ["queue_set"],
-            registry=registry,
+            "queue_set",
         )
 
 
-def _begin(counter: Counter, *labels: str) -> Counter:
-    """Return a counter whose label values exist from the start: `increase` misses a series that begins at 1."""
-    for value in labels:
-        counter.labels(value)
-    return counter
-
-
-def _dead_lettered(registry: CollectorRegistry) -> Counter:
-    return Counter(
-        "dq_dead_letters_confirmed_total",
-        "Copies of failed tasks that the broker confirmed to hold in the dead letter queue.",
-        registry=registry,
-    )
-
-
-class LoopMetrics:
+class LoopMetrics(_Metrics):
     """When each loop of a process last completed a step."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.last_success = Gauge(
+        super().__init__(registry)
+        self.last_success = self._gauge(
             "dq_loop_last_success_timestamp_seconds",
             "When a loop last ended a step well: relay, reaper, pruner, topology, scheduler, catalog, backlog, ...",
-            ["loop"],
-            registry=registry,
+            "loop",
         )
-        self.failures = Counter(
-            "dq_loop_failures_total",
-            "Steps of a loop that Postgres or RabbitMQ did not answer.",
-            ["loop"],
-            registry=registry,
+        self.failures = self._counter(
+            "dq_loop_failures_total", "Steps of a loop that Postgres or RabbitMQ did not answer.", "loop"
         )
 
     def instrumented(
@@ -102,173 +104,127 @@ class LoopMetrics:
         return step
 
 
-class BacklogMetrics:
+class BacklogMetrics(_Metrics):
     """The backlog in Postgres: the same values wherever maintenance runs, so take the maximum, never the sum."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.waiting = Gauge(
+        super().__init__(registry)
+        self.waiting = self._gauge(
             "dq_queue_waiting_tasks",
             "Tasks that are due and wait for a worker, counted up to 10,000 over all queues.",
-            ["queue_set", "queue"],
-            registry=registry,
+            "queue_set",
+            "queue",
         )
-        self.oldest = Gauge(
-            "dq_queue_oldest_seconds",
-            "How long the oldest of them has been due.",
-            ["queue_set", "queue"],
-            registry=registry,
+        self.oldest = self._gauge(
+            "dq_queue_oldest_seconds", "How long the oldest of them has been due.", "queue_set", "queue"
         )
-        self.outbox = Gauge(
-            "dq_outbox_tasks", "Due tasks that nobody has published yet, counted up to 10,000.", registry=registry
+        self.outbox = self._gauge("dq_outbox_tasks", "Due tasks that nobody has published yet, counted up to 10,000.")
+        self.outbox_lag = self._gauge(
+            "dq_outbox_lag_seconds", "How long the oldest of them has been overdue to the relay."
         )
-        self.outbox_lag = Gauge(
-            "dq_outbox_lag_seconds", "How long the oldest of them has been overdue to the relay.", registry=registry
+        self.blocked = self._gauge(
+            "dq_tasks_blocked", "Tasks that wait for room under a limit of their type, counted up to 10,000."
         )
-        self.blocked = Gauge(
-            "dq_tasks_blocked",
-            "Tasks that wait for room under a limit of their type, counted up to 10,000.",
-            registry=registry,
-        )
-        self.failed = Gauge(
-            "dq_tasks_failed", "FAILED tasks, which a person may redrive, counted up to 10,000.", registry=registry
-        )
-        self.undelivered = Gauge(
+        self.failed = self._gauge("dq_tasks_failed", "FAILED tasks, which a person may redrive, counted up to 10,000.")
+        self.undelivered = self._gauge(
             "dq_dead_letters_due",
             "FAILED tasks whose copy in the dead letter queue is not confirmed, counted up to 10,000.",
-            registry=registry,
         )
-        self.workers = Gauge(
-            "dq_workers",
-            "Workers by the state of their lease (alive|expired); expired ones still hold tasks.",
-            ["state"],
-            registry=registry,
+        self.workers = self._gauge(
+            "dq_workers", "Workers by the state of their lease (alive|expired); expired ones still hold tasks.", "state"
         )
 
 
-class MaintenanceMetrics:
+class MaintenanceMetrics(_Metrics):
     """What the maintenance roles count."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.relayed = Counter(
-            "dq_relay_published_total",
-            "Tasks published by the relay: scheduled, retried or left over.",
-            registry=registry,
+        super().__init__(registry)
+        self.relayed = self._counter(
+            "dq_relay_published_total", "Tasks published by the relay: scheduled, retried or left over."
         )
-        self.lost = Counter("dq_relay_lost_total", "Published tasks that the broker no longer held.", registry=registry)
-        self.reaped = Counter(
+        self.lost = self._counter("dq_relay_lost_total", "Published tasks that the broker no longer held.")
+        self.reaped = self._counter(
             "dq_reaped_total",
             "Tasks taken back from workers whose lease expired, by the status they have now.",
-            ["status"],
-            registry=registry,
+            "status",
+            begin=(TaskStatus.ENQUEUED, TaskStatus.FAILED, TaskStatus.CANCELLED),
         )
-        _begin(self.reaped, TaskStatus.ENQUEUED, TaskStatus.FAILED, TaskStatus.CANCELLED)
-        self.dead_lettered = _dead_lettered(registry)
-        self.pruned = Counter("dq_pruned_total", "Finished tasks dropped after their retention.", registry=registry)
-        self.fired = Counter("dq_schedule_fired_total", "Tasks enqueued by a cron entry.", ["type"], registry=registry)
+        self.dead_lettered = self._counter(*_DEAD_LETTERED)
+        self.pruned = self._counter("dq_pruned_total", "Finished tasks dropped after their retention.")
+        self.fired = self._counter("dq_schedule_fired_total", "Tasks enqueued by a cron entry.", "type")
 
 
-class ApiMetrics:
+class ApiMetrics(_Metrics):
     """What the API counts."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.enqueues = Counter(
-            "dq_enqueue_total",
-            "Enqueue requests by type, queue and status (ok|error).",
-            ["type", "queue", "status"],
-            registry=registry,
+        super().__init__(registry)
+        self.enqueues = self._counter(
+            "dq_enqueue_total", "Enqueue requests by type, queue and status (ok|error).", "type", "queue", "status"
         )
-        self.enqueue_seconds = Histogram(
-            "dq_enqueue_latency_seconds",
-            "Time to answer an enqueue request.",
-            ["type", "queue"],
-            buckets=_LATENCY,
-            registry=registry,
+        self.enqueue_seconds = self._histogram(
+            "dq_enqueue_latency_seconds", "Time to answer an enqueue request.", "type", "queue", buckets=_LATENCY
         )
-        self.batch = Histogram(
-            "dq_enqueue_batch_tasks",
-            "Tasks stored by one statement.",
-            buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500),
-            registry=registry,
+        self.batch = self._histogram(
+            "dq_enqueue_batch_tasks", "Tasks stored by one statement.", buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500)
         )
         self.enqueues.labels(UNKNOWN, UNKNOWN, "error")
-        self.responses = Counter(
-            "dq_http_responses_total", "Answers by route and code.", ["route", "code"], registry=registry
-        )
-        self.replayed = Counter(
+        self.responses = self._counter("dq_http_responses_total", "Answers by route and code.", "route", "code")
+        self.replayed = self._counter(
             "dq_enqueue_replayed_total",
             "Enqueue requests answered with the task of an earlier request, counted as ok too.",
-            ["type"],
-            registry=registry,
+            "type",
         )
-        self.cancelled = Counter("dq_tasks_cancelled_total", "Tasks that ended CANCELLED.", registry=registry)
-        self.redriven = Counter("dq_redriven_total", "Failed tasks that a person sent again.", registry=registry)
-        self.refused = Counter(
+        self.cancelled = self._counter("dq_tasks_cancelled_total", "Tasks that ended CANCELLED.")
+        self.redriven = self._counter("dq_redriven_total", "Failed tasks that a person sent again.")
+        self.refused = self._counter(
             "dq_auth_refused_total",
             "Requests refused for their credential, by reason (missing|invalid).",
-            ["reason"],
-            registry=registry,
+            "reason",
+            begin=("missing", "invalid"),
         )
-        _begin(self.refused, "missing", "invalid")
-        self.reviews = Counter(
+        self.reviews = self._counter(
             "dq_token_reviews_total",
             "ServiceAccount tokens that the Kubernetes API was asked about, by result (good|bad|unavailable).",
-            ["result"],
-            registry=registry,
+            "result",
+            begin=("good", "bad", "unavailable"),
         )
-        _begin(self.reviews, "good", "bad", "unavailable")
 
 
-class WorkerMetrics:
+class WorkerMetrics(_Metrics):
     """What a worker counts."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.deliveries = Counter(
+        super().__init__(registry)
+        self.deliveries = self._counter(
             "dq_deliveries_total",
             "Deliveries by verdict (claimed|dropped|undecodable|handed_on).",
-            ["verdict"],
-            registry=registry,
+            "verdict",
+            begin=("claimed", "dropped", "undecodable"),
         )
-        _begin(self.deliveries, "claimed", "dropped", "undecodable")
-        self.finished = Counter(
-            "dq_tasks_finished_total",
-            "Attempts that ended, by type and outcome.",
-            ["type", "outcome"],
-            registry=registry,
+        self.finished = self._counter(
+            "dq_tasks_finished_total", "Attempts that ended, by type and outcome.", "type", "outcome"
         )
-        self.run_seconds = Histogram(
-            "dq_task_run_seconds", "How long handlers ran.", ["type"], buckets=_RUN, registry=registry
-        )
-        self.attempts = Histogram(
+        self.run_seconds = self._histogram("dq_task_run_seconds", "How long handlers ran.", "type", buckets=_RUN)
+        self.attempts = self._histogram(
             "dq_task_attempts",
             "Attempts that a task had taken when it came to its end, by type.",
-            ["type"],
+            "type",
             buckets=(1, 2, 3, 5, 10, 20),
-            registry=registry,
         )
-        self.released = Counter(
-            "dq_released_total", "Claims given back because their handler never started.", registry=registry
+        self.released = self._counter("dq_released_total", "Claims given back because their handler never started.")
+        self.retries = self._counter("dq_retries_total", "Attempts that will be made again, by type.", "type")
+        self.dead_letters = self._counter("dq_dead_letters_total", "Tasks that failed for good, by type.", "type")
+        self.dead_lettered = self._counter(*_DEAD_LETTERED)
+        self.cancelled = self._counter("dq_tasks_cancelled_total", "Tasks that ended CANCELLED.")
+        self.running = self._gauge("dq_tasks_running", "Handlers running now.")
+        self.leases_lost = self._counter("dq_leases_lost_total", "Leases that could not be renewed in time.")
+        self.stale = self._counter(
+            "dq_stale_finishes_total", "Results dropped because the task had gone to another worker."
         )
-        self.retries = Counter(
-            "dq_retries_total", "Attempts that will be made again, by type.", ["type"], registry=registry
-        )
-        self.dead_letters = Counter(
-            "dq_dead_letters_total", "Tasks that failed for good, by type.", ["type"], registry=registry
-        )
-        self.dead_lettered = _dead_lettered(registry)
-        self.cancelled = Counter("dq_tasks_cancelled_total", "Tasks that ended CANCELLED.", registry=registry)
-        self.running = Gauge("dq_tasks_running", "Handlers running now.", registry=registry)
-        self.leases_lost = Counter(
-            "dq_leases_lost_total", "Leases that could not be renewed in time.", registry=registry
-        )
-        self.stale = Counter(
-            "dq_stale_finishes_total",
-            "Results dropped because the task had gone to another worker.",
-            registry=registry,
-        )
-        self.lag = Gauge(
-            "dq_event_loop_lag_seconds",
-            "How late the event loop woke up last; async handlers that block raise it.",
-            registry=registry,
+        self.lag = self._gauge(
+            "dq_event_loop_lag_seconds", "How late the event loop woke up last; async handlers that block raise it."
         )
 
     def expect(self, types: Iterable[str]) -> None:
@@ -280,63 +236,53 @@ class WorkerMetrics:
                 metric.labels(type_)
 
 
-class OperatorMetrics:
+class OperatorMetrics(_Metrics):
     """What the operator counts."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.reconciles = Counter(
+        super().__init__(registry)
+        self.reconciles = self._counter(
             "dq_operator_reconcile_total",
             "Reconciles by kind and result (ok|refused|waiting|conflict|gone).",
-            ["kind", "result"],
-            registry=registry,
+            "kind",
+            "result",
         )
-        self.reconcile_seconds = Histogram(
-            "dq_operator_reconcile_seconds",
-            "How long one reconcile took.",
-            ["kind"],
-            buckets=_LATENCY,
-            registry=registry,
+        self.reconcile_seconds = self._histogram(
+            "dq_operator_reconcile_seconds", "How long one reconcile took.", "kind", buckets=_LATENCY
         )
-        self.depth = Gauge("dq_operator_workqueue_depth", "Keys that are due or under way.", registry=registry)
-        self.oldest = Gauge(
-            "dq_operator_workqueue_oldest_seconds", "How long the oldest due key has waited.", registry=registry
+        self.depth = self._gauge("dq_operator_workqueue_depth", "Keys that are due or under way.")
+        self.oldest = self._gauge("dq_operator_workqueue_oldest_seconds", "How long the oldest due key has waited.")
+        self.objects = self._gauge(
+            "dq_operator_objects", "Objects by kind and whether they are ready.", "kind", "ready"
         )
-        self.objects = Gauge(
-            "dq_operator_objects", "Objects by kind and whether they are ready.", ["kind", "ready"], registry=registry
+        self.drift = self._counter(
+            "dq_operator_drift_repairs_total",
+            "Objects that had changed behind our back.",
+            "kind",
+            begin=("TaskType", "QueueSet"),
         )
-        self.drift = Counter(
-            "dq_operator_drift_repairs_total", "Objects that had changed behind our back.", ["kind"], registry=registry
+        self.backend_up = self._gauge("dq_operator_backend_up", "1 while a backend answers.", "backend")
+        self.last_sweep = self._gauge("dq_operator_last_sweep_timestamp_seconds", "When a sweep last came to its end.")
+        self.orphans = self._gauge(
+            "dq_operator_orphans", "Claims whose object is gone and that were not let go of yet."
         )
-        _begin(self.drift, "TaskType", "QueueSet")
-        self.backend_up = Gauge("dq_operator_backend_up", "1 while a backend answers.", ["backend"], registry=registry)
-        self.last_sweep = Gauge(
-            "dq_operator_last_sweep_timestamp_seconds", "When a sweep last came to its end.", registry=registry
+        self.requests = self._counter(
+            "dq_operator_api_requests_total", "Requests to the Kubernetes API besides kopf's watches."
         )
-        self.orphans = Gauge(
-            "dq_operator_orphans", "Claims whose object is gone and that were not let go of yet.", registry=registry
-        )
-        self.requests = Counter(
-            "dq_operator_api_requests_total",
-            "Requests to the Kubernetes API besides kopf's watches.",
-            registry=registry,
-        )
-        self.status_writes = Counter(
-            "dq_operator_status_writes_total", "Statuses written, by kind.", ["kind"], registry=registry
-        )
-        self.unserved = Gauge(
+        self.status_writes = self._counter("dq_operator_status_writes_total", "Statuses written, by kind.", "kind")
+        self.unserved = self._gauge(
             "dq_operator_task_types_unserved",
             "Active task types that no live worker runs, by reason (QueueNotConsumed|NoHandler).",
-            ["reason"],
-            registry=registry,
+            "reason",
+            begin=("QueueNotConsumed", "NoHandler"),
         )
-        for reason in ("QueueNotConsumed", "NoHandler"):
-            self.unserved.labels(reason)
-        self.desired_replicas = Gauge(
-            "dq_queue_desired_replicas", "Workers that a queue wants.", ["queue_set", "queue"], registry=registry
+        self.desired_replicas = self._gauge(
+            "dq_queue_desired_replicas", "Workers that a queue wants.", "queue_set", "queue"
         )
-        self.backlog = Gauge(
+        self.backlog = self._gauge(
             "dq_queue_tasks",
             "Tasks of a queue by state: ready (due, and claimed by no worker) or running.",
-            ["queue_set", "queue", "state"],
-            registry=registry,
+            "queue_set",
+            "queue",
+            "state",
         )

@@ -3,7 +3,6 @@
 There are no down migrations: the next file fixes a mistake.
 """
 
-import asyncio
 import hashlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -16,7 +15,7 @@ import asyncpg
 import structlog
 
 from dtq.domain.errors import Rejected, Unavailable
-from dtq.runtime.loops import backoff_seconds
+from dtq.runtime.loops import Retries
 from dtq_db import sessions
 from dtq_db.driver_errors import translated
 
@@ -129,7 +128,8 @@ async def apply(connection: "asyncpg.Connection[asyncpg.Record]", migration: Mig
     Raises:
         asyncpg.LockNotAvailableError: other sessions held a lock all the time; nothing was changed.
     """
-    for failures in range(1, LOCK_TRIES + 1):
+    retries = Retries()
+    while True:
         try:
             async with connection.transaction():
                 await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_MILLISECONDS}ms'")
@@ -138,10 +138,11 @@ async def apply(connection: "asyncpg.Connection[asyncpg.Record]", migration: Mig
                     "INSERT INTO dtq_migration (name, checksum) VALUES ($1, $2)", migration.name, migration.checksum
                 )
         except asyncpg.LockNotAvailableError:
-            if failures == LOCK_TRIES:
+            retries.failed()
+            if retries.failures == LOCK_TRIES:
                 raise
-            _log.warning("migration waits for a lock", migration=migration.name, failures=failures)
-            await asyncio.sleep(backoff_seconds(failures))
+            _log.warning("migration waits for a lock", migration=migration.name, failures=retries.failures)
+            await retries.pause()
         else:
             return
 
@@ -178,19 +179,17 @@ async def patiently(work: Callable[[], Awaitable[T]], seconds: float) -> T:
     Raises:
         Unavailable: the last call raised it.
     """
-    ends_at = asyncio.get_running_loop().time() + seconds
-    failures = 0
+    retries = Retries(deadline_seconds=seconds)
     while True:
         try:
             return await work()
         except Unavailable as error:
-            failures += 1
-            pause = backoff_seconds(failures)
-            if asyncio.get_running_loop().time() + pause > ends_at:
+            is_first = retries.failed()
+            if retries.is_over:
                 raise
-            if failures == 1:
+            if is_first:
                 _log.info("waiting for the database", reason=str(error), seconds=seconds)
-            await asyncio.sleep(pause)
+            await retries.pause()
 
 
 async def _ledger(connection: "asyncpg.Connection[asyncpg.Record]") -> dict[str, str]:

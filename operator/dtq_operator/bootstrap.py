@@ -12,7 +12,7 @@ import structlog
 import yaml
 
 from dtq.domain.errors import Rejected, Unavailable
-from dtq.runtime.loops import backoff_seconds, wait
+from dtq.runtime.loops import Retries
 from dtq_operator.kube import Kube, Object
 from dtq_operator.kube_errors import Conflict, Refused
 from dtq_reconcile.parse import parse
@@ -43,12 +43,12 @@ async def create_absent(kube: Kube, manifests: list[dict[str, Any]], stop: async
 
     An object that the API server refuses is tried again too, since a policy may change. It does not block the others.
     """
-    failures, left = 0, manifests
+    retries, left = Retries(), manifests
     while left and not stop.is_set():
         left = [manifest for manifest in left if not await _is_there(kube, manifest)]
-        failures += 1
         if left:
-            await wait(stop, backoff_seconds(failures))
+            retries.failed()
+            await retries.pause(stop)
 
 
 def _as_applied(manifest: Object) -> Object:

@@ -10,7 +10,7 @@ from typing import Final, Generic, TypeVar
 import structlog
 
 from dtq.domain.errors import Unavailable
-from dtq.runtime.loops import backoff_seconds, wait
+from dtq.runtime.loops import Retries, wait
 
 K = TypeVar("K")
 PROBE_SECONDS: Final = 1.0
@@ -60,16 +60,16 @@ class Breaker(Generic[K]):
 
     async def run(self, stop: asyncio.Event) -> None:
         """Probe an open breaker until the backend is back, then release the parked keys."""
-        failures = 0
+        retries = Retries(first_seconds=PROBE_SECONDS)
         while not stop.is_set():
             if not self.is_open:
-                failures = 0
                 await wait(self._tripped, PROBE_SECONDS)
                 continue
-            await wait(stop, backoff_seconds(failures + 1, PROBE_SECONDS))
+            retries.failed()
+            await retries.pause(stop)
             if await self.is_down():
-                failures += 1
                 continue
+            retries.succeeded()
             parked, self._parked = self._parked, set()
             self._tripped.clear()
             _log.info("backend is back", backend=self.name, parked=len(parked))

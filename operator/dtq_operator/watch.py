@@ -16,12 +16,14 @@ import kopf
 import structlog
 
 from dtq.domain.errors import Unavailable
-from dtq.runtime.loops import backoff_seconds, wait
+from dtq.runtime.loops import Retries, wait
 from dtq_operator.crd import GROUP, VERSION
 from dtq_operator.events import COMPONENT
 from dtq_operator.kube import PLURALS, Object, login
 from dtq_operator.store import Key, key_of, version
 
+RESTART_SECONDS: Final = 1.0
+"""Pause before kopf is started again after its first failure, in seconds."""
 LASTING_SECONDS: Final = 60.0
 """How long kopf must have run before its next failure counts as the first one, in seconds."""
 KOPF_SECONDS: Final = 10.0
@@ -56,15 +58,17 @@ class Watch:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Watch until `stop`; if kopf ends on its own, start it again."""
-        failures = 0
+        retries = Retries(first_seconds=RESTART_SECONDS)
         while not stop.is_set():
             began = time.monotonic()
             error = await self._one_life(stop)
             if stop.is_set():
                 return
-            failures = 1 if time.monotonic() - began > LASTING_SECONDS else failures + 1
+            if time.monotonic() - began > LASTING_SECONDS:
+                retries.succeeded()
+            retries.failed()
             _log.error("the watch ended by itself and begins anew", exc_info=error)
-            await wait(stop, backoff_seconds(failures, 1.0))
+            await retries.pause(stop)
 
     async def _one_life(self, stop: asyncio.Event) -> BaseException | None:
         """Run kopf until it begins to end or `stop`, and wait a bounded time for its end; return what ended it."""

@@ -24,7 +24,7 @@ from dtq.domain.queue_sets import QueueSets
 from dtq.domain.states import Outcome, TaskStatus
 from dtq.domain.topology import retry_delay
 from dtq.runtime import failpoints
-from dtq.runtime.loops import backoff_seconds
+from dtq.runtime.loops import Retries
 from dtq.runtime.metrics import WorkerMetrics
 from dtq_db import attempts as store
 from dtq_db.attempts import Claim, Completion, Finished
@@ -38,6 +38,8 @@ LINGER_SECONDS: Final = 0.005
 """How long a busy finisher waits for more ended attempts, in seconds: tiny batches waste Postgres."""
 BUSY_SECONDS: Final = 0.010
 """The finisher is busy if a flush follows the last one within this time, in seconds."""
+RETRY_SECONDS_MAX: Final = 1.0
+"""Longest pause after a failed write, in seconds: the lease ends soon."""
 WRITE_SECONDS: Final = 15.0
 """Longest try to record a batch, in seconds: connecting and one statement, each at its bound, and a margin."""
 FOLLOW_SECONDS: Final = 30.0
@@ -147,19 +149,18 @@ class Finisher:
 
         A worker that is stopping gives up; the reaper takes the tasks back when the lease expires.
         """
-        until = time.monotonic() + LEASE_SECONDS
-        failures = 0
+        retries = Retries(longest_seconds=RETRY_SECONDS_MAX, deadline_seconds=LEASE_SECONDS)
         while True:
             try:
                 async with asyncio.timeout(WRITE_SECONDS):
                     finished = await store.finish(self._dedicated, [completion for _, completion in batch])
                     await failpoints.hit("finish.committed")
             except (Unavailable, TimeoutError) as error:
-                failures += 1
-                if self._stop.is_set() and time.monotonic() > until:
+                retries.failed()
+                if self._stop.is_set() and retries.is_over:
                     _log.error("ends of attempts are left to the reaper", tasks=len(batch), reason=str(error))
                     return {}
-                await asyncio.sleep(min(1.0, backoff_seconds(failures)))
+                await retries.pause()
             except Rejected as error:
                 if len(batch) == 1:
                     return await self._write([_unstorable(batch[0], error)])

@@ -18,7 +18,7 @@ from dtq.domain.envelope import Envelope, decode
 from dtq.domain.errors import Stale, Unavailable
 from dtq.domain.window import GIVE_BACK_SECONDS, window
 from dtq.runtime import failpoints
-from dtq.runtime.loops import backoff_seconds, wait
+from dtq.runtime.loops import Retries, wait
 from dtq.runtime.metrics import WorkerMetrics
 from dtq_db import attempts as store
 from dtq_db.connections import STATEMENT_SECONDS, DedicatedConnection
@@ -39,6 +39,8 @@ LEASELESS_SECONDS: Final = 0.1
 """How often a worker without a lease checks for a new lease, in seconds."""
 UNRESOLVED_SECONDS: Final = STATEMENT_SECONDS + 2.0
 """When an interrupted claim is resolved, in seconds: by then the server has certainly ended its statement."""
+RETRY_SECONDS_MAX: Final = 2.0
+"""Longest pause after a failed claim, in seconds: deliveries wait meanwhile."""
 CLAIM_SECONDS: Final = 15.0
 """Longest claim with its acknowledgement, or record that a suspect runs alone, in seconds: connecting and one
 statement, each at its bound, and a margin."""
@@ -95,7 +97,7 @@ class Intake:
 
         A bug outside a handler ends the worker: otherwise its lease would keep its tasks from other workers.
         """
-        failures = 0
+        retries = Retries(longest_seconds=RETRY_SECONDS_MAX)
         while not stop.is_set():
             if self._running.bug is not None:
                 raise self._running.bug
@@ -113,13 +115,12 @@ class Intake:
                     await self._claim(deliveries, stop)
                     self._claimed_at = time.monotonic()
                     await self._give_back_waiting()
-                failures = 0
+                retries.succeeded()
             except (Unavailable, Stale) as error:
-                failures += 1
                 self._consumer.put_back(deliveries)
-                if failures == 1:
+                if retries.failed():
                     _log.warning("claiming waits", reason=str(error))
-                await wait(stop, min(2.0, backoff_seconds(failures)))
+                await retries.pause(stop)
 
     def leave_to_newer(self, types: Collection[str]) -> None:
         """Stop claiming tasks of these types: only a newer release understands them."""

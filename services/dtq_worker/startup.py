@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 from dtq.domain.errors import Unavailable
 from dtq.domain.manifests import QueueSetSpec
 from dtq.domain.queue_sets import QueueSets
-from dtq.runtime.loops import backoff_seconds, wait
+from dtq.runtime.loops import Retries
 from dtq.runtime.probes import probe_app, serve_until, server
 from dtq.runtime.settings import WorkerSettings
 from dtq_db import catalog
@@ -39,7 +39,7 @@ class StartupWait:
         return None if stop.is_set() else found
 
     async def _found(self, stop: asyncio.Event) -> Mapping[str, QueueSetSpec] | None:
-        settings, failures = self._settings, 0
+        settings, retries = self._settings, Retries()
         while not stop.is_set():
             try:
                 await ensure_default(self._database, settings)
@@ -51,9 +51,9 @@ class StartupWait:
                 self._reason = f"none of QUEUES ({names}) is declared with prefix {settings.rmq_namespace}"
             except Unavailable as error:
                 self._reason = str(error)
-            failures += 1
+            retries.failed()
             _log.warning("waiting to start", reason=self._reason)
-            await wait(stop, backoff_seconds(failures))
+            await retries.pause(stop)
         return None
 
     async def _trouble(self) -> dict[str, str]:

@@ -44,7 +44,7 @@ async def test_a_refused_set_is_tried_again_with_back_off_until_it_is_allowed(wo
         first = world.declarer.refused
         for _ in range(100):
             await world.declarer.retry()
-        assert world.declarer._failures["reports"].tries < 20, "a refusal is not asked about again and again"
+        assert world.declarer._failures["reports"].retries.failures < 20, "a refusal is not asked about again and again"
         assert list(first) == ["reports"]
         await world.permit()
 

@@ -6,7 +6,7 @@ import pytest
 
 from dtq.domain.errors import Unavailable
 from dtq.runtime import loops
-from dtq.runtime.loops import every
+from dtq.runtime.loops import Retries, every
 
 
 async def test_a_step_that_never_ends_is_given_up_and_the_loop_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,3 +78,63 @@ async def test_a_loop_that_is_told_to_end_by_a_cancellation_ends() -> None:
     loop.cancel()
     with pytest.raises(asyncio.CancelledError):
         await loop
+
+
+def test_pauses_double_up_to_the_longest_and_begin_anew_after_a_success() -> None:
+    retries = Retries(first_seconds=0.5, longest_seconds=2.0)
+    pauses = []
+    for _ in range(4):
+        retries.failed()
+        pauses.append(retries.seconds)
+    assert pauses == [0.5, 1.0, 2.0, 2.0]
+    retries.succeeded()
+    retries.failed()
+    assert (retries.seconds, retries.failures) == (0.5, 1)
+
+
+def test_only_the_first_failure_in_a_row_is_worth_a_line() -> None:
+    retries = Retries()
+    assert [retries.failed() for _ in range(3)] == [True, False, False]
+    retries.succeeded()
+    assert retries.failed()
+
+
+def test_a_try_is_due_when_its_pause_is_over() -> None:
+    early, late = Retries(first_seconds=0.0), Retries(first_seconds=60.0, longest_seconds=60.0)
+    for retries in (early, late):
+        retries.failed()
+    assert (early.is_due, late.is_due) == (True, False)
+
+
+def test_retries_are_over_when_the_next_one_would_come_after_the_deadline() -> None:
+    retries = Retries(first_seconds=1.0, deadline_seconds=3.0)
+    over = []
+    for _ in range(3):
+        retries.failed()
+        over.append(retries.is_over)
+    assert over == [False, False, True]
+
+
+async def test_a_pause_ends_with_the_loop() -> None:
+    retries, stop = Retries(first_seconds=60.0, longest_seconds=60.0), asyncio.Event()
+    retries.failed()
+    pause = asyncio.create_task(retries.pause(stop))
+    stop.set()
+    async with asyncio.timeout(5):
+        await pause
+
+
+async def test_jitter_shortens_or_lengthens_a_pause_by_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited = []
+
+    async def wait(_: asyncio.Event, seconds: float) -> bool:
+        waited.append(seconds)
+        return False
+
+    monkeypatch.setattr(loops, "wait", wait)
+    retries = Retries(first_seconds=1.0, jitter=0.2)
+    retries.failed()
+    for _ in range(50):
+        await retries.pause()
+    assert all(0.8 <= seconds <= 1.2 for seconds in waited)
+    assert max(waited) - min(waited) > 0.05

@@ -15,7 +15,7 @@ from yarl import URL
 
 from dtq.broker import pamqp_patch
 from dtq.domain.errors import Rejected, Unavailable
-from dtq.runtime.loops import backoff_seconds, foreign_cancellation_as_error, wait
+from dtq.runtime.loops import Retries, foreign_cancellation_as_error
 from dtq.runtime.metrics import BrokerMetrics
 
 CONNECT_SECONDS: Final = 5.0
@@ -99,19 +99,18 @@ class BrokerConnection:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Keep the connection up until `stop`, then close it."""
-        failures = 0
+        retries = Retries()
         while not stop.is_set():
             try:
                 with foreign_cancellation_as_error():
                     await self._live(stop)
-                failures = 0
+                retries.succeeded()
             except (*BROKER_ERRORS, Rejected, Unavailable) as error:
                 # Errors of the driver may show the address, but never the password.
-                failures += 1
-                if failures == 1:
+                if retries.failed():
                     _log.warning("broker link is down", purpose=self._purpose, reason=_reason(error))
             if not stop.is_set():
-                await wait(stop, backoff_seconds(failures))
+                await retries.pause(stop)
                 self._metrics.reconnects.labels(self._purpose).inc()
 
     async def _live(self, stop: asyncio.Event) -> None:

@@ -19,7 +19,7 @@ from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
 from dtq.broker.broker_connection import BROKER_ERRORS, SETUP_SECONDS, BrokerConnection, Url
 from dtq.domain.errors import Unavailable
 from dtq.domain.fairness import take_weighted
-from dtq.runtime.loops import backoff_seconds, foreign_cancellation_as_error
+from dtq.runtime.loops import Retries, foreign_cancellation_as_error
 from dtq.runtime.metrics import BrokerMetrics
 
 _log = structlog.get_logger(__name__)
@@ -65,11 +65,10 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class _Refused:
-    """A queue that could not be consumed: the reason, the failures in a row, and when it is tried again."""
+    """A queue that could not be consumed: the reason, and when it is tried again."""
 
     reason: str
-    tries: int
-    retry_at: float
+    retries: Retries
 
 
 class Consumer:
@@ -269,11 +268,9 @@ class Consumer:
                     self._buffers.pop(queue, None)
                     _log.info("queue is no longer consumed", queue=feed.subscription.name)
         for queue, subscription in wanted.items():
-            if queue not in feeds and not self._is_early(queue):
+            refused = self._refused.get(queue)
+            if queue not in feeds and (refused is None or refused.retries.is_due):
                 await self._try(connection, feeds, subscription)
-
-    def _is_early(self, queue: str) -> bool:
-        return queue in self._refused and time.monotonic() < self._refused[queue].retry_at
 
     async def _try(
         self, connection: AbstractConnection, feeds: dict[str, ConsumerChannel], subscription: Subscription
@@ -284,10 +281,10 @@ class Consumer:
         except BROKER_ERRORS as error:
             if connection.is_closed:
                 raise
-            tries = self._refused[queue].tries + 1 if queue in self._refused else 1
+            retries = self._refused[queue].retries if queue in self._refused else Retries()
             reason = f"{type(error).__name__}: {error}"[:300]
-            self._refused[queue] = _Refused(reason, tries, time.monotonic() + backoff_seconds(tries))
-            if tries == 1:
+            self._refused[queue] = _Refused(reason, retries)
+            if retries.failed():
                 _log.error("queue is not consumed", queue=subscription.name, reason=reason)
         else:
             self._refused.pop(queue, None)

@@ -6,7 +6,6 @@ anything.
 """
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from dtq.broker.declare import Declared, declare
 from dtq.domain.errors import Rejected, Unavailable
 from dtq.domain.manifests import QueueSetSpec
 from dtq.domain.topology import dead_letter_exchange, dead_letter_queue, main_exchange, topology_of, work_queue
-from dtq.runtime.loops import backoff_seconds, foreign_cancellation_as_error
+from dtq.runtime.loops import Retries, foreign_cancellation_as_error
 from dtq.runtime.metrics import BrokerMetrics
 
 DECLARE_SECONDS: Final = 20.0
@@ -44,15 +43,13 @@ class _Failure:
     Attributes:
         spec: the spec that was tried; a changed spec is tried at once.
         absent: names of its exchanges and queues that are not known to exist.
-        tries: failures in a row.
-        retry_at: when the set is tried again, on the monotonic clock.
+        retries: when the set is tried again.
     """
 
     spec: QueueSetSpec
     reason: str
     absent: frozenset[str]
-    tries: int
-    retry_at: float
+    retries: Retries
 
 
 class TopologyDeclarer:
@@ -140,7 +137,7 @@ class TopologyDeclarer:
             self._forget()
             for name, spec in self._queue_sets.items():
                 failure = self._failures.get(name)
-                if failure is not None and (failure.spec != spec or time.monotonic() >= failure.retry_at):
+                if failure is not None and (failure.spec != spec or failure.retries.is_due):
                     await self._retry(name, spec)
         return False
 
@@ -180,15 +177,12 @@ class TopologyDeclarer:
         await self._repair(name, spec)
 
     def _fail(self, name: str, spec: QueueSetSpec, error: Exception, found: Declared) -> None:
-        tries = self._failures[name].tries + 1 if name in self._failures else 1
+        retries = self._failures[name].retries if name in self._failures else Retries()
         self._known.add(name)
         reason = str(error) if isinstance(error, Rejected) else f"{type(error).__name__}: {error}"[:300]
-        if tries == 1:
+        if retries.failed():
             _log.error("queue set is not declared", queue_set=name, reason=reason)
-        retry_at = time.monotonic() + backoff_seconds(tries)
-        self._failures[name] = _Failure(
-            spec=spec, reason=reason, absent=frozenset(found.absent), tries=tries, retry_at=retry_at
-        )
+        self._failures[name] = _Failure(spec=spec, reason=reason, absent=frozenset(found.absent), retries=retries)
         self._metrics.declared.labels(name).set(0)
         self._close_exchanges()
 

@@ -4,9 +4,11 @@ A loop survives `Unavailable`; any other error is a bug and stops the process.
 """
 
 import asyncio
+import math
 import os
 import random
 import signal
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
@@ -17,7 +19,9 @@ from dtq.domain.errors import Unavailable
 
 JITTER: Final = 0.2
 """Random share of an interval, so that replicas do not run in step."""
-BACKOFF_SECONDS_MAX: Final = 15.0
+RETRY_SECONDS_FIRST: Final = 0.2
+"""Pause after the first failure in a row, in seconds."""
+RETRY_SECONDS_MAX: Final = 15.0
 """Longest pause of a loop whose backend is down, in seconds."""
 
 STEP_SECONDS: Final = 60.0
@@ -37,24 +41,22 @@ async def every(seconds: float, once: Callable[[], Awaitable[bool | None]], stop
         stop: ends the loop after the current step.
         name: for the log.
     """
-    failures = 0
+    retries = Retries(first_seconds=max(seconds, RETRY_SECONDS_FIRST), jitter=JITTER)
     while not stop.is_set():
-        pause = seconds
         try:
-            if await _bounded(once, name):
-                pause = 0.0
-            if failures:
-                _log.info("loop recovered", loop=name, failures=failures)
-            failures = 0
+            more = await _bounded(once, name)
         except Unavailable as error:
-            failures += 1
-            pause = backoff_seconds(failures, seconds)
-            if failures == 1:
+            if retries.failed():
                 _log.warning("loop waits", loop=name, reason=str(error))
-        if pause:
-            await wait(stop, pause * random.uniform(1 - JITTER, 1 + JITTER))  # noqa: S311
-        else:
+            await retries.pause(stop)
+            continue
+        if retries.failures:
+            _log.info("loop recovered", loop=name, failures=retries.failures)
+            retries.succeeded()
+        if more or not seconds:
             await asyncio.sleep(0)
+        else:
+            await wait(stop, _jittered(seconds, JITTER))
 
 
 @contextmanager
@@ -91,9 +93,64 @@ async def _bounded(once: Callable[[], Awaitable[bool | None]], name: str) -> boo
         raise Unavailable(f"a step of {name} took longer than {STEP_SECONDS:g} s") from error
 
 
-def backoff_seconds(failures: int, first: float = 0.2) -> float:
-    """Return the pause after that many failures in a row, in seconds: doubling, capped."""
-    return min(BACKOFF_SECONDS_MAX, max(first, 0.2) * 2.0 ** min(failures - 1, 10))
+class Retries:
+    """The retries of one act: counts its failures in a row, and pauses longer after each one.
+
+    Args:
+        first_seconds: the pause after the first failure; each further pause is twice as long.
+        longest_seconds: the longest pause, before jitter.
+        jitter: the random share of a pause, 0..1.
+        deadline_seconds: when to give up, from now on; see `is_over`.
+    """
+
+    def __init__(
+        self,
+        *,
+        first_seconds: float = RETRY_SECONDS_FIRST,
+        longest_seconds: float = RETRY_SECONDS_MAX,
+        jitter: float = 0.0,
+        deadline_seconds: float = math.inf,
+    ) -> None:
+        self._first_seconds = first_seconds
+        self._longest_seconds = longest_seconds
+        self._jitter = jitter
+        self._ends_at = time.monotonic() + deadline_seconds
+        self._due_at = 0.0
+        self.failures = 0
+        """Failures in a row."""
+
+    def succeeded(self) -> None:
+        """Count from zero again."""
+        self.failures = 0
+
+    def failed(self) -> bool:
+        """Count a failure; return whether it is the first one in a row: only that one is worth a line in the log."""
+        self.failures += 1
+        self._due_at = time.monotonic() + self.seconds
+        return self.failures == 1
+
+    @property
+    def seconds(self) -> float:
+        """The pause before the next try, in seconds, without jitter; after no failure, half the first one."""
+        return min(self._longest_seconds, self._first_seconds * 2.0 ** min(self.failures - 1, 10))
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the pause after the last failure is over."""
+        return time.monotonic() >= self._due_at
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the next try would come after the deadline."""
+        return time.monotonic() + self.seconds > self._ends_at
+
+    async def pause(self, stop: asyncio.Event | None = None) -> None:
+        """Wait before the next try, at most until `stop`."""
+        await wait(stop or asyncio.Event(), _jittered(self.seconds, self._jitter))
+
+
+def _jittered(seconds: float, jitter: float) -> float:
+    return seconds * random.uniform(1 - jitter, 1 + jitter)  # noqa: S311
 
 
 async def wait(event: asyncio.Event, seconds: float) -> bool:

@@ -28,7 +28,7 @@ from dtq.domain.states import TaskStatus
 from dtq.runtime import failpoints
 from dtq.runtime.metrics import UNKNOWN, ApiMetrics
 from dtq.runtime.probes import Health, health_response, metrics_response
-from dtq_api import openapi, problems, requests
+from dtq_api import answers, openapi, problems, requests
 from dtq_api.auth.authenticator import Authenticator, NoAuthentication
 from dtq_api.auth.middleware import AuthenticationMiddleware, permissions_of
 from dtq_api.auth.policy import Rights, Verb
@@ -45,14 +45,14 @@ BODY_SECONDS: Final = 10.0
 _audit = structlog.get_logger("dtq.audit")
 EVENTS_MAX: Final = 1_000
 """Most events shown for one task: 20 attempts write far fewer."""
-SERVICE: Final = {
-    "service": "dtq",
-    "enqueue": "POST /enqueue",
-    "task": "GET /tasks/{id}",
-    "openapi": "GET /openapi.json",
-    "health": "GET /healthz",
-    "metrics": "GET /metrics",
-}
+SERVICE: Final = answers.Service(
+    service="dtq",
+    enqueue="POST /enqueue",
+    task="GET /tasks/{id}",
+    openapi="GET /openapi.json",
+    health="GET /healthz",
+    metrics="GET /metrics",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,11 +150,11 @@ class _Routes:
             rights = permissions_of(request)
             rights.require(Verb.ENQUEUE)
             asked = requests.parse_enqueue(await body(request), datetime.now(UTC))
-            rights.require(Verb.ENQUEUE, asked.type)
+            rights.require(Verb.ENQUEUE, asked.body.type)
             # Only declared names may become labels: clients can invent any number of names.
-            type_ = asked.type if asked.type in self._parts.catalog.current.types else UNKNOWN
+            type_ = asked.body.type if asked.body.type in self._parts.catalog.current.types else UNKNOWN
             done = await enqueue(asked, self._parts.catalog, self._parts.group_commit, self._parts.trouble)
-            type_, queue, status = asked.type, done.queue, "ok"
+            type_, queue, status = asked.body.type, done.queue, "ok"
         finally:
             self._parts.metrics.enqueues.labels(type_, queue, status).inc()
             self._parts.metrics.enqueue_seconds.labels(type_, queue).observe(time.perf_counter() - started)
@@ -162,7 +162,8 @@ class _Routes:
         if done.replayed:
             self._parts.metrics.replayed.labels(type_).inc()
             headers["Idempotency-Replayed"] = "true"
-        return _json({"id": done.id, "status": done.status, "queue": done.queue}, status=201, headers=headers)
+        accepted = answers.Enqueued(id=done.id, status=done.status, queue=done.queue)
+        return _json(accepted, status=201, headers=headers)
 
     async def list_tasks(self, request: Request) -> Response:
         rights = permissions_of(request)
@@ -176,17 +177,16 @@ class _Routes:
             types=rights.types(Verb.READ, self._parts.catalog.current.types),
         )
         found = await self._parts.tasks.page(chosen, page.limit)
-        return _json({"tasks": [dict(row) for row in found.rows], "next_cursor": found.next})
+        return _json(answers.Page(tasks=[answers.TaskRow(**row) for row in found.rows], next_cursor=found.next))
 
     async def get_task(self, request: Request) -> Response:
         id_, rights = _id(request), permissions_of(request)
         row = await self._parts.tasks.get(id_)
         if row is None or not rights.may(Verb.READ, row["type"]):
             raise _not_found(id_)
-        shown = dict(row)
-        shown["result"] = None if row["result"] is None else msgspec.Raw(row["result"].encode())
+        shown = answers.Task(**dict(row) | {"result": msgspec.Raw((row["result"] or "null").encode())})
         if not rights.may(Verb.READ_PAYLOAD, row["type"]):
-            del shown["result"], shown["last_traceback"]
+            shown.result = shown.last_traceback = msgspec.UNSET
         return _json(shown)
 
     async def get_payload(self, request: Request) -> Response:
@@ -195,7 +195,7 @@ class _Routes:
         self._check(id_, row, rights, Verb.READ)
         assert row is not None
         rights.require(Verb.READ_PAYLOAD, row["type"])
-        return _json({"payload": msgspec.Raw(row["payload"].encode())})
+        return _json(answers.Payload(payload=msgspec.Raw(row["payload"].encode())))
 
     async def get_events(self, request: Request) -> Response:
         id_, rights = _id(request), permissions_of(request)
@@ -204,7 +204,7 @@ class _Routes:
         rows = await self._parts.tasks.events(id_, EVENTS_MAX)
         if not rows and await self._parts.tasks.get(id_) is None:
             raise _not_found(id_)
-        return _json({"events": [dict(row) for row in rows]})
+        return _json(answers.Events(events=[answers.TaskEvent(**dict(row)) for row in rows]))
 
     async def cancel(self, request: Request) -> Response:
         id_, rights = _id(request), permissions_of(request)
@@ -219,7 +219,8 @@ class _Routes:
         _audit.info("cancel", caller=rights.caller.name, task_id=str(id_), status=row["status"], done=row["requested"])
         if not row["requested"]:
             raise Rejected("AlreadyFinished", f"task {id_} is {row['status']} and cannot be cancelled any more")
-        return _json({"id": row["id"], "status": row["status"]}, status=202 if row["status"] == "RUNNING" else 200)
+        cancelled = answers.Cancelled(id=row["id"], status=row["status"])
+        return _json(cancelled, status=202 if row["status"] == TaskStatus.RUNNING else 200)
 
     async def scaling(self, request: Request) -> Response:
         permissions_of(request).require(Verb.SCALE_READ)
@@ -245,7 +246,7 @@ class _Routes:
             ids = sorted(await self._parts.tasks.still_failed(ids, types))
         if asked.dry_run:
             still = await self._parts.tasks.still_failed(ids)
-            return _json({"dry_run": True, "matched": len(still), "redriven": 0, "ids": sorted(map(str, still))})
+            return _json(answers.Redriven(dry_run=True, matched=len(still), redriven=0, ids=sorted(still)))
         try:
             redriven = await self._parts.tasks.redrive(ids)
             await failpoints.hit("redrive.committed")
@@ -264,9 +265,8 @@ class _Routes:
             queue=asked.queue,
             failed_before=asked.failed_before,
         )
-        return _json(
-            {"dry_run": False, "matched": len(redriven), "redriven": len(redriven), "ids": sorted(map(str, redriven))}
-        )
+        done = len(redriven)
+        return _json(answers.Redriven(dry_run=False, matched=done, redriven=done, ids=sorted(redriven)))
 
     async def _find(self, id_: UUID, rights: Rights, verb: Verb) -> None:
         """Raise `Forbidden` unless the caller may perform `verb`, and `NotFound` if they may not even read the task."""

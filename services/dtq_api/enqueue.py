@@ -52,7 +52,7 @@ async def enqueue(
         Rejected: the type, queue or payload is not allowed, or the idempotency key is taken.
         Unavailable: nothing was stored unless the error says in doubt; the same request may succeed later.
     """
-    policy = await catalog.policy(request.type)
+    policy = await catalog.policy(request.body.type)
     task = new_task(request, policy, catalog.current)
     if problems := catalog.payload_problems(policy, request.payload):
         raise Rejected("InvalidPayload", f"the payload does not satisfy the schema of {policy.type}", problems)
@@ -76,7 +76,8 @@ def new_task(request: EnqueueRequest, policy: TypePolicy, catalog: Catalog) -> N
     """
     if not policy.active:
         raise Rejected("InactiveType", f"type {policy.type!r} is not active: its TaskType refuses new tasks")
-    queue = request.queue or policy.queue
+    body = request.body
+    queue = body.queue or policy.queue
     queue_set = catalog.queue_sets.get(policy.queue_set)
     queues = [declared.name for declared in queue_set.queues] if queue_set else []
     queues += [name for set_name, name in catalog.newer.queues if set_name == policy.queue_set]
@@ -85,7 +86,7 @@ def new_task(request: EnqueueRequest, policy: TypePolicy, catalog: Catalog) -> N
         message = f"queue {queue[:QUEUE_SHOWN]!r} not allowed (one of: {allowed})"
         raise Rejected("UnknownQueue", message, (Problem(path="queue", message=message),))
     try:
-        payload = keep_number_kinds(request.payload_text.encode())
+        payload = keep_number_kinds(bytes(request.body.payload))
     except ValueError as error:
         raise Rejected("PayloadTooLarge", f"the payload is too large: {error}") from error
     size = len(payload)
@@ -99,7 +100,7 @@ def new_task(request: EnqueueRequest, policy: TypePolicy, catalog: Catalog) -> N
         queue_set=policy.queue_set,
         queue=queue,
         payload=payload.decode(),
-        max_attempts=request.max_attempts or policy.max_attempts,
-        idempotency_key=request.idempotency_key,
+        max_attempts=body.max_attempts or policy.max_attempts,
+        idempotency_key=body.idempotency_key,
         run_at=request.run_at,
     )

@@ -1,72 +1,143 @@
 """The OpenAPI document: the paths and their answers, for people and for schemathesis.
 
-Tests compare the paths with the routes, and every answer that they get with the document.
+The bodies are generated from the types of `requests`, `answers` and `problems`. Tests compare the paths with the
+routes, and every answer that they get with the document.
 """
 
 from functools import cache
 from importlib.metadata import version
 from typing import Any, Final
+from uuid import UUID
 
 import msgspec
 
-from dtq.domain import limits
-from dtq_api import problems
+from dtq_api import answers, problems, requests
 from dtq_api.auth.middleware import OPEN_PATHS
-from dtq_api.openapi_schemas import SCHEMAS, STATUS, STRING, TEXT, TYPE, UUID, Schema, reference
-from dtq_api.requests import PAGE_DEFAULT
+
+Schema = dict[str, Any]
+
+_REFERENCE: Final = "#/components/schemas/{name}"
+_BODIES: Final = (
+    answers.Service,
+    requests.EnqueueBody,
+    answers.Enqueued,
+    answers.Task,
+    answers.Payload,
+    answers.Page,
+    answers.Events,
+    answers.Cancelled,
+    requests.RedriveBody,
+    answers.Redriven,
+    answers.ScalingHint,
+    answers.Healthy,
+    answers.Degraded,
+    problems.ProblemDetails,
+)
+_STRING: Final = {"type": "string"}
+
+
+def _either(title: str, properties: Schema, *absent: str, all_: bool, **more: Any) -> Schema:
+    """Return one way to choose tasks: its fields, and the fields that do not go with it."""
+    others = {name: {"type": "null"} for name in absent} | {"all": {"const": all_}}
+    return {"title": title, "properties": properties | others} | more
+
+
+_FILTERS: Final = ("type", "queue", "failed_before")
+_ANY_FILTER: Final = [{"properties": {name: _STRING}, "required": [name]} for name in _FILTERS]
+_MORE: Final[dict[str, Schema]] = {
+    "EnqueueBody": {
+        "example": {"type": "email.send.v1", "payload": {"to": "ada@example.com"}, "idempotency_key": "welcome-ada"}
+    },
+    "RedriveBody": {
+        "anyOf": [
+            _either("By id", {"ids": {"type": "array"}}, *_FILTERS, "limit", all_=False, required=["ids"]),
+            _either("By filter", {}, "ids", all_=False, anyOf=_ANY_FILTER),
+            _either("All", {}, "ids", *_FILTERS, all_=True, required=["all"]),
+        ],
+        "example": {"type": "email.send.v1", "limit": 10, "dry_run": True},
+    },
+    "Degraded": {
+        "patternProperties": {
+            "^queue_set/": _STRING | {"description": "… the topology of that queue set; the others are not concerned."}
+        }
+    },
+}
+"""What the types of some bodies cannot say: examples, and which fields go together."""
 
 _BODY_PROBLEMS: Final = ("InvalidBody", "RequestTimeout", "PayloadTooLarge", "UnsupportedMediaType")
 _SERVER_PROBLEMS: Final = ("Internal", "Unavailable")
 _RETRY_AFTER: Final = {"Retry-After": {"schema": {"type": "integer"}, "required": True, "description": "Seconds."}}
 
 
-def _answer(description: str, schema: str, **more: Any) -> Schema:
-    return {"description": description, "content": {"application/json": {"schema": reference(schema)}}} | more
+def _schema(type_: Any) -> Schema:
+    """Return the schema of a type; of a body, a reference to it."""
+    (schema,), _ = msgspec.json.schema_components([type_], ref_template=_REFERENCE)
+    return schema
+
+
+def _schemas() -> dict[str, Schema]:
+    _, components = msgspec.json.schema_components(_BODIES, ref_template=_REFERENCE)
+    return {name: schema | _MORE.get(name, {}) for name, schema in components.items()}
+
+
+def _answer(body: type, description: str = "", **more: Any) -> Schema:
+    """Return an answer; what its body is says its type's docstring, unless `description` does."""
+    content = {"application/json": {"schema": _schema(body)}}
+    return {"description": description or str(body.__doc__), "content": content} | more
 
 
 def _problems(*codes: str) -> dict[str, Schema]:
     """Return the answers for these problem types, by status."""
-    answers: dict[str, Schema] = {}
+    told: dict[str, Schema] = {}
     for status in sorted({problems.KINDS[code].status for code in codes}):
         here = [code for code in codes if problems.KINDS[code].status == status]
         kind = {"properties": {"type": {"enum": [problems.TYPE_BASE + code for code in here]}}}
-        answers[str(int(status))] = {
+        told[str(int(status))] = {
             "description": " ".join(f"`{code}`: {problems.KINDS[code].meaning}" for code in here),
-            "content": {problems.MEDIA_TYPE: {"schema": {"allOf": [reference("Problem"), kind]}}},
+            "content": {problems.MEDIA_TYPE: {"schema": {"allOf": [_schema(problems.ProblemDetails), kind]}}},
         } | ({"headers": _RETRY_AFTER} if "Unavailable" in here else {})
-    return answers
+    return told
 
 
 def _operation(
-    id_: str, summary: str, answers: dict[str, Schema], *codes: str, body: str | None = None, **more: Any
+    method: str,
+    id_: str,
+    summary: str,
+    responses: dict[str, Schema] | type,
+    *codes: str,
+    tag: str = "Tasks",
+    **more: Any,
 ) -> Schema:
-    """Return an operation: its success answer and its problem types."""
-    codes += (*_BODY_PROBLEMS, *_SERVER_PROBLEMS) if body else _SERVER_PROBLEMS
-    operation = {"operationId": id_, "summary": summary, "responses": answers | _problems(*codes)} | more
-    if body:
-        content = {"application/json": {"schema": reference(body)}}
-        operation["requestBody"] = {"required": True, "content": content}
-    return operation
+    """Return an operation with its success answers, or the type of the only one, and its problem types."""
+    if not isinstance(responses, dict):
+        responses = {"200": _answer(responses)}
+    responses = responses | _problems(*codes)
+    return {method: {"operationId": id_, "summary": summary, "responses": responses, "tags": [tag]} | more}
 
 
-def _probe(id_: str, summary: str, *, degrades: bool) -> Schema:
-    answers = {"200": _answer("All is well.", "Healthy")}
-    if degrades:
-        answers["503"] = _answer("What is wrong, by part.", "Degraded")
-    return {"operationId": id_, "summary": summary, "responses": answers, "tags": ["Probes"]}
+def _get(id_: str, summary: str, body: type, *codes: str, parameters: list[Schema], tag: str = "Tasks") -> Schema:
+    return _operation("get", id_, summary, body, *codes, *_SERVER_PROBLEMS, tag=tag, parameters=parameters)
 
 
-def _query(name: str, schema: Schema, description: str) -> Schema:
+def _post(id_: str, summary: str, body: type, responses: dict[str, Schema] | type, *codes: str, **more: Any) -> Schema:
+    asked = {"required": True, "content": {"application/json": {"schema": _schema(body)}}}
+    codes += (*_BODY_PROBLEMS, *_SERVER_PROBLEMS)
+    return _operation("post", id_, summary, responses, *codes, requestBody=asked, **more)
+
+
+def _probe(id_: str, summary: str, responses: dict[str, Schema] | type) -> Schema:
+    return _operation("get", id_, summary, responses, tag="Probes")
+
+
+def _query(name: str, type_: Any, description: str, **more: Any) -> Schema:
+    schema = _schema(type_) | more
     return {"name": name, "in": "query", "required": False, "schema": schema, "description": description}
 
 
-_ID: Final = {
-    "name": "id",
-    "in": "path",
-    "required": True,
-    "schema": UUID,
-    "description": "As POST /enqueue returned it.",
-}
+def _path(name: str, type_: Any, description: str) -> Schema:
+    return {"name": name, "in": "path", "required": True, "schema": _schema(type_), "description": description}
+
+
 _BEARER: Final = {
     "type": "http",
     "scheme": "bearer",
@@ -76,155 +147,80 @@ _LINKS: Final = {
     name: {"operationId": operation, "parameters": {"id": "$response.body#/id"}}
     for name, operation in (("task", "getTask"), ("events", "getEvents"), ("cancel", "cancelTask"))
 }
-_PLAIN_TEXT: Final = {"text/plain": {"schema": STRING}}
+_HEALTH: Final = {"200": _answer(answers.Healthy), "503": _answer(answers.Degraded)}
+_TEXT: Final = {"200": {"description": "The exposition.", "content": {"text/plain": {"schema": _STRING}}}}
+_ID: Final = [_path("id", UUID, "As POST /enqueue returned it.")]
+_ENQUEUED_HEADERS: Final = {
+    "Location": {"schema": _STRING, "required": True, "description": "Where the task is shown."},
+    "Idempotency-Replayed": {
+        "schema": {"type": "string", "enum": ["true"]},
+        "description": "There when the task is that of an earlier request.",
+    },
+}
 
 _PATHS: Final[dict[str, Schema]] = {
-    "/": {
-        "get": {
-            "operationId": "getService",
-            "summary": "What this service is.",
-            "responses": {"200": _answer("Its name and main routes.", "Service")},
-            "tags": ["Probes"],
-        }
-    },
-    "/healthz": {"get": _probe("getHealth", "Whether database and topology are as they should be.", degrades=True)},
-    "/readyz": {"get": _probe("getReadiness", "Whether requests should be sent here: the database.", degrades=True)},
-    "/livez": {"get": _probe("getLiveness", "Whether the process runs.", degrades=False)},
-    "/metrics": {
-        "get": {
-            "operationId": "getMetrics",
-            "summary": "Metrics, in Prometheus' text format.",
-            "responses": {"200": {"description": "The exposition.", "content": _PLAIN_TEXT}},
-            "tags": ["Probes"],
-        }
-    },
-    "/openapi.json": {
-        "get": {
-            "operationId": "getDocument",
-            "summary": "This document.",
-            "responses": {
-                "200": {"description": "It.", "content": {"application/json": {"schema": {"type": "object"}}}}
-            },
-            "tags": ["Probes"],
-        }
-    },
-    "/enqueue": {
-        "post": _operation(
-            "enqueue",
-            "Accept a task durably.",
-            {
-                "201": _answer(
-                    "The task, stored and published; or the one that holds the idempotency key.",
-                    "Enqueued",
-                    headers={
-                        "Location": {"schema": STRING, "required": True, "description": "Where the task is shown."},
-                        "Idempotency-Replayed": {
-                            "schema": {"type": "string", "enum": ["true"]},
-                            "description": "There when the task is that of an earlier request.",
-                        },
-                    },
-                    links=_LINKS,
-                )
-            },
-            *("UnknownType", "InactiveType", "UnknownQueue", "InvalidPayload", "IdempotencyConflict", "OutcomeUnknown"),
-            body="EnqueueRequest",
-            description="A 2xx means that the task will run; a 503 means that nothing was left behind, unless it is "
-            "`OutcomeUnknown`: then the same idempotency_key tells.",
-            tags=["Tasks"],
-        )
-    },
-    "/tasks": {
-        "get": _operation(
-            "listTasks",
-            "One page of tasks, newest first.",
-            {"200": _answer("The page.", "Page")},
-            "InvalidQuery",
-            parameters=[
-                _query(
-                    "limit",
-                    {"type": "integer", "minimum": 1, "maximum": limits.PAGE_MAX, "default": PAGE_DEFAULT},
-                    "Most tasks of the page.",
-                ),
-                _query("cursor", UUID, "next_cursor of the page before."),
-                _query("status", STATUS, "Only tasks of that status."),
-                _query("type", TYPE, "Only tasks of that type."),
-                _query("queue", TEXT, "Only tasks of that queue."),
-            ],
-            tags=["Tasks"],
-        )
-    },
-    "/tasks/{id}": {
-        "get": _operation(
-            "getTask",
-            "One task.",
-            {"200": _answer("The task.", "Task")},
-            "NotFound",
-            parameters=[_ID],
-            tags=["Tasks"],
-        )
-    },
-    "/tasks/{id}/payload": {
-        "get": _operation(
-            "getPayload",
-            "The payload of one task.",
-            {"200": _answer("The payload, as it was stored.", "Payload")},
-            "NotFound",
-            parameters=[_ID],
-            tags=["Tasks"],
-        )
-    },
-    "/tasks/{id}/events": {
-        "get": _operation(
-            "getEvents",
-            "The history of one task, oldest event first.",
-            {"200": _answer("Its events.", "Events")},
-            "NotFound",
-            parameters=[_ID],
-            tags=["Tasks"],
-        )
-    },
-    "/tasks/{id}/cancel": {
-        "post": _operation(
-            "cancelTask",
-            "Stop a task.",
-            {
-                "200": _answer("It will not run any more.", "Cancelled"),
-                "202": _answer("It runs; its worker is asked to stop it.", "Cancelled"),
-            },
-            *("NotFound", "AlreadyFinished", "OutcomeUnknown"),
-            parameters=[_ID],
-            tags=["Tasks"],
-        )
-    },
-    "/dlq/redrive": {
-        "post": _operation(
-            "redrive",
-            "Send failed tasks again, by id, by filter or all of them, each with its own attempt budget afresh.",
-            {"200": _answer("What was sent again, or would be.", "Redriven")},
-            "OutcomeUnknown",
-            body="RedriveRequest",
-            tags=["Tasks"],
-        )
-    },
-    "/queues/{queue}/scaling": {
-        "get": _operation(
-            "getScaling",
-            "How many workers a queue wants; 503, never 0, when that is unknown.",
-            {"200": _answer("The hint.", "ScalingHint")},
-            "NotFound",
-            parameters=[
-                {
-                    "name": "queue",
-                    "in": "path",
-                    "required": True,
-                    "schema": STRING,
-                    "description": "Its name in the set.",
-                },
-                _query("queue_set", STRING | {"default": "default"}, "The queue's QueueSet."),
-            ],
-            tags=["Queues"],
-        )
-    },
+    "/": _probe("getService", "What this service is.", answers.Service),
+    "/healthz": _probe("getHealth", "Whether database and topology are as they should be.", _HEALTH),
+    "/readyz": _probe("getReadiness", "Whether requests should be sent here: the database.", _HEALTH),
+    "/livez": _probe("getLiveness", "Whether the process runs.", answers.Healthy),
+    "/metrics": _probe("getMetrics", "Metrics, in Prometheus' text format.", _TEXT),
+    "/openapi.json": _probe("getDocument", "This document.", {"200": _answer(dict, "It.")}),
+    "/enqueue": _post(
+        "enqueue",
+        "Accept a task durably.",
+        requests.EnqueueBody,
+        {"201": _answer(answers.Enqueued, headers=_ENQUEUED_HEADERS, links=_LINKS)},
+        *("UnknownType", "InactiveType", "UnknownQueue", "InvalidPayload", "IdempotencyConflict", "OutcomeUnknown"),
+        description="A 2xx means that the task will run; a 503 means that nothing was left behind, unless it is "
+        "`OutcomeUnknown`: then the same idempotency_key tells.",
+    ),
+    "/tasks": _get(
+        "listTasks",
+        "One page of tasks, newest first.",
+        answers.Page,
+        "InvalidQuery",
+        parameters=[
+            _query("limit", requests.PageLimit, "Most tasks of the page."),
+            _query("cursor", UUID, "next_cursor of the page before."),
+            _query("status", answers.Status, "Only tasks of that status."),
+            _query("type", requests.TypeName, "Only tasks of that type."),
+            _query("queue", requests.Text, "Only tasks of that queue."),
+        ],
+    ),
+    "/tasks/{id}": _get("getTask", "One task.", answers.Task, "NotFound", parameters=_ID),
+    "/tasks/{id}/payload": _get("getPayload", "The payload of one task.", answers.Payload, "NotFound", parameters=_ID),
+    "/tasks/{id}/events": _get(
+        "getEvents", "The history of one task, oldest event first.", answers.Events, "NotFound", parameters=_ID
+    ),
+    "/tasks/{id}/cancel": _operation(
+        "post",
+        "cancelTask",
+        "Stop a task.",
+        {
+            "200": _answer(answers.Cancelled, "It will not run any more."),
+            "202": _answer(answers.Cancelled, "It runs; its worker is asked to stop it."),
+        },
+        *("NotFound", "AlreadyFinished", "OutcomeUnknown", *_SERVER_PROBLEMS),
+        parameters=_ID,
+    ),
+    "/dlq/redrive": _post(
+        "redrive",
+        "Send failed tasks again, by id, by filter or all of them, each with its own attempt budget afresh.",
+        requests.RedriveBody,
+        answers.Redriven,
+        "OutcomeUnknown",
+    ),
+    "/queues/{queue}/scaling": _get(
+        "getScaling",
+        "How many workers a queue wants; 503, never 0, when that is unknown.",
+        answers.ScalingHint,
+        "NotFound",
+        tag="Queues",
+        parameters=[
+            _path("queue", str, "Its name in the set."),
+            _query("queue_set", str, "The queue's QueueSet.", default="default"),
+        ],
+    ),
 }
 
 
@@ -232,12 +228,12 @@ def _behind_the_door(path: str, operation: Schema, *, secured: bool) -> Schema:
     """Return an operation with the answers that the authentication may give before it."""
     if path in OPEN_PATHS:
         return operation
-    told = _problems("Unauthenticated", "Forbidden", "Unavailable")
-    told["401"]["headers"] = {
-        "WWW-Authenticate": {"schema": STRING, "required": True, "description": "What to send: Bearer."}
+    refusals = _problems("Unauthenticated", "Forbidden", "Unavailable")
+    refusals["401"]["headers"] = {
+        "WWW-Authenticate": {"schema": _STRING, "required": True, "description": "What to send: Bearer."}
     }
     security: Schema = {"security": [{"bearer": []}]} if secured else {}
-    return operation | {"responses": told | operation["responses"]} | security
+    return operation | {"responses": refusals | operation["responses"]} | security
 
 
 @cache
@@ -267,7 +263,7 @@ def document(*, secured: bool = False) -> Schema:
             {"name": "Probes", "description": "What clusters, monitors and people ask."},
         ],
         "paths": paths,
-        "components": {"schemas": SCHEMAS} | ({"securitySchemes": {"bearer": _BEARER}} if secured else {}),
+        "components": {"schemas": _schemas()} | ({"securitySchemes": {"bearer": _BEARER}} if secured else {}),
     }
 
 

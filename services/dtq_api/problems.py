@@ -6,10 +6,11 @@ Must never show a stack trace, a payload or a connection string.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Annotated, Final
 
 import msgspec
 import structlog
+from msgspec import Meta
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -61,6 +62,21 @@ KINDS: Final[Mapping[str, Kind]] = {
 }
 """Every problem type, by code; the OpenAPI document and docs/http-api.md list the same types."""
 
+
+class ProblemDetails(msgspec.Struct):
+    """Problem details (RFC 9457)."""
+
+    type: Annotated[str, Meta(extra_json_schema={"enum": [TYPE_BASE + code for code in KINDS]})]
+    title: str
+    status: int
+    detail: Annotated[str, Meta(description="What is wrong and what to do about it.")]
+    error: Annotated[str, Meta(description="The same as detail.")]
+    errors: Annotated[
+        tuple[Problem, ...] | msgspec.UnsetType,
+        Meta(description="Every single mistake, where there are several."),
+    ] = msgspec.UNSET
+
+
 _ROUTER: Final[Mapping[int, tuple[str, str]]] = {
     404: ("NotFound", "not found: no such route; GET /openapi.json lists them"),
     405: ("MethodNotAllowed", "the route does not take this method: see the header Allow"),
@@ -82,15 +98,14 @@ def problem(
 ) -> Response:
     """Return a problem document."""
     status = KINDS[code].status
-    body: dict[str, Any] = {
-        "type": TYPE_BASE + code,
-        "title": status.phrase,
-        "status": status,
-        "detail": detail,
-        "error": detail,
-    }
-    if problems:
-        body["errors"] = [{"path": one.path, "message": one.message} for one in problems]
+    body = ProblemDetails(
+        type=TYPE_BASE + code,
+        title=status.phrase,
+        status=status,
+        detail=detail,
+        error=detail,
+        errors=problems or msgspec.UNSET,
+    )
     return Response(msgspec.json.encode(body), status_code=status, media_type=MEDIA_TYPE, headers=headers)
 
 

@@ -6,12 +6,12 @@ error (503), never 0: with 0 a scaler would remove the last worker.
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
 
 from dtq.domain.errors import Rejected, Unavailable
 from dtq.domain.queue_sets import QueueSets
 from dtq.domain.scaling import Load, desired_replicas
 from dtq.domain.stored import Newer
+from dtq_api.answers import ScalingHint
 from dtq_db import backlog, catalog
 from dtq_db.connections import Database
 
@@ -30,7 +30,7 @@ class ScalingHints:
         self._queue_sets = queue_sets
         self._newer = newer
 
-    async def hint(self, queue_set: str, queue: str) -> dict[str, Any]:
+    async def hint(self, queue_set: str, queue: str) -> ScalingHint:
         """Return backlog and desired replicas of a queue.
 
         Raises:
@@ -47,12 +47,12 @@ class ScalingHints:
         ready = (await backlog.waiting(self._database, queue_set, [queue]))[queue]
         running, concurrency = (await catalog.running_counts(self._database)).get(f"{queue_set}/{queue}", (0, 0))
         load = Load(ready=ready, running=running, concurrency=concurrency)
-        return {
-            "queue_set": queue_set,
-            "queue": queue,
-            "backlog": load.backlog,
-            "ready": ready,
-            "running": running,
-            "desiredReplicas": desired_replicas(load, declared.scaling),
-            "asOf": datetime.now(UTC),
-        }
+        return ScalingHint(
+            queue_set=queue_set,
+            queue=queue,
+            backlog=load.backlog,
+            ready=ready,
+            running=running,
+            desiredReplicas=desired_replicas(load, declared.scaling),
+            asOf=datetime.now(UTC),
+        )

@@ -5,7 +5,7 @@ Calls the statements `task_claim`, `task_finish` and `worker_*`. Must never writ
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final
@@ -19,6 +19,7 @@ from dtq.domain.errors import Stale
 from dtq.domain.limits import CLAIM_EARLY_SECONDS, LEASE_SECONDS
 from dtq.domain.memory import Memory
 from dtq.domain.stored import NewerRelease, backoff_of
+from dtq.handlers import Context
 from dtq_db.connections import DedicatedConnection, Dsn, connect
 from dtq_db.driver_errors import translated
 from dtq_db.queries import query
@@ -28,8 +29,8 @@ LEASE_GONE: Final = "DTQ01"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
-    """A task that this worker may run now.
+class Claim(Context):
+    """A task that this worker may run now: what its handler may know of it, and what only the worker needs.
 
     Attributes:
         payload: JSON text.
@@ -41,20 +42,24 @@ class Claim:
         suspected_seconds: for how long it has been a suspect, which must run alone; None if it is not a suspect.
     """
 
-    id: UUID
-    type: str
     queue_set: str
-    queue: str
     payload: str
-    attempt: int
-    max_attempts: int
     crashes: int
-    timeout_seconds: int
     backoff: Backoff | None
     slot: str | None = None
     newer: str | None = None
     uncounted: int = 0
     suspected_seconds: float | None = None
+
+    @property
+    def id(self) -> UUID:
+        """The task's id."""
+        return self.task_id
+
+    @property
+    def context(self) -> Context:
+        """What the handler may know."""
+        return Context(**{part.name: getattr(self, part.name) for part in fields(Context)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,28 +113,17 @@ async def claim(
     return [_claim(row) for row in rows]
 
 
+_COLUMNS: Final = {"task_id": "id", "attempt": "attempts", "uncounted": "uncounted_attempts"}
+"""Columns of `dtq_claim` that a claim calls by another name."""
+_READ: Final = [part.name for part in fields(Claim) if part.name != "newer"]
+
+
 def _claim(row: asyncpg.Record) -> Claim:
-    backoff, newer = None, None
+    columns = {name: row[_COLUMNS.get(name, name)] for name in _READ}
     try:
-        backoff = parse_backoff(row["backoff"])
+        return Claim(**columns | {"backoff": parse_backoff(row["backoff"])})
     except NewerRelease as error:
-        newer = str(error)
-    return Claim(
-        id=row["id"],
-        type=row["type"],
-        queue_set=row["queue_set"],
-        queue=row["queue"],
-        payload=row["payload"],
-        attempt=row["attempts"],
-        max_attempts=row["max_attempts"],
-        crashes=row["crashes"],
-        timeout_seconds=row["timeout_seconds"],
-        backoff=backoff,
-        slot=row["slot"],
-        newer=newer,
-        uncounted=row["uncounted_attempts"],
-        suspected_seconds=row["suspected_seconds"],
-    )
+        return Claim(**columns | {"backoff": None, "newer": str(error)})
 
 
 async def run_alone(dedicated: DedicatedConnection, worker_id: UUID, claim: Claim) -> bool:

@@ -125,13 +125,7 @@ async def worker_groups(database: Database) -> list[WorkerGroup]:
         Unavailable: the database does not answer.
     """
     return [
-        WorkerGroup(
-            namespace=row["namespace"],
-            queues=frozenset(row["queues"]),
-            types=frozenset(row["types"]),
-            lease_expires_at=row["lease_expires_at"],
-            silent_seconds=row["silent_seconds"],
-        )
+        WorkerGroup(**dict(row) | {"queues": frozenset(row["queues"]), "types": frozenset(row["types"])})
         for row in await database.fetch(query("worker_groups"))
     ]
 
@@ -146,16 +140,10 @@ async def prefixes(database: Database) -> dict[str, str]:
 
 
 def _policy(row: asyncpg.Record) -> TypePolicy:
-    schema = row["payload_schema"]
-    return TypePolicy(
-        type=row["type"],
-        active=row["active"],
-        queue_set=row["queue_set"],
-        queue=row["default_queue"],
-        max_attempts=row["default_max_attempts"],
-        max_payload_bytes=row["max_payload_bytes"],
-        payload_schema=None if schema is None else json.loads(schema),
-    )
+    columns = dict(row)
+    del columns["revision"]
+    schema = columns.pop("payload_schema")
+    return TypePolicy(payload_schema=schema and json.loads(schema), **columns)
 
 
 def _newer(row: asyncpg.Record) -> str | None:

@@ -203,17 +203,9 @@ async def reap(
         ended = [
             decide(
                 OrphanedTask(
+                    **dict(row) | {"backoff": _backoff(row["backoff"])},
                     worker_id=worker_id,
-                    id=row["id"],
-                    type=row["type"],
-                    attempt=row["attempts"],
-                    max_attempts=row["max_attempts"],
-                    crashes=row["crashes"],
-                    backoff=_backoff(row["backoff"]),
-                    uncounted=row["uncounted"],
                     neighbours=len(rows) - 1,
-                    alone=row["alone"],
-                    suspected_seconds=row["suspected_seconds"],
                     memory=memory,
                     oom_kills_since=expired[0]["oom_kills_since"],
                 )

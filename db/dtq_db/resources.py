@@ -37,14 +37,7 @@ class Resources:
     async def owner(self, kind: Kind, key: str) -> Owner | None:
         """Return the current owner of a name, without a lock; None if the name is free."""
         row = await self._connection.fetchrow(query("resource_claim_get"), kind, key)
-        if row is None:
-            return None
-        return Owner(
-            uid=row["owner_uid"],
-            namespace=row["owner_namespace"],
-            name=row["owner_name"],
-            generation=row["generation"],
-        )
+        return None if row is None else Owner(**dict(row))
 
     async def put_claim(self, kind: Kind, key: str, owner: Owner) -> None:
         """Claim a name."""
@@ -187,19 +180,8 @@ async def claims(database: Database) -> list[tuple[Kind, str, Owner]]:
     Raises:
         Unavailable: the database does not answer.
     """
-    return [
-        (
-            row["kind"],
-            row["key"],
-            Owner(
-                uid=row["owner_uid"],
-                namespace=row["owner_namespace"],
-                name=row["owner_name"],
-                generation=row["generation"],
-            ),
-        )
-        for row in await database.fetch(query("resource_claim_list"))
-    ]
+    rows = [dict(row) for row in await database.fetch(query("resource_claim_list"))]
+    return [(row.pop("kind"), row.pop("key"), Owner(**row)) for row in rows]
 
 
 def _task_type(row: asyncpg.Record) -> TaskTypeRow:

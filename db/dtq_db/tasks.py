@@ -4,7 +4,7 @@ Calls the statements `task_*`; the SQL functions guard each transition.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, TypeAlias
 from uuid import UUID
@@ -23,7 +23,7 @@ TaskRow: TypeAlias = asyncpg.Record
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewTask:
-    """A validated task that is about to be stored.
+    """A validated task that is about to be stored; its fields are the arguments of the statement, in order.
 
     Attributes:
         payload: JSON text.
@@ -74,16 +74,7 @@ async def enqueue_on(connection: "asyncpg.Connection[asyncpg.Record]", tasks: Se
 
 
 def _columns(tasks: Sequence[NewTask]) -> tuple[list[Any], ...]:
-    return (
-        [task.id for task in tasks],
-        [task.type for task in tasks],
-        [task.queue_set for task in tasks],
-        [task.queue for task in tasks],
-        [task.payload for task in tasks],
-        [task.max_attempts for task in tasks],
-        [task.idempotency_key for task in tasks],
-        [task.run_at for task in tasks],
-    )
+    return tuple([getattr(task, part.name) for task in tasks] for part in fields(NewTask))
 
 
 async def replay(dedicated: DedicatedConnection, task: NewTask) -> ExistingTask | None:

@@ -18,7 +18,7 @@ from dtq.domain.json_text import has_nul, keep_number_kinds
 from dtq.domain.limits import RESULT_BYTES_MAX
 from dtq.domain.memory import MORE_MEMORY
 from dtq.domain.states import Outcome
-from dtq.handlers import Context, Handler, Mode, PermanentError, RetryLater, Snooze
+from dtq.handlers import Handler, Mode, PermanentError, RetryLater, Snooze
 from dtq_db.attempts import Claim
 from dtq_worker import memory
 from dtq_worker.deadline import Deadline
@@ -68,20 +68,19 @@ class Runner:
         return _succeeded(value, ended)
 
     async def _call(self, handler: Handler, claim: Claim) -> Any:
-        context = context_of(claim)
         if handler.mode is Mode.PROCESS:
-            return await self._in_process(claim, context)
+            return await self._in_process(claim)
         payload = msgspec.json.decode(claim.payload)
-        args = (payload, context) if handler.wants_context else (payload,)
+        args = (payload, claim.context) if handler.wants_context else (payload,)
         if handler.mode is Mode.ASYNC:
             with EndsForks():
                 return await handler.run(*args)
         return await in_thread(functools.partial(handler.run, *args), name=f"dtq-{claim.type}")
 
-    async def _in_process(self, claim: Claim, context: Context) -> Any:
+    async def _in_process(self, claim: Claim) -> Any:
         kills_before = memory.oom_kills()
         try:
-            return await self._processes.run(claim.type, claim.payload, context)
+            return await self._processes.run(claim.type, claim.payload, claim.context)
         except ChildError as error:
             if error.was_killed and memory.oom_kills() > kills_before:
                 raise ChildError(f"{error}: the kernel ended it for want of memory; {MORE_MEMORY}") from error
@@ -90,7 +89,7 @@ class Runner:
 
 def timed_out(claim: Claim) -> Attempt:
     """Return the end of an attempt that timed out."""
-    return _ending(claim)(outcome=Outcome.TIMED_OUT, error=f"took longer than {claim.timeout_seconds} s")
+    return _ending(claim)(outcome=Outcome.TIMED_OUT, error=f"took longer than {claim.timeout_seconds:g} s")
 
 
 def _ending(claim: Claim) -> Callable[..., Attempt]:
@@ -100,18 +99,6 @@ def _ending(claim: Claim) -> Callable[..., Attempt]:
         max_attempts=claim.max_attempts,
         crashes=claim.crashes,
         uncounted=claim.uncounted,
-    )
-
-
-def context_of(claim: Claim) -> Context:
-    """Return the context that a handler may ask for."""
-    return Context(
-        task_id=claim.id,
-        type=claim.type,
-        queue=claim.queue,
-        attempt=claim.attempt,
-        max_attempts=claim.max_attempts,
-        timeout_seconds=float(claim.timeout_seconds),
     )
 
 

@@ -12,7 +12,7 @@ import asyncpg
 
 from dtq.domain.json_text import keep_number_kinds
 from dtq.domain.limits import WAITING_MAX
-from dtq.domain.plan import Owner
+from dtq.domain.owners import Owner
 from dtq.domain.rows import QueueRow, QueueSetRow, ScheduleRow, TaskTypeRow
 from dtq_db.connections import Database
 from dtq_db.queries import query

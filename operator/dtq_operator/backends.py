@@ -13,7 +13,8 @@ from typing import Any
 from dtq.broker.admin import connected
 from dtq.domain.errors import Rejected, Unavailable, Unmigrated
 from dtq.domain.manifests import QueueSet, TaskType
-from dtq.domain.plan import Action, Owner, Plan, Reason, Refusal
+from dtq.domain.owners import Owner
+from dtq.domain.plan import Action, Plan, Reason, Refusal
 from dtq.domain.topology import work_queue
 from dtq.runtime.settings import CommonSettings
 from dtq_db import catalog

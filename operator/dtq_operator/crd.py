@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from dtq.domain.manifests import RESERVED_QUEUES, TYPE_PATTERN, QueueSetSpec, TaskTypeSpec
+from dtq.domain.manifests import QueueSetSpec, TaskTypeSpec
+from dtq.domain.names import RESERVED_QUEUES, TYPE_PATTERN
 
 GROUP: Final = "dtq.dev"
 VERSION: Final = "v1alpha1"

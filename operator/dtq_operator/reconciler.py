@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from dtq.domain.errors import Rejected, Unavailable
 from dtq.domain.manifests import QueueSet, TaskType
-from dtq.domain.plan import FORCE_DELETE_ANNOTATION, Owner, Reason
+from dtq.domain.owners import Owner
+from dtq.domain.plan import FORCE_DELETE_ANNOTATION, Reason
 from dtq.runtime import failpoints
 from dtq.runtime.metrics import OperatorMetrics
 from dtq_operator import conditions

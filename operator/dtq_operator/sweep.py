@@ -11,7 +11,7 @@ from typing import Final
 import structlog
 
 from dtq.domain.manifests import TaskType
-from dtq.domain.plan import EMBEDDED_UID, LOCAL_UID
+from dtq.domain.owners import EMBEDDED_UID, LOCAL_UID
 from dtq.domain.rows import task_type_row
 from dtq.runtime.metrics import OperatorMetrics
 from dtq_db import resources

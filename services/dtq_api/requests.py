@@ -14,7 +14,7 @@ from starlette.datastructures import QueryParams
 from dtq.domain import limits
 from dtq.domain.errors import Problem, Rejected
 from dtq.domain.json_text import NUMBER_DIGITS_MAX, has_long_number, has_nul
-from dtq.domain.manifests import TYPE_PATTERN
+from dtq.domain.names import TYPE_PATTERN
 from dtq.domain.states import TaskStatus
 
 PAGE_DEFAULT: Final = 50

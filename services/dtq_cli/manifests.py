@@ -11,7 +11,8 @@ from typing import Final
 
 from dtq.domain.errors import Rejected
 from dtq.domain.manifests import Manifest, TaskType
-from dtq.domain.plan import EMBEDDED_UID, FORCE_DELETE_ANNOTATION, LOCAL_UID, Owner, Plan
+from dtq.domain.owners import EMBEDDED_UID, LOCAL_UID, Owner
+from dtq.domain.plan import FORCE_DELETE_ANNOTATION, Plan
 from dtq.domain.rows import QueueSetRow, TaskTypeRow
 from dtq.runtime.settings import CommonSettings
 from dtq_db import resources

@@ -6,7 +6,7 @@ Any QueueSet manifest of the same name takes over its claim.
 import structlog
 
 from dtq.domain.manifests import QueueSet
-from dtq.domain.plan import EMBEDDED_UID, Owner
+from dtq.domain.owners import EMBEDDED_UID, Owner
 from dtq.domain.rows import queue_set_row
 from dtq.runtime.settings import CommonSettings
 from dtq_db.connections import Database

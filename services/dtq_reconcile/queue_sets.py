@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass, field, replace
 
 from dtq.broker.admin import Admin, connected
 from dtq.domain.manifests import QueueSet, QueueSetSpec
+from dtq.domain.owners import Owner
 from dtq.domain.plan import (
     ADOPT_ANNOTATION,
     Action,
     ObservedQueueSet,
-    Owner,
     Plan,
     Reason,
     Step,

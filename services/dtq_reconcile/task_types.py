@@ -6,11 +6,11 @@
 from dataclasses import replace
 
 from dtq.domain.manifests import TaskType
+from dtq.domain.owners import Owner
 from dtq.domain.plan import (
     ADOPT_ANNOTATION,
     Action,
     ObservedTaskType,
-    Owner,
     Plan,
     Reason,
     References,

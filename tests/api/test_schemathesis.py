@@ -13,7 +13,7 @@ import schemathesis
 from schemathesis.specs.openapi.checks import ignored_auth, positive_data_acceptance
 
 from dtq.domain.limits import TYPE_CHARS_MAX
-from dtq.domain.manifests import TYPE_PATTERN
+from dtq.domain.names import TYPE_PATTERN
 from dtq_api import openapi
 from tests.api.world import ANY
 

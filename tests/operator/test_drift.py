@@ -5,7 +5,8 @@ import asyncio
 import pytest
 
 from dtq.domain.manifests import TaskType
-from dtq.domain.plan import Owner, Plan, Reason
+from dtq.domain.owners import Owner
+from dtq.domain.plan import Plan, Reason
 from dtq_db.connections import Database
 from dtq_operator.store import key_of
 from dtq_reconcile.task_types import reconcile_task_type

@@ -9,7 +9,8 @@ from dtq.broker.admin import Admin
 from dtq.broker.declare import Declared
 from dtq.domain.errors import Unavailable
 from dtq.domain.manifests import QueueSet
-from dtq.domain.plan import Action, Owner
+from dtq.domain.owners import Owner
+from dtq.domain.plan import Action
 from dtq.domain.topology import Topology
 from dtq_db import resources
 from dtq_db.connections import Database

@@ -6,13 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dtq.domain.owners import EMBEDDED_UID, LOCAL_UID, Owner
 from dtq.domain.plan import (
-    EMBEDDED_UID,
-    LOCAL_UID,
     Action,
     ObservedQueueSet,
     ObservedTaskType,
-    Owner,
     Plan,
     Reason,
     References,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dtq.domain.backoff import Strategy
 from dtq.domain.errors import Rejected
-from dtq.domain.manifests import QUEUE_PATTERN
+from dtq.domain.names import QUEUE_PATTERN
 from dtq.runtime.environment import MASK, load, mask_dsn, masked, unknown_names, variable_names
 from dtq.runtime.settings import AllSettings, ApiSettings, Switch
 from dtq_reconcile.embedded import default_queue_set

@@ -5,7 +5,7 @@ import json
 import time
 
 from dtq.domain.manifests import QueueSet
-from dtq.domain.plan import LOCAL_UID, Owner
+from dtq.domain.owners import LOCAL_UID, Owner
 from dtq_maintenance.mover import Mover
 from dtq_reconcile.queue_sets import Reconciled, reconcile_queue_set
 from tests.broker.world import eventually

@@ -7,42 +7,15 @@ parse with them. Must never coerce: `"TRUE"` is not a boolean and `"5"` is not a
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from dtq.domain import limits
 from dtq.domain.backoff import Backoff, Strategy
+from dtq.domain.names import KeyPath, ObjectName, Prefix, QueueName, TypeName, WorkQueueName
 
 API_VERSION: Final = "dtq.dev/v1alpha1"
 
-QUEUE_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$"
-TYPE_PATTERN = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)+$"
-NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$"
-KEY_PATH_PATTERN = r"^[A-Za-z_][A-Za-z0-9_-]*(\.[A-Za-z_][A-Za-z0-9_-]*)*$"
-RESERVED_QUEUES = frozenset({"retry", "dlq", "dlx", "direct"})
-
-QueueName = Annotated[str, StringConstraints(pattern=QUEUE_PATTERN, max_length=32)]
-
-
-def _work_queue(name: str) -> str:
-    if name in RESERVED_QUEUES:
-        raise ValueError(f"queue name {name!r} is reserved: choose another")
-    return name
-
-
-def _prefix(name: str) -> str:
-    if name == "amq":
-        raise ValueError("namespace 'amq' is reserved by RabbitMQ: choose another")
-    return name
-
-
-WorkQueueName = Annotated[QueueName, AfterValidator(_work_queue)]
-"""A queue that workers consume, in a manifest and in QUEUES."""
-Prefix = Annotated[QueueName, AfterValidator(_prefix)]
-"""What every name of a queue set in the broker begins with, in a manifest and in RMQ_NAMESPACE."""
-TypeName = Annotated[str, StringConstraints(pattern=TYPE_PATTERN, max_length=limits.TYPE_CHARS_MAX)]
-ObjectName = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=63)]
-KeyPath = Annotated[str, StringConstraints(pattern=KEY_PATH_PATTERN, max_length=limits.KEY_PATH_CHARS_MAX)]
 DelaySeconds = Annotated[int, Field(ge=1, le=limits.DELAY_SECONDS_MAX)]
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 from dtq.domain.durations import show_duration
 from dtq.domain.limits import WAITING_MAX
 from dtq.domain.manifests import QueueSetDeletionPolicy, QueueType, TaskTypeDeletionPolicy
+from dtq.domain.owners import EMBEDDED_UID, LOCAL_UID, Owner
 from dtq.domain.rows import QueueRow, QueueSetRow, TaskTypeRow
 
 _TYPES: Final = frozenset(QueueType)
@@ -48,41 +49,6 @@ class Reason(StrEnum):
     IN_USE = "InUse"
     NOT_EMPTY = "NotEmpty"
     NEWER_RELEASE = "NewerRelease"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Owner:
-    """The owner of a name: an object, by its identity.
-
-    Attributes:
-        uid: the object's uid in Kubernetes; `local` for a manifest applied without a cluster.
-        generation: of the object's spec; an older one never overwrites a newer one.
-    """
-
-    uid: str
-    namespace: str
-    name: str
-    generation: int = 0
-
-    def is_same_object(self, other: "Owner") -> bool:
-        """Whether both are the same object, or one is its re-creation: a restored backup has another uid."""
-        if LOCAL_UID in (self.uid, other.uid) and self.uid != other.uid:
-            return False
-        return self.uid == other.uid or (self.namespace, self.name) == (other.namespace, other.name)
-
-    @property
-    def shown(self) -> str:
-        """The owner's name, for messages."""
-        if self.uid == EMBEDDED_UID:
-            return "the environment of a process (DTQ_QUEUE_SET)"
-        place = f"{self.namespace}/{self.name}"
-        return f"{place} of `dtq apply`" if self.uid == LOCAL_UID else f"{place} in the cluster"
-
-
-LOCAL_UID: Final = "local"
-"""Owner of what `dtq apply` declared: an object of a cluster may take it over, but not the reverse."""
-EMBEDDED_UID: Final = "embedded"
-"""Owner of the queue set that a process created from its environment: any manifest may take it over."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,7 +151,7 @@ def plan_task_type(desired: TaskTypeRow, owner: Owner, observed: ObservedTaskTyp
 
 def _queue_set_refusal(desired: TaskTypeRow, owner: Owner, observed: ObservedTaskType) -> Refusal | None:
     other = observed.queue_set_owner
-    if observed.queues is not None and not _is_foreign(owner, other):
+    if observed.queues is not None and not owner.is_foreign_to(other):
         return None
     message = f"QueueSet {desired.queue_set!r} is not declared: create it, or change queueSetRef"
     if observed.queues is not None and other is not None:
@@ -319,14 +285,6 @@ def _claim_refusal(name: str, owner: Owner, claim: Owner | None) -> Refusal | No
         message = f"generation {claim.generation} was applied already; this is the older {owner.generation}"
         return Refusal(reason=Reason.STALE_GENERATION, message=message)
     return None
-
-
-def _is_foreign(owner: Owner, other: Owner | None) -> bool:
-    """Whether both are objects of a cluster in different namespaces, which do not see each other."""
-    outside = (LOCAL_UID, EMBEDDED_UID)
-    if other is None or owner.uid in outside or other.uid in outside:
-        return False
-    return owner.namespace != other.namespace
 
 
 def _prefix_refusal(desired: QueueSetRow, observed: ObservedQueueSet) -> Refusal | None:

@@ -32,7 +32,7 @@ from dtq.domain.limits import (
     RELAY_GRACE_SECONDS,
     VHOST_CHARS_MAX,
 )
-from dtq.domain.manifests import ObjectName, Prefix, WorkQueueName
+from dtq.domain.names import ObjectName, Prefix, WorkQueueName
 from dtq.runtime import failpoints
 
 SERVICE_ACCOUNT: Final = "/var/run/secrets/kubernetes.io/serviceaccount"

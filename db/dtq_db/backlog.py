@@ -1,6 +1,7 @@
 """The backlog: the waiting tasks, the age of the oldest, and the workers that could run them.
 
 The statements are bounded and never scan the table: a backlog of millions costs as much as one of thousands.
+Every function raises `Unavailable` when the database does not answer.
 """
 
 from collections.abc import Sequence
@@ -39,21 +40,13 @@ class Backlog:
 
 
 async def waiting(database: Database, queue_set: str, queues: Sequence[str]) -> dict[str, int]:
-    """Return the number of due and waiting tasks of each queue, wherever their messages are; COUNT_MAX at most.
-
-    Raises:
-        Unavailable: the database does not answer.
-    """
+    """Return the number of due and waiting tasks of each queue, wherever their messages are; COUNT_MAX at most."""
     rows = await database.fetch(query("queue_backlog"), list(queues), queue_set, COUNT_MAX)
     return {row["queue"]: row["waiting"] for row in rows}
 
 
 async def look(dedicated: DedicatedConnection) -> Backlog:
-    """Return the current backlog.
-
-    Raises:
-        Unavailable: the database does not answer.
-    """
+    """Return the current backlog."""
     queues = await dedicated.fetch(query("backlog_queues"), COUNT_MAX)
     (totals,) = await dedicated.fetch(query("backlog_totals"), COUNT_MAX)
     return Backlog(queues=tuple(QueueBacklog(**dict(row)) for row in queues), **dict(totals))

@@ -1,6 +1,7 @@
 """Reads the catalog from Postgres: task types, queue sets and their queues.
 
 `dtq_db.resources` writes it, for the operator and `dtq apply`.
+Every function raises `Unavailable` when the database does not answer.
 """
 
 import json
@@ -25,21 +26,13 @@ _log = structlog.get_logger(__name__)
 
 
 async def revision(database: Database) -> int:
-    """Return the revision, which grows with every change.
-
-    Raises:
-        Unavailable: the database does not answer.
-    """
+    """Return the revision, which grows with every change."""
     (row,) = await database.fetch(query("catalog_revision"))
     return int(row["revision"])
 
 
 async def load(database: Database, known: Catalog) -> Catalog:
-    """Return the whole catalog, reading only what has changed since `known`.
-
-    Raises:
-        Unavailable: the database does not answer.
-    """
+    """Return the whole catalog, reading only what has changed since `known`."""
     # The revision is read first: changes made meanwhile are read again next time.
     (now,) = await database.fetch(query("catalog_revision"))
     if now["revision"] == known.revision:
@@ -61,30 +54,18 @@ async def load(database: Database, known: Catalog) -> Catalog:
 
 
 async def stored_queue_sets(database: Database) -> dict[str, StoredQueueSet]:
-    """Return the rows of every queue set, by name.
-
-    Raises:
-        Unavailable: the database does not answer.
-    """
+    """Return the rows of every queue set, by name."""
     rows = await database.fetch(query("catalog_queue_sets"))
     return {row["name"]: queue_set_of(dict(row), json.loads(row["queues"])) for row in rows}
 
 
 async def queue_sets(database: Database) -> dict[str, QueueSetSpec]:
-    """Return every queue set, by name, as far as this release understands it.
-
-    Raises:
-        Unavailable: the database does not answer.
-    """
+    """Return every queue set, by name, as far as this release understands it."""
     return {name: found.spec for name, found in (await stored_queue_sets(database)).items()}
 
 
 async def newer_types(database: Database, types: Collection[str]) -> dict[str, str]:
-    """Return which of these types only a newer release can run, and why.
-
-    Raises:
-        Unavailable: the database does not answer.
-    """
+    """Return which of these types only a newer release can run, and why."""
     rows = await database.fetch(query("catalog_policies"), sorted(types))
     return {row["type"]: reason for row in rows if (reason := _newer(row))}
 
@@ -109,21 +90,13 @@ def tell_newer(newer: Newer, before: Newer) -> None:
 
 
 async def running_counts(database: Database) -> dict[str, tuple[int, int]]:
-    """Return the running handlers and the slots of one worker, by `queue set/queue`, at most one renewal old.
-
-    Raises:
-        Unavailable: the database does not answer.
-    """
+    """Return the running handlers and the slots of one worker, by `queue set/queue`, at most one renewal old."""
     rows = await database.fetch(query("worker_running_counts"))
     return {row["key"]: (row["running"], row["concurrency"]) for row in rows}
 
 
 async def worker_groups(database: Database) -> list[WorkerGroup]:
-    """Return the workers of the last day, grouped by what they registered.
-
-    Raises:
-        Unavailable: the database does not answer.
-    """
+    """Return the workers of the last day, grouped by what they registered."""
     return [
         WorkerGroup(**dict(row) | {"queues": frozenset(row["queues"]), "types": frozenset(row["types"])})
         for row in await database.fetch(query("worker_groups"))
@@ -131,11 +104,7 @@ async def worker_groups(database: Database) -> list[WorkerGroup]:
 
 
 async def prefixes(database: Database) -> dict[str, str]:
-    """Return the prefix of every queue set, by its name.
-
-    Raises:
-        Unavailable: the database does not answer.
-    """
+    """Return the prefix of every queue set, by its name."""
     return {row["name"]: row["namespace"] for row in await database.fetch(query("queue_set_prefixes"))}
 
 

@@ -1,4 +1,7 @@
-"""The statements of the maintenance roles: relay, reaper, pruner, scheduler, mover. Each call is one bounded batch."""
+"""The statements of the maintenance roles: relay, reaper, pruner, scheduler, mover. Each call is one bounded batch.
+
+Every function raises `Unavailable` when the database does not answer.
+"""
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -107,11 +110,7 @@ class Work:
 
 
 async def look(dedicated: DedicatedConnection) -> Work:
-    """Return the due work, with one cheap statement.
-
-    Raises:
-        Unavailable: the database does not answer.
-    """
+    """Return the due work, with one cheap statement."""
     (row,) = await dedicated.fetch(query("maintenance_due"), RELAY_GRACE_SECONDS)
     return Work(**dict(row))
 

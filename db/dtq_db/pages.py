@@ -1,7 +1,7 @@
 """Pages of tasks: chooses the statement for a filter, served by an index or by a walk of bounded length.
 
 The cost must not grow with the table: a filter that few tasks match gives a short page, and the cursor says where to
-continue.
+continue. Every function raises `Unavailable` when the database does not answer.
 """
 
 import time
@@ -69,11 +69,7 @@ class FailedFilter:
 
 
 async def page(database: Database, chosen: TaskFilter, limit: int) -> Page:
-    """Return one page of tasks.
-
-    Raises:
-        Unavailable: the database does not answer.
-    """
+    """Return one page of tasks."""
     statement = _statement(chosen)
     filters = (chosen.type, chosen.queue, chosen.types)
     look = LOOK_MAX if _is_filtered(chosen, statement) else limit

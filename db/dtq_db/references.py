@@ -1,7 +1,7 @@
 """References: finds out whether any task refers to a task type, by a walk over the table in bounded steps.
 
 `tasks` has no index by type: it would cost every task something, for a question that is asked once in the life of a
-type.
+type. Every function raises `Unavailable` when the database does not answer.
 """
 
 import time
@@ -24,9 +24,6 @@ async def search(database: Database, type_: str, *, is_inactive: bool) -> Refere
         database: the database with the tasks.
         type_: the type.
         is_inactive: the type gets no more tasks, so the search continues where the last search stopped.
-
-    Raises:
-        Unavailable: the database does not answer.
     """
     statement = "task_type_deletion_begin" if is_inactive else "task_id_bounds"
     begun = await database.fetch(query(statement), *([type_] if is_inactive else []))

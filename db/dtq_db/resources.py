@@ -1,6 +1,6 @@
 """Reads and writes the rows of TaskType and QueueSet, and the claims on their names, in the caller's transaction.
 
-`dtq.domain.plan` decides what to write.
+`dtq.domain.plan` decides what to write. Every function raises `Unavailable` when the database does not answer.
 """
 
 import json
@@ -150,11 +150,7 @@ class Resources:
 
 @asynccontextmanager
 async def transaction(database: Database) -> AsyncIterator[Resources]:
-    """Observe and write resources in one transaction.
-
-    Raises:
-        Unavailable: the database does not answer.
-    """
+    """Observe and write resources in one transaction."""
     async with database.acquired() as connection, connection.transaction():
         yield Resources(connection)
 
@@ -166,20 +162,12 @@ async def names(database: Database, kind: Kind) -> list[str]:
 
 
 async def task_types(database: Database) -> dict[str, TaskTypeRow]:
-    """Return every task type's row, by name.
-
-    Raises:
-        Unavailable: the database does not answer.
-    """
+    """Return every task type's row, by name."""
     return {row["type"]: _task_type(row) for row in await database.fetch(query("task_type_get"), None)}
 
 
 async def claims(database: Database) -> list[tuple[Kind, str, Owner]]:
-    """Return every claim: kind, name and owner.
-
-    Raises:
-        Unavailable: the database does not answer.
-    """
+    """Return every claim: kind, name and owner."""
     rows = [dict(row) for row in await database.fetch(query("resource_claim_list"))]
     return [(row.pop("kind"), row.pop("key"), Owner(**row)) for row in rows]
 

@@ -1,6 +1,7 @@
 """`dtq apply`, `get` and `delete`: the operator's work, done once, without a cluster.
 
 Reads files and prints plans; parser, plan and apply are the same as the operator's.
+Every command raises `Unavailable` when Postgres or RabbitMQ does not answer.
 """
 
 import json
@@ -52,9 +53,6 @@ async def apply(settings: CommonSettings, manifests: list[Manifest], *, dry_run:
     """Apply manifests and print what was done; return how many were refused.
 
     With `if_absent`, objects that are already declared stay unchanged.
-
-    Raises:
-        Unavailable: Postgres or RabbitMQ does not answer.
     """
     refused = 0
     async with Database(settings.db_dsn.get_secret_value(), name="dtq-apply") as database:
@@ -77,11 +75,7 @@ async def apply(settings: CommonSettings, manifests: list[Manifest], *, dry_run:
 
 
 async def delete(settings: CommonSettings, manifests: list[Manifest], *, dry_run: bool) -> int:
-    """Release the objects of manifests, task types first; return how many were refused.
-
-    Raises:
-        Unavailable: Postgres or RabbitMQ does not answer.
-    """
+    """Release the objects of manifests, task types first; return how many were refused."""
     refused = 0
     async with Database(settings.db_dsn.get_secret_value(), name="dtq-delete") as database:
         for manifest in reversed(manifests):
@@ -101,7 +95,6 @@ async def get(settings: CommonSettings, kind: str, name: str | None, output: str
 
     Raises:
         Rejected: the kind or the output format does not exist.
-        Unavailable: Postgres does not answer.
     """
     known = _KINDS.get(kind.lower())
     if known is None or output not in ("table", "name", "json"):

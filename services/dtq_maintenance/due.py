@@ -28,11 +28,7 @@ class DueCache:
         self._work: Work | None = None
 
     async def look(self) -> Work:
-        """Return what is due; the result is at most LOOK_SECONDS old.
-
-        Raises:
-            Unavailable: the database does not answer.
-        """
+        """Return what is due; the result is at most LOOK_SECONDS old."""
         async with self._looking:
             if self._work is None or time.monotonic() - self._looked_at > LOOK_SECONDS:
                 self._work = await maintenance.look(self._dedicated)

@@ -21,11 +21,7 @@ class Mover:
         self._dedicated = database.dedicated("mover")
 
     async def once(self) -> bool:
-        """Move one batch out of each such queue; return whether more tasks may be left.
-
-        Raises:
-            Unavailable: the database does not answer.
-        """
+        """Move one batch out of each such queue; return whether more tasks may be left."""
         more = False
         for queue_set, queue in await maintenance.removed_queues(self._dedicated):
             moved = await maintenance.move(self._dedicated, queue_set, queue)

@@ -28,11 +28,7 @@ class Pruner:
         self._is_walking = False
 
     async def once(self) -> bool:
-        """Prune one batch; return whether the walk continues.
-
-        Raises:
-            Unavailable: the database does not answer.
-        """
+        """Prune one batch; return whether the walk continues."""
         if not self._is_walking:
             dropped = await maintenance.rotate_events(
                 self._database, days_ahead=EVENT_DAYS_AHEAD, keep_days=self._keep_days

@@ -42,11 +42,7 @@ class Reaper:
         self._not_before = 0.0
 
     async def once(self) -> bool:
-        """Take back one batch of one worker; return whether more tasks may be left.
-
-        Raises:
-            Unavailable: the database does not answer.
-        """
+        """Take back one batch of one worker; return whether more tasks may be left."""
         if self._was_away:
             await catalog.revision(self._database)
             self._was_away, self._not_before = False, time.monotonic() + HAND_BACK_SECONDS

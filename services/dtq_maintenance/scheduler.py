@@ -59,9 +59,6 @@ class Scheduler:
         """Check one batch of the entries that are planned for later; return False: the next batch can wait.
 
         An entry that was planned while the database's clock was wrong may be planned for a time far in the future.
-
-        Raises:
-            Unavailable: the database does not answer.
         """
         self._after, earlier = await maintenance.replan(self._dedicated, self._after, REPLAN_BATCH, _following)
         for type_, name in earlier:

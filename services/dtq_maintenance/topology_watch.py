@@ -40,11 +40,7 @@ class TopologyWatch:
         self._metrics = metrics
 
     async def once(self) -> bool:
-        """Check once; return False.
-
-        Raises:
-            Unavailable: database or broker do not answer.
-        """
+        """Check once; return False."""
         await self._publisher.declare()
         trouble: Unavailable | None = None
         for name, spec in self._queue_sets.items():

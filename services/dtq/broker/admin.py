@@ -1,6 +1,7 @@
 """Administration of the broker for `dtq apply` and the operator: inspect, declare, delete.
 
 Connections are short-lived. Must never delete a queue that holds messages unless the caller asks for it.
+Every call raises `Unavailable` when the broker does not answer.
 """
 
 import asyncio
@@ -24,11 +25,7 @@ class Admin:
         self._connection = connection
 
     async def ready(self, topology: Topology) -> dict[str, int | None]:
-        """Return the number of messages in each queue of a topology; None where a queue is missing.
-
-        Raises:
-            Unavailable: the broker does not answer.
-        """
+        """Return the number of messages in each queue of a topology; None where a queue is missing."""
         return await self.counts([queue.name for queue in topology.queues])
 
     async def holding(self, topology: Topology) -> dict[str, int]:
@@ -36,9 +33,6 @@ class Admin:
 
         For a quorum queue whose leader is busy for 250 ms, RabbitMQ reports 0 (`rabbit_quorum_queue:stat`, 3.10).
         A 0 is therefore verified by taking a message and giving it back.
-
-        Raises:
-            Unavailable: the broker does not answer.
         """
         with _translated():
             found = {name: count for name, count in (await self.ready(topology)).items() if count is not None}
@@ -53,11 +47,7 @@ class Admin:
             return found
 
     async def counts(self, queues: Sequence[str]) -> dict[str, int | None]:
-        """Return the number of messages in each of these queues; None where a queue is missing.
-
-        Raises:
-            Unavailable: the broker does not answer.
-        """
+        """Return the number of messages in each of these queues; None where a queue is missing."""
         with _translated():
             return await _counts(self._connection, queues)
 
@@ -69,7 +59,6 @@ class Admin:
             lost: receives the names of queues that were missing, even if the declaration fails later.
 
         Raises:
-            Unavailable: the broker does not answer.
             Rejected: the broker does not permit us to declare.
         """
         with _translated():
@@ -106,11 +95,7 @@ class Admin:
 
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[Admin]:
-    """Open a short-lived connection.
-
-    Raises:
-        Unavailable: the broker does not answer.
-    """
+    """Open a short-lived connection."""
     with _translated():
         async with asyncio.timeout(CONNECT_SECONDS):
             connection = await connect(url, "admin")
@@ -132,11 +117,7 @@ def _translated() -> Iterator[None]:
 
 
 async def ready_counts(broker: BrokerConnection, queues: Sequence[str]) -> dict[str, int | None]:
-    """Return how many messages of each queue are ready; None where the queue is missing.
-
-    Raises:
-        Unavailable: the broker does not answer.
-    """
+    """Return how many messages of each queue are ready; None where the queue is missing."""
     try:
         with foreign_cancellation_as_error():
             return await _counts(broker.connection(), queues)

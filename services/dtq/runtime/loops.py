@@ -37,7 +37,7 @@ async def every(seconds: float, once: Callable[[], Awaitable[bool | None]], stop
 
     Args:
         seconds: the pause between two calls; there is no pause when `once` returns True: there is more to do.
-        once: one bounded step of work.
+        once: one bounded step of work; it may raise `Unavailable` when Postgres or RabbitMQ does not answer.
         stop: ends the loop after the current step.
         name: for the log.
     """

@@ -7,7 +7,7 @@ the replicas stay unchanged, the reason is reported, and the scaling is tried ag
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import structlog
@@ -15,13 +15,14 @@ import structlog
 from dtq.domain.errors import Unavailable
 from dtq.domain.manifests import Scaling
 from dtq.domain.scaling import Load, desired_together, shared_bounds
+from dtq.runtime.loops import Retries
 from dtq_operator.events import Events
 from dtq_operator.kube import Kube, Object
 from dtq_operator.kube_errors import Conflict, NotFound
 from dtq_operator.reasons import ConditionReason, EventReason
 from dtq_operator.store import Key
 
-BACKOFF_SECONDS_MAX: Final = 120.0
+RETRY_SECONDS_MAX: Final = 120.0
 """Longest pause before a target that could not be scaled is tried again, in seconds."""
 CONFLICTS_MAX: Final = 3
 """Conflicts in a row after which another scaler, or the API server itself, is taken to be the permanent cause."""
@@ -85,9 +86,8 @@ class Cooldown:
 class _Failing:
     """A target that could not be scaled, and when it is tried again."""
 
-    failures: int = 0
-    again_at: float = 0.0
-    trouble: Trouble | None = field(default=None)
+    retries: Retries
+    trouble: Trouble | None = None
 
 
 class Targets:
@@ -124,7 +124,7 @@ class Targets:
 
     def _waits(self, target: Target) -> bool:
         failing = self._failing.get(target)
-        return failing is not None and time.monotonic() < failing.again_at
+        return failing is not None and failing.trouble is not None and not failing.retries.is_due
 
     async def _settle(
         self, target: Target, queues: Sequence[Demand], scalers: Mapping[str, str] | Exception | None
@@ -184,13 +184,13 @@ class Targets:
 
     def _failed(self, target: Target, error: Exception) -> Trouble | None:
         """Record a failure; return its reason and message."""
-        failing = self._failing.setdefault(target, _Failing())
-        failing.failures += 1
-        if isinstance(error, Conflict) and failing.failures < CONFLICTS_MAX:
+        retries = Retries(first_seconds=self._pause_seconds, longest_seconds=RETRY_SECONDS_MAX)
+        failing = self._failing.setdefault(target, _Failing(retries))
+        failing.retries.failed()
+        if isinstance(error, Conflict) and failing.retries.failures < CONFLICTS_MAX:
+            failing.trouble = None
             _log.info("scaling meets a conflict", target=target.deployment, reason=str(error))
             return None
-        pause = min(BACKOFF_SECONDS_MAX, self._pause_seconds * 2.0 ** min(failing.failures - 1, 10))
-        failing.again_at = time.monotonic() + pause
         failing.trouble = (ConditionReason.SCALING_FAILED, f"Deployment {target.deployment} is not scaled: {error}")
-        _log.warning("scaling waits", target=target.deployment, reason=str(error), again_after=pause)
+        _log.warning("scaling waits", target=target.deployment, reason=str(error), again_after=failing.retries.seconds)
         return failing.trouble

@@ -10,10 +10,10 @@ from typing import Final, Generic, TypeVar
 
 import structlog
 
-from dtq.runtime.loops import wait
+from dtq.runtime.loops import Retries, wait
 
-BACKOFF_FIRST_SECONDS: Final = 0.5
-BACKOFF_SECONDS_MAX: Final = 300.0
+RETRY_SECONDS_FIRST: Final = 0.5
+RETRY_SECONDS_MAX: Final = 300.0
 """Longest pause of a key that fails repeatedly, in seconds."""
 
 K = TypeVar("K", bound=Hashable)
@@ -35,7 +35,7 @@ class WorkQueue(Generic[K]):
         self._due: dict[K, float] = {}
         self._busy: set[K] = set()
         self._again: set[K] = set()
-        self._failures: dict[K, int] = {}
+        self._retries: dict[K, Retries] = {}
         self._changed = asyncio.Event()
 
     @property
@@ -90,10 +90,13 @@ class WorkQueue(Generic[K]):
         again_after: float | None = None
         try:
             again_after = await self._work(key)
-            self._failures.pop(key, None)
+            self._retries.pop(key, None)
         except Exception as error:  # noqa: BLE001 - one object's bug must not stop the others
-            failures = self._failures[key] = self._failures.get(key, 0) + 1
-            again_after = min(BACKOFF_SECONDS_MAX, BACKOFF_FIRST_SECONDS * 2.0 ** min(failures - 1, 12))
+            retries = self._retries.setdefault(
+                key, Retries(first_seconds=RETRY_SECONDS_FIRST, longest_seconds=RETRY_SECONDS_MAX)
+            )
+            retries.failed()
+            again_after = retries.seconds
             _log.error("reconcile failed", key=str(key), again_after=again_after, exc_info=error)
         finally:
             self._busy.discard(key)

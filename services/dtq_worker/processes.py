@@ -32,21 +32,9 @@ _log = structlog.get_logger(__name__)
 class ChildError(Exception):
     """The handler's exception, or how the child ended; `was_killed`: by a SIGKILL that this worker did not send."""
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        permanent: bool = False,
-        delay_seconds: float | None = None,
-        snoozed: bool = False,
-        traceback: str | None = None,
-        was_killed: bool = False,
-    ) -> None:
-        super().__init__(message)
-        self.permanent = permanent
-        self.delay_seconds = delay_seconds
-        self.snoozed = snoozed
-        self.traceback = traceback
+    def __init__(self, result: RunResult, *, was_killed: bool = False) -> None:
+        super().__init__(result.error)
+        self.result = result
         self.was_killed = was_killed
 
 
@@ -87,13 +75,7 @@ class Processes:
         if not answer.left:
             self._idle.append(child)
         if answer.error is not None:
-            raise ChildError(
-                answer.error,
-                permanent=answer.permanent,
-                delay_seconds=answer.delay_seconds,
-                snoozed=answer.snoozed,
-                traceback=answer.traceback,
-            )
+            raise ChildError(answer)
         return answer.value
 
     async def close(self) -> None:
@@ -150,16 +132,18 @@ class Child:
                 await asyncio.wait([talk], timeout=LAST_WORDS_SECONDS)
             line = talk.result() if talk.done() else b""
         except (ConnectionError, ValueError) as error:
-            raise ChildError(f"the handler's process ended: {error}") from error
+            raise ChildError(RunResult(error=f"the handler's process ended: {error}")) from error
         finally:
             talk.cancel()
         if not line.endswith(b"\n"):
             code = await self.exited
-            raise ChildError(f"the handler's process ended with {_how(code)}", was_killed=code == -signal.SIGKILL)
+            ended = RunResult(error=f"the handler's process ended with {_how(code)}")
+            raise ChildError(ended, was_killed=code == -signal.SIGKILL)
         try:
             return msgspec.json.decode(line, type=RunResult)
         except msgspec.DecodeError as error:
-            raise ChildError(f"the handler's process answered nonsense: {error}", permanent=True) from error
+            wrong = RunResult(error=f"the handler's process answered nonsense: {error}", permanent=True)
+            raise ChildError(wrong) from error
 
     async def kill(self) -> None:
         """Kill the child and every process of its session."""

@@ -21,6 +21,7 @@ from dtq.domain.states import Outcome
 from dtq.handlers import Handler, Mode, PermanentError, RetryLater, Snooze
 from dtq_db.attempts import Claim
 from dtq_worker import memory
+from dtq_worker.child_protocol import RunResult
 from dtq_worker.deadline import Deadline
 from dtq_worker.forks import EndsForks
 from dtq_worker.processes import ChildError, Processes
@@ -83,7 +84,8 @@ class Runner:
             return await self._processes.run(claim.type, claim.payload, claim.context)
         except ChildError as error:
             if error.was_killed and memory.oom_kills() > kills_before:
-                raise ChildError(f"{error}: the kernel ended it for want of memory; {MORE_MEMORY}") from error
+                text = f"{error}: the kernel ended it for want of memory; {MORE_MEMORY}"
+                raise ChildError(RunResult(error=text)) from error
             raise
 
 
@@ -158,13 +160,13 @@ def _failed(error: BaseException, ended: Callable[..., Attempt]) -> Attempt:
             return ended(outcome=Outcome.FAILED, error=message_of(error), delay_seconds=error.delay_seconds)
         case Snooze():
             return ended(outcome=Outcome.SNOOZED, error=message_of(error), delay_seconds=error.delay_seconds)
-        case ChildError():
+        case ChildError(result=result):
             return ended(
-                outcome=Outcome.SNOOZED if error.snoozed else Outcome.FAILED,
-                error=str(error),
-                permanent=error.permanent,
-                delay_seconds=error.delay_seconds,
-                traceback=error.traceback,
+                outcome=Outcome.SNOOZED if result.snoozed else Outcome.FAILED,
+                error=result.error,
+                permanent=result.permanent,
+                delay_seconds=result.delay_seconds,
+                traceback=result.traceback,
             )
     return ended(outcome=Outcome.FAILED, error=describe(error), traceback=traceback_of(error))
 

@@ -8,8 +8,8 @@ and the broker sends them again. The consumer never waits for a handler, and doe
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -130,15 +130,8 @@ class Consumer:
         """Subscribe to queues without a consumer, and cancel the consumers of removed queues; return False."""
         if not self.broker.is_up or self._draining:
             return False
-        async with self._one_at_a_time:
-            feeds = self._feeds
-            try:
-                async with asyncio.timeout(SETUP_SECONDS):
-                    with foreign_cancellation_as_error():
-                        await self._align(self.broker.connection(), feeds)
-            except (*BROKER_ERRORS, Unavailable) as error:
-                if feeds is self._feeds:  # otherwise the connection was rebuilt meanwhile
-                    self.broker.invalidate(f"following the queues failed: {type(error).__name__}")
+        async with self._changing("following the queues failed") as (connection, feeds):
+            await self._align(connection, feeds)
         return False
 
     @property
@@ -220,20 +213,25 @@ class Consumer:
         """
         if not self.broker.is_up or self._draining:
             return False
+        async with self._changing("a subscription could not be renewed") as (connection, feeds):
+            for queue, feed in list(feeds.items()):
+                if feed.is_clean:
+                    feeds[queue] = await self._subscribe(connection, feed.subscription)
+                    await self._retire(feed)
+        return False
+
+    @asynccontextmanager
+    async def _changing(self, trouble: str) -> AsyncIterator[tuple[AbstractConnection, dict[str, ConsumerChannel]]]:
+        """Change the subscriptions, within a bounded time; after a failure the connection is rebuilt."""
         async with self._one_at_a_time:
             feeds = self._feeds
             try:
                 async with asyncio.timeout(SETUP_SECONDS):
-                    connection = self.broker.connection()
                     with foreign_cancellation_as_error():
-                        for queue, feed in list(feeds.items()):
-                            if feed.is_clean:
-                                feeds[queue] = await self._subscribe(connection, feed.subscription)
-                                await self._retire(feed)
+                        yield self.broker.connection(), feeds
             except (*BROKER_ERRORS, Unavailable) as error:
                 if feeds is self._feeds:  # otherwise the connection was rebuilt meanwhile
-                    self.broker.invalidate(f"a subscription could not be renewed: {type(error).__name__}")
-        return False
+                    self.broker.invalidate(f"{trouble}: {type(error).__name__}")
 
     async def drain(self) -> None:
         """Stop consuming and return every buffered delivery to the broker."""

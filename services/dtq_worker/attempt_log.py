@@ -57,7 +57,7 @@ class AttemptLog:
         if second != self._second:
             self._second, self._written = second, 0
             if self._left_out:
-                _log.warning("attempt failures left out of the log", count=self._left_out)
+                _log.warning("attempt failures suppressed", count=self._left_out)
                 self._left_out = 0
         self._written += 1
         if self._written > FAILURES_PER_SECOND_MAX:

@@ -122,7 +122,7 @@ class Finisher:
             self._metrics.finished.labels(claim.type, outcome).inc()
             if written is None:
                 self._metrics.stale.inc()
-                _log.warning("a result is dropped: the task went to another worker", task_id=str(claim.id))
+                _log.warning("stale result discarded", task_id=str(claim.id))
             elif written.status != TaskStatus.ENQUEUED:
                 self._metrics.attempts.labels(claim.type).observe(claim.attempt)
         followers = [
@@ -158,7 +158,7 @@ class Finisher:
             except (Unavailable, TimeoutError) as error:
                 retries.failed()
                 if self._stop.is_set() and retries.is_over:
-                    _log.error("ends of attempts are left to the reaper", tasks=len(batch), reason=str(error))
+                    _log.error("finish failed", tasks=len(batch), reason=str(error))
                     return {}
                 await retries.pause()
             except Rejected as error:
@@ -211,7 +211,7 @@ class Finisher:
                 await failpoints.hit("dead_letter.published")
                 self._metrics.dead_lettered.inc(await store.dead_lettered(self._dedicated, dead))
         except Unavailable as error:
-            _log.warning("confirms are lost: the relay publishes once more", reason=str(error))
+            _log.warning("confirm write failed", reason=str(error))
 
 
 def _unstorable(ended: Ended, error: Rejected) -> Ended:

@@ -50,7 +50,7 @@ class HandingOn:
         try:
             await self._publisher.check()
         except Unavailable as error:
-            _log.warning("handing on waits", tasks=len(others), reason=str(error))
+            _log.warning("handover failed", tasks=len(others), reason=str(error))
             return set()
         messages = [
             work(self._namespace, queue, envelope.id, envelope.type, handed_on=envelope.handed_on + 1)

@@ -119,7 +119,7 @@ class Intake:
             except (Unavailable, Stale) as error:
                 self._consumer.put_back(deliveries)
                 if retries.failed():
-                    _log.warning("claiming waits", reason=str(error))
+                    _log.warning("claim failed", reason=str(error))
                 await retries.pause(stop)
 
     def leave_to_newer(self, types: Collection[str]) -> None:
@@ -277,7 +277,7 @@ class Intake:
             except ValueError as error:
                 # No worker can run it; its bytes may be anything, so the message is counted, not shown.
                 undecodable += 1
-                _log.error("a message is no envelope and is dropped", queue=delivery.queue, reason=str(error)[:200])
+                _log.error("undecodable message dropped", queue=delivery.queue, reason=str(error)[:200])
         return received, undecodable
 
     async def _resolve_unknown_claims(self) -> None:
@@ -296,5 +296,5 @@ class Intake:
             self._metrics.released.inc(await store.release(self._dedicated, worker_id, ids))
             await failpoints.hit("claim.released")
         except Unavailable as error:
-            _log.warning("releasing claims failed", tasks=len(ids), reason=str(error))
+            _log.warning("claim release failed", tasks=len(ids), reason=str(error))
             self._unresolved.append(UnresolvedClaim(worker_id, frozenset(ids), time.monotonic()))

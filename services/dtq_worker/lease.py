@@ -131,7 +131,7 @@ class Lease:
                 try:
                     await store.expire(self._id)
                 except Unavailable as error:
-                    _log.warning("the lease runs out by itself", reason=str(error))
+                    _log.warning("lease release failed", reason=str(error))
             await store.close()
 
     async def _hold_one(self, store: LeaseStore) -> None:
@@ -151,7 +151,7 @@ class Lease:
                 )
                 await failpoints.hit("lease.registered")
         except (Unavailable, TimeoutError) as error:
-            _log.warning("no lease yet", reason=str(error))
+            _log.warning("lease request failed", reason=str(error))
             self._ending.wait(RETRY_SECONDS)
             return
         self._granted(worker_id, asked_at)
@@ -186,7 +186,7 @@ class Lease:
                 break
             except (Unavailable, TimeoutError) as error:
                 postgres_was_away = True
-                _log.warning("renewing the lease failed", reason=str(error))
+                _log.warning("lease renewal failed", reason=str(error))
                 self._ending.wait(RETRY_SECONDS)
                 continue
             # Counted from before the request: the database counts from a later moment.
@@ -202,8 +202,8 @@ class Lease:
     def _granted(self, worker_id: UUID, asked_at: float) -> None:
         self._valid_until = asked_at + LEASE_SECONDS - LEASE_MARGIN_SECONDS
         self._id = worker_id
-        _log.info("lease held", worker_id=str(worker_id))
+        _log.info("lease granted", worker_id=str(worker_id))
 
     def _fence(self, worker_id: UUID, postgres_was_away: bool) -> None:  # noqa: FBT001 - call_soon has no keywords
-        _log.error("lease lost: its tasks are stopped and left to others", worker_id=str(worker_id))
+        _log.error("lease lost", worker_id=str(worker_id))
         self._on_fence(worker_id, postgres_was_away=postgres_was_away)

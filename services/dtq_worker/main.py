@@ -84,14 +84,14 @@ async def _work(settings: WorkerSettings, handlers: Mapping[str, Handler], stop:
         worker = Worker(settings, database, handlers, queue_sets)
         await worker.run(stop)
     if worker.running.is_held_up:
-        _log.warning("ending without the handlers that ignore their cancellation")
+        _log.warning("running handlers abandoned")
 
 
 def _end_soon(exit_code: int) -> None:
     """Bound the remaining time of the process: threads and the like that handlers left behind may never end."""
 
     def end() -> None:
-        _log.warning("ending without what handlers have left behind")
+        _log.warning("handler leftovers abandoned")
         sys.stdout.flush()
         os._exit(exit_code)
 
@@ -201,7 +201,7 @@ class Worker:
             parts.create_task(self._measure_lag(stop_rest))
             parts.create_task(self.lease.held())
             finishing = parts.create_task(self.finisher.run(stop_finishing))
-            _log.info("worker ready", queues=self._settings.queues, concurrency=self._settings.concurrency)
+            _log.info("worker started", queues=self._settings.queues, concurrency=self._settings.concurrency)
             await self.intake.run(stop)
             await failpoints.hit("drain.started")
             await self.consumer.drain()
@@ -212,7 +212,7 @@ class Worker:
             await self.lease.end()
             await self.processes.close()
             stop_rest.set()
-        _log.info("worker ended")
+        _log.info("worker stopped")
 
     def _with_our_prefix(self) -> Mapping[str, QueueSetSpec]:
         """Return the queue set with this worker's prefix, by name: a worker declares no other queue set."""

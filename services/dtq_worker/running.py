@@ -126,7 +126,7 @@ class RunningTasks:
     async def drain(self, grace_seconds: float) -> None:
         """Let running handlers end within the grace period, then stop them without cost to their tasks."""
         if self._running:
-            _log.info("draining", running=len(self._running), grace_seconds=grace_seconds)
+            _log.info("drain started", running=len(self._running), grace_seconds=grace_seconds)
             await asyncio.wait(self._running.values(), timeout=grace_seconds)
         self.cancel(list(self._running), DRAIN)
         if self._running:
@@ -155,7 +155,7 @@ class RunningTasks:
         """Record the time-out of a handler that swallows its cancellation; it runs on, since it cannot be stopped."""
         if self._running.get(claim.id) is not task:
             return
-        _log.error("a handler ignores its cancellation", type=claim.type, task_id=str(claim.id))
+        _log.error("cancellation ignored", type=claim.type, task_id=str(claim.id))
         del self._running[claim.id]
         self._started_at.pop(claim.id, None)
         self._stubborn.add(task)
@@ -172,5 +172,5 @@ class RunningTasks:
         self._metrics.running.set(len(self._running))
         self._slot_free.set()
         if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("a bug in the worker ends it", task_id=str(claim.id), exc_info=error)
+            _log.error("worker crashed", task_id=str(claim.id), exc_info=error)
             self.bug = error

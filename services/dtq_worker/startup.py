@@ -52,7 +52,7 @@ class StartupWait:
             except Unavailable as error:
                 self._reason = str(error)
             retries.failed()
-            _log.warning("waiting to start", reason=self._reason)
+            _log.warning("worker start delayed", reason=self._reason)
             await retries.pause(stop)
         return None
 

@@ -41,4 +41,4 @@ class Unblocker:
             if confirmed:
                 await confirm(self._dedicated, confirmed)
         except Unavailable as error:
-            _log.warning("waiting tasks are left to the relay", slots=len(slots), reason=str(error))
+            _log.warning("unblock failed", slots=len(slots), reason=str(error))

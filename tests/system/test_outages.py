@@ -111,7 +111,7 @@ async def test_a_second_signal_ends_a_worker_at_once(declared: System) -> None:
     await worker.ready()
     await has_started(declared, await enqueue(api, first_seconds=600))
     worker.popen.send_signal(signal.SIGTERM)
-    await eventually(lambda: _log_says(worker, "draining"), "it drains", 20)
+    await eventually(lambda: _log_says(worker, "drain started"), "it drains", 20)
     worker.popen.send_signal(signal.SIGTERM)
     assert await asyncio.to_thread(worker.popen.wait, 20) == -signal.SIGTERM
 
@@ -122,7 +122,7 @@ async def test_a_handler_that_ignores_its_cancellation_does_not_keep_its_worker_
     await worker.ready()
     await has_started(declared, await enqueue(api, "sample.stubborn.v1"))
     assert await asyncio.to_thread(worker.terminate) == 0
-    assert await _log_says(worker, "ignore their cancellation")
+    assert await _log_says(worker, "running handlers abandoned")
 
 
 @pytest.mark.parametrize(

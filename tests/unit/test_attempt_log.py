@@ -59,7 +59,7 @@ def test_a_storm_of_failures_is_bounded_and_what_was_left_out_is_counted() -> No
         log.ended(CLAIM, FAILED, 0.1)
     events = [line["event"] for line in lines]
     assert events.count("attempt failed") == FAILURES_PER_SECOND_MAX + 1
-    assert [line["count"] for line in lines if line["event"] == "attempt failures left out of the log"] == [30]
+    assert [line["count"] for line in lines if line["event"] == "attempt failures suppressed"] == [30]
 
 
 def test_a_long_traceback_is_cut_to_its_end() -> None:

@@ -33,7 +33,7 @@ async def test_a_worker_ends_in_time_whatever_handlers_left_behind(street: Stree
     started_at = asyncio.get_running_loop().time()
     assert await street.stop() == 0, street.log()
     assert asyncio.get_running_loop().time() - started_at < 12
-    assert "worker ended" in street.log()
+    assert "worker stopped" in street.log()
 
 
 @pytest.mark.parametrize(

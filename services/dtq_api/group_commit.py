@@ -221,9 +221,9 @@ class GroupCommit:
         except Unavailable as error:
             if error.in_doubt:
                 raise
-            _log.warning("refused tasks are left to the relay", tasks=len(refused), reason=str(error))
+            _log.warning("refused task deletion failed", tasks=len(refused), reason=str(error))
             return set()
-        _log.warning("tasks taken back", tasks=len(gone), reason=next(iter(refused.values())))
+        _log.warning("refused tasks deleted", tasks=len(gone), reason=next(iter(refused.values())))
         return gone
 
     def _message(self, task: NewTask) -> Message:

@@ -93,12 +93,12 @@ class Api:
                 metrics_app = probe_app(self.registry, ready=self.health.ready)
                 metrics_server = server(metrics_app, self._settings.metrics_port, grace_seconds=1)
                 parts.create_task(serve_until(stop_parts, metrics_server))
-            _log.info("api listens", address="{}:{}".format(*self._settings.http_port))
+            _log.info("api started", address="{}:{}".format(*self._settings.http_port))
             await serve_until(stop, serving)
             await self.group_commit.idle()
             stop_parts.set()
         await self.authenticator.close()
-        _log.info("api ended")
+        _log.info("api stopped")
 
     async def _refresh(self) -> bool:
         return await self.maintenance.follow(self.catalog.current.revision, self.catalog.refresh)

@@ -132,6 +132,6 @@ async def on_http_error(_: Request, error: Exception) -> Response:
 
 async def on_bug(request: Request, error: Exception) -> Response:
     """Answer an unexpected error, and log it with its traceback."""
-    _log.error("a bug answered 500", path=request.url.path, exc_info=error)
+    _log.error("request crashed", path=request.url.path, exc_info=error)
     # The server then closes the connection, so tell the client.
     return problem("Internal", "an error of dtq's own: its log says more", headers={"Connection": "close"})

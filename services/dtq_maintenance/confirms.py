@@ -58,4 +58,4 @@ class Confirms:
             await self.flush()
             await self.flush()
         except Unavailable as error:
-            _log.warning("confirms are not noted: the relay publishes once more", reason=str(error))
+            _log.warning("confirm write failed", reason=str(error))

@@ -58,7 +58,7 @@ class DeadLetters:
                 raise
             if dropped:
                 await failpoints.hit("redrive.dropped")
-                _log.info("dead letters dropped after a redrive", namespace=spec.namespace, dropped=dropped)
+                _log.info("redriven dead letters dropped", namespace=spec.namespace, tasks=dropped)
         return False
 
     async def _spent(self, ids: list[UUID]) -> set[UUID]:

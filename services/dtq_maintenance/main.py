@@ -56,8 +56,8 @@ class Process:
             )
             self.maintenance.start_base(parts, stop, stop)
             self.maintenance.start_roles(parts, stop)
-            _log.info("maintenance runs", address="{}:{}".format(*self._settings.maintenance_http_port))
-        _log.info("maintenance ended")
+            _log.info("maintenance started", address="{}:{}".format(*self._settings.maintenance_http_port))
+        _log.info("maintenance stopped")
 
     async def _refresh(self) -> bool:
         return await self.maintenance.follow(self._revision, self._read)

@@ -26,6 +26,6 @@ class Mover:
         for queue_set, queue in await maintenance.removed_queues(self._dedicated):
             moved = await maintenance.move(self._dedicated, queue_set, queue)
             if moved:
-                _log.info("tasks moved out of a removed queue", queue_set=queue_set, queue=queue, tasks=moved)
+                _log.info("tasks moved", queue_set=queue_set, queue=queue, tasks=moved)
             more = more or moved == BATCH
         return more

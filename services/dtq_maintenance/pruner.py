@@ -34,7 +34,7 @@ class Pruner:
                 self._database, days_ahead=EVENT_DAYS_AHEAD, keep_days=self._keep_days
             )
             if dropped:
-                _log.info("history dropped", partitions=dropped)
+                _log.info("event partitions dropped", partitions=dropped)
             await maintenance.prune_workers(self._database)
         pruned, self._is_walking = await maintenance.prune(self._dedicated)
         if pruned:

@@ -57,7 +57,7 @@ class Reaper:
             await failpoints.hit("reap.committed")
             for status, count in taken.items():
                 self._metrics.reaped.labels(status).inc(count)
-            _log.warning("tasks taken back from a lost worker", tasks=taken.total())
+            _log.warning("tasks reaped", tasks=taken.total())
         return more
 
     def _lost(self, held: OrphanedTask) -> Completion:

@@ -62,7 +62,7 @@ class Scheduler:
         """
         self._after, earlier = await maintenance.replan(self._dedicated, self._after, REPLAN_BATCH, _following)
         for type_, name in earlier:
-            _log.warning("schedule planned too late: next fire moved forward", type=type_, schedule=name)
+            _log.warning("schedule replanned", type=type_, schedule=name)
         return False
 
 
@@ -82,12 +82,12 @@ def plan_fire(due: DueSchedule) -> tuple[NewTask | None, datetime]:
     try:
         following = next_fire(due.cron, due.timezone, due.now)
     except BadSchedule as error:
-        _log.error("schedule cannot be read", type=due.type, schedule=due.name, reason=str(error))
+        _log.error("schedule rejected", type=due.type, schedule=due.name, reason=str(error))
         return None, due.now + timedelta(seconds=BROKEN_SECONDS)
     if due.next_fire_at is None or not due.active:
         return None, following
     if due.now - due.next_fire_at > timedelta(seconds=MISFIRE_SECONDS):
-        _log.warning("a fire was missed and is skipped", type=due.type, schedule=due.name)
+        _log.warning("missed fire skipped", type=due.type, schedule=due.name)
         return None, following
     task = NewTask(
         id=uuid7(),

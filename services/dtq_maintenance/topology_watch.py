@@ -63,11 +63,11 @@ class TopologyWatch:
         while count := await maintenance.lost(self._dedicated, queue_set, queue, waiting_seconds):
             await failpoints.hit("relay.lost_marked")
             self._metrics.lost.inc(count)
-            _log.warning("tasks lost by the broker are published again", queue=queue, tasks=count)
+            _log.warning("lost messages found", queue_set=queue_set, queue=queue, tasks=count)
             if count < BATCH:
                 return
 
     async def recall_dead_letters(self, queue_set: str) -> None:
         """Mark the copies of all failed tasks to be published again: the dead letter queue was lost."""
         if count := await maintenance.dead_letters_lost(self._dedicated, queue_set):
-            _log.warning("dead letters lost by the broker are published again", queue_set=queue_set, tasks=count)
+            _log.warning("lost dead letters found", queue_set=queue_set, tasks=count)

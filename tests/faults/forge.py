@@ -150,7 +150,7 @@ def right() -> History:
             Declared(kind="task_type", name="gone.v1", wanted=False, found=False),
         ],
         span=[Span(started_at=BEGAN, ended_at=BEGAN + 100)],
-        logs={"api-0.log": "api listens"},
+        logs={"api-0.log": "api started"},
     )
 
 

@@ -154,7 +154,7 @@ def authenticator_of(settings: ApiSettings, metrics: ApiMetrics) -> Authenticato
     policy: ReloadingFile[Policy] | Policy = default_policy(_namespace(settings.auth_service_account))
     if settings.auth_policy_file is not None:
         policy = ReloadingFile(settings.auth_policy_file, parse_policy, variable="DTQ_AUTH_POLICY_FILE")
-    _log.info("callers are asked for a token", token_file=tokens is not None, service_accounts=reviews is not None)
+    _log.info("authentication enabled", token_file=tokens is not None, service_accounts=reviews is not None)
     return TokenAuthenticator(
         tokens=tokens, reviews=reviews, policy=policy, audience=settings.auth_audience, metrics=metrics
     )

@@ -46,9 +46,9 @@ class ReloadingFile(Generic[T]):
         except Rejected as error:
             trouble = str(error)
         if trouble and trouble != self._trouble:
-            _log.error("a file has mistakes and is not used; the last good one is", reason=trouble)
+            _log.error("file rejected", variable=self._variable, reason=trouble)
         elif not trouble:
-            _log.info("a file was read again", variable=self._variable)
+            _log.info("file reloaded", variable=self._variable)
         self._trouble = trouble
 
     def _read(self) -> str:

@@ -186,7 +186,7 @@ async def test_a_wrong_password_is_no_crash_and_is_not_told(world: World, capsys
     stop.set()
     await task
     told = "".join(capsys.readouterr())
-    assert "broker link is down" in told
+    assert "broker connection failed" in told
     assert "s3cret" not in told
 
 

@@ -93,7 +93,7 @@ class BrokerConnection:
     def invalidate(self, reason: str) -> None:
         """Close the connection: a new one is opened and set up."""
         if self.up.is_set():
-            _log.warning("broker link is rebuilt", purpose=self._purpose, reason=reason)
+            _log.warning("broker connection reset", purpose=self._purpose, reason=reason)
         self.up.clear()
         self._broken.set()
 
@@ -108,7 +108,7 @@ class BrokerConnection:
             except (*BROKER_ERRORS, Rejected, Unavailable) as error:
                 # Errors of the driver may show the address, but never the password.
                 if retries.failed():
-                    _log.warning("broker link is down", purpose=self._purpose, reason=_reason(error))
+                    _log.warning("broker connection failed", purpose=self._purpose, reason=_reason(error))
             if not stop.is_set():
                 await retries.pause(stop)
                 self._metrics.reconnects.labels(self._purpose).inc()
@@ -126,7 +126,7 @@ class BrokerConnection:
             self._connection = connection
             self.up.set()
             self._metrics.connected.labels(self._purpose).set(1)
-            _log.info("broker link is up", purpose=self._purpose)
+            _log.info("broker connected", purpose=self._purpose)
             ends = [gone, asyncio.ensure_future(stop.wait()), asyncio.ensure_future(self._broken.wait())]
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             for end in ends[1:]:

@@ -201,7 +201,7 @@ class Consumer:
                 feed.acknowledged = tag
                 feed.acked.set()
             except BROKER_ERRORS as error:
-                _log.debug("an acknowledgement was lost", reason=str(error))
+                _log.debug("acknowledgement failed", reason=str(error))
 
     async def resubscribe(self) -> bool:
         """Subscribe again, on a new channel, to each queue without unacknowledged messages; return False.
@@ -264,7 +264,7 @@ class Consumer:
                 await self._retire(feed)
                 if queue not in {one.queue for one in self._subscriptions}:
                     self._buffers.pop(queue, None)
-                    _log.info("queue is no longer consumed", queue=feed.subscription.name)
+                    _log.info("consumer stopped", queue=feed.subscription.name)
         for queue, subscription in wanted.items():
             refused = self._refused.get(queue)
             if queue not in feeds and (refused is None or refused.retries.is_due):
@@ -283,10 +283,10 @@ class Consumer:
             reason = f"{type(error).__name__}: {error}"[:300]
             self._refused[queue] = _Refused(reason, retries)
             if retries.failed():
-                _log.error("queue is not consumed", queue=subscription.name, reason=reason)
+                _log.error("consumer refused", queue=subscription.name, reason=reason)
         else:
             self._refused.pop(queue, None)
-            _log.info("queue is consumed", queue=subscription.name)
+            _log.info("consumer started", queue=subscription.name)
 
     async def _subscribe(self, connection: AbstractConnection, subscription: Subscription) -> ConsumerChannel:
         channel = await connection.channel(publisher_confirms=False)
@@ -331,7 +331,7 @@ class Consumer:
                 with foreign_cancellation_as_error():
                     await feed.channel.close()
         except BROKER_ERRORS as error:
-            _log.debug("closing a channel failed", reason=str(error))
+            _log.debug("channel close failed", reason=str(error))
         buffer = self._buffers.get(feed.subscription.queue, deque())
         for delivery in [one for one in buffer if one.feed is feed]:
             buffer.remove(delivery)

@@ -99,7 +99,7 @@ async def declare(connection: AbstractConnection, topology: Topology, found: Dec
     finally:
         await channels.close()
     for name, reason in found.mismatched.items():
-        _log.error("exists with other arguments and is left alone", name=name, reason=reason)
+        _log.error("argument mismatch found", name=name, reason=reason)
     return found
 
 

@@ -169,7 +169,7 @@ class Publisher:
             async with asyncio.timeout(self._timeout_seconds):
                 await self.declare()
         except (TimeoutError, Unavailable) as error:
-            _log.warning("declaring again failed", reason=str(error))
+            _log.warning("topology declaration failed", reason=str(error))
             return False
         return True
 
@@ -185,7 +185,7 @@ class Publisher:
                             found |= {name} if await exchange_exists(channels, name) else set()
                     await channels.close()
         except (*BROKER_ERRORS, Unavailable) as error:
-            _log.warning("looking for exchanges failed", reason=f"{type(error).__name__}: {error}")
+            _log.warning("exchange check failed", reason=f"{type(error).__name__}: {error}")
         return found
 
     async def _setup(self, connection: AbstractConnection) -> None:

@@ -181,7 +181,7 @@ class TopologyDeclarer:
         self._known.add(name)
         reason = str(error) if isinstance(error, Rejected) else f"{type(error).__name__}: {error}"[:300]
         if retries.failed():
-            _log.error("queue set is not declared", queue_set=name, reason=reason)
+            _log.error("queue set declaration failed", queue_set=name, reason=reason)
         self._failures[name] = _Failure(spec=spec, reason=reason, absent=frozenset(found.absent), retries=retries)
         self._metrics.declared.labels(name).set(0)
         self._close_exchanges()
@@ -189,7 +189,7 @@ class TopologyDeclarer:
     def _succeed(self, name: str) -> None:
         self._known.add(name)
         if self._failures.pop(name, None) is not None:
-            _log.info("queue set is declared", queue_set=name)
+            _log.info("queue set declared", queue_set=name)
             self._close_exchanges()
         self._suspects.discard(name)
         self._metrics.declared.labels(name).set(1)
@@ -219,7 +219,7 @@ class TopologyDeclarer:
             self.mismatched[name] = found.mismatched
         if found.missing:
             self._metrics.repairs.inc(len(found.missing))
-            _log.warning("topology was missing and is declared", queue_set=name, queues=sorted(found.missing))
+            _log.warning("missing topology declared", queue_set=name, queues=sorted(found.missing))
             self._unrepaired.setdefault(name, set()).update(found.missing)
 
     async def _repair(self, name: str, spec: QueueSetSpec) -> None:

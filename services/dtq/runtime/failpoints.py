@@ -142,7 +142,7 @@ def arm(text: str) -> None:
     global hit  # noqa: PLW0603 - bound once at process start, so that it costs nothing when off
     points = parse(text)
     if points:
-        _log.warning("failpoints are armed: this process breaks on purpose", failpoints=text)
+        _log.warning("failpoints armed", failpoints=text)
         hit = _Armed(points).hit
 
 
@@ -156,7 +156,7 @@ class _Armed:
         self._hits[name] += 1
         for point in self._points:
             if point.name == name and point.nth in (None, self._hits[name]):
-                _log.warning("failpoint", failpoint=name, action=point.action, nth=self._hits[name])
+                _log.warning("failpoint reached", failpoint=name, action=point.action, nth=self._hits[name])
                 await _act(point)
 
 

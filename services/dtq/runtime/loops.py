@@ -47,7 +47,7 @@ async def every(seconds: float, once: Callable[[], Awaitable[bool | None]], stop
             more = await _bounded(once, name)
         except Unavailable as error:
             if retries.failed():
-                _log.warning("loop waits", loop=name, reason=str(error))
+                _log.warning("loop step failed", loop=name, reason=str(error))
             await retries.pause(stop)
             continue
         if retries.failures:
@@ -199,7 +199,7 @@ class StopSignals:
 
     def _on_signal(self, number: int) -> None:
         if self.stop.is_set():
-            _log.warning("second signal: ending at once", signal=number)
+            _log.warning("second stop signal received", signal=number)
             self._loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)

@@ -81,12 +81,12 @@ def newer_of(stored: Mapping[str, StoredQueueSet]) -> Newer:
 def tell_newer(newer: Newer, before: Newer) -> None:
     """Log types and queues that only a newer release understands, once."""
     for type_ in newer.types.keys() - before.types.keys():
-        _log.warning("task type needs a newer release", type=type_, reason=newer.types[type_])
+        _log.warning("newer task type found", type=type_, reason=newer.types[type_])
     for kind in ("queues", "scaling"):
         for key in getattr(newer, kind).keys() - getattr(before, kind).keys():
             queue_set, queue = key
             reason = getattr(newer, kind)[key]
-            _log.warning("queue needs a newer release", queue_set=queue_set, queue=queue, reason=reason)
+            _log.warning("newer queue found", queue_set=queue_set, queue=queue, reason=reason)
 
 
 async def running_counts(database: Database) -> dict[str, tuple[int, int]]:

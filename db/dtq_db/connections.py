@@ -187,5 +187,5 @@ async def _close(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
     try:
         await connection.close(timeout=1.0)
     except (*UNAVAILABLE, asyncpg.PostgresError) as error:
-        _log.debug("closing a connection failed", error=str(error))
+        _log.debug("connection close failed", reason=str(error))
         connection.terminate()

@@ -141,7 +141,7 @@ async def apply(connection: "asyncpg.Connection[asyncpg.Record]", migration: Mig
             retries.failed()
             if retries.failures == LOCK_TRIES:
                 raise
-            _log.warning("migration waits for a lock", migration=migration.name, failures=retries.failures)
+            _log.warning("migration lock timed out", migration=migration.name, failures=retries.failures)
             await retries.pause()
         else:
             return
@@ -188,7 +188,7 @@ async def patiently(work: Callable[[], Awaitable[T]], seconds: float) -> T:
             if retries.is_over:
                 raise
             if is_first:
-                _log.info("waiting for the database", reason=str(error), seconds=seconds)
+                _log.info("database wait started", reason=str(error), seconds=seconds)
             await retries.pause()
 
 

@@ -42,4 +42,4 @@ async def ensure_default(database: Database, settings: CommonSettings) -> None:
         if await resources.queue_set(row.name) is None and await resources.prefix_holder(row) is None:
             await resources.put_claim("QueueSet", row.name, Owner(uid=EMBEDDED_UID, namespace="", name=row.name))
             await resources.put_queue_set(row)
-            _log.info("no queue set is declared: using the one of the environment", namespace=row.namespace)
+            _log.info("default queue set declared", queue_set=row.name, namespace=row.namespace)

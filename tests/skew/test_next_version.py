@@ -71,7 +71,7 @@ async def test_a_type_that_only_the_next_version_understands_waits_and_costs_nob
     skewed: Skewed, kind: str
 ) -> None:
     column, value, place = UNREADABLE[kind]
-    event = "task type needs a newer release"
+    event = "newer task type found"
     told = len(logs(skewed.worker, event))
     await next_version.change_type(skewed.sql, TYPE, column, value)
     # What a claim returns is looked at again after it; limits are the claim's own, and known with the catalog.
@@ -92,7 +92,7 @@ async def test_a_type_that_only_the_next_version_understands_waits_and_costs_nob
 
 
 async def test_queues_and_scaling_of_the_next_version_keep_nobody_else_from_work(skewed: Skewed) -> None:
-    event = "queue needs a newer release"
+    event = "newer queue found"
     await skewed.sql.execute("UPDATE queue SET scaling = '{\"mode\": \"Predictive\"}' WHERE name = 'high'")
     await skewed.sql.execute(
         "INSERT INTO queue (queue_set, name, position, type) VALUES ('default', 'log', 9, 'Stream')"
@@ -141,7 +141,7 @@ async def test_a_schedule_of_the_next_version_holds_up_no_other(skewed: Skewed) 
 
     async def fired() -> bool:
         found = await skewed.sql.fetchval("SELECT next_fire_at > now() FROM schedule WHERE name = 'minute'")
-        return bool(found) and len(logs(skewed.api, "schedule cannot be read")) == 2
+        return bool(found) and len(logs(skewed.api, "schedule rejected")) == 2
 
     await eventually(fired, "the third entry fires, and the others are told of", 20.0)
     await skewed.sql.execute("DELETE FROM schedule")

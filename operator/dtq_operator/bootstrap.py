@@ -65,12 +65,12 @@ async def _is_there(kube: Kube, manifest: Object) -> bool:
     try:
         if await kube.get(kind, meta["namespace"], meta["name"]) is None:
             await kube.create(kind, meta["namespace"], _as_applied(manifest))
-            _log.info("bootstrapped", kind=kind, name=meta["name"])
+            _log.info("object bootstrapped", kind=kind, name=meta["name"])
     except Refused as error:
-        _log.error("bootstrap is refused", kind=kind, name=meta["name"], reason=str(error))
+        _log.error("bootstrap refused", kind=kind, name=meta["name"], reason=str(error))
         return False
     except (Conflict, Unavailable) as error:
         # Another operator created it first, or the definitions are not installed yet.
-        _log.warning("bootstrap waits", kind=kind, name=meta["name"], reason=str(error))
+        _log.warning("bootstrap delayed", kind=kind, name=meta["name"], reason=str(error))
         return False
     return True

@@ -45,7 +45,7 @@ class Breaker(Generic[K]):
     def trip(self, key: K) -> None:
         """Park a key until the backend is back."""
         if not self.is_open:
-            _log.warning("backend is down", backend=self.name, reason=str(self.error or ""))
+            _log.warning("backend unavailable", backend=self.name, reason=str(self.error or ""))
         self._parked.add(key)
         self._tripped.set()
 
@@ -72,6 +72,6 @@ class Breaker(Generic[K]):
             retries.succeeded()
             parked, self._parked = self._parked, set()
             self._tripped.clear()
-            _log.info("backend is back", backend=self.name, parked=len(parked))
+            _log.info("backend recovered", backend=self.name, parked=len(parked))
             for key in parked:
                 self._release(key)

@@ -86,11 +86,11 @@ class Events:
             await self._kube.record_event(event["metadata"]["namespace"], event)
         except NotFound as error:
             self._recorded.pop(digest, None)  # its namespace is gone; otherwise the next reconcile records it again
-            _log.warning("an event has no place", reason=event["reason"], error=str(error))
+            _log.warning("event discarded", event_reason=event["reason"], reason=str(error))
         except (Conflict, Unavailable) as error:
             self._waiting[digest] = event
             while len(self._waiting) > WAITING_MAX:
                 self._waiting.popitem(last=False)
-            _log.warning("an event was not recorded", reason=event["reason"], error=str(error))
+            _log.warning("event delayed", event_reason=event["reason"], reason=str(error))
             return False
         return True

@@ -128,8 +128,8 @@ class Operator:
             parts.create_task(every(self._pace.measure_seconds, self._measure, stop, name="metrics"))
             parts.create_task(create_absent(self._kube, self._bootstrap, stop))
             parts.create_task(self.watch.run(stop))
-            _log.info("operator watches", namespaces=self._settings.watch_namespaces or "all")
-        _log.info("operator ended")
+            _log.info("operator started", namespaces=self._settings.watch_namespaces or "all")
+        _log.info("operator stopped")
 
     def _on_event(self, type_: str | None, key: Key, obj: Object) -> None:
         """Store an event of the watch, and queue its object for reconciling."""

@@ -69,7 +69,7 @@ class Reconciler:
             result, again = await self._as_it_is(key)
         except Unavailable as error:
             result, again = "waiting", float(error.retry_after_seconds)
-            _log.warning("reconcile waits", key=str(key), reason=str(error))
+            _log.warning("reconcile delayed", key=str(key), reason=str(error))
         finally:
             self._metrics.reconciles.labels(key.kind, result).inc()
             self._metrics.reconcile_seconds.labels(key.kind).observe(time.perf_counter() - started)
@@ -168,7 +168,7 @@ class Reconciler:
         except (Unavailable, Rejected):
             return "waiting", self._wait_seconds
         if refusal is not None:
-            _log.warning("let go of later, by the sweep", key=str(key), reason=refusal.message)
+            _log.warning("release delayed", key=str(key), reason=refusal.message)
         self._store.gone.pop(key, None)
         return "gone", None
 

@@ -117,7 +117,7 @@ class Scaler:
         try:
             loads = await self._loads(key.name, manifest)
         except Unavailable as error:
-            _log.warning("a backlog is unknown", queue_set=key.name, reason=str(error))
+            _log.warning("backlog read failed", queue_set=key.name, reason=str(error))
             loads = {}
         desired = {
             queue.name: self._desired(key, queue, loads[queue.name])

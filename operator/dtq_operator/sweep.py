@@ -103,7 +103,7 @@ class Sweep:
             self.behind_since = None
         elif self.behind_since is None:
             self.behind_since = time.monotonic()
-            _log.warning("the watch has not told of what the sweep has found", objects=len(untold))
+            _log.warning("watch fell behind", objects=len(untold))
 
     async def _catch_up(self, present: dict[Key, Object]) -> None:
         """Store what the watch has not reported: it may be slow, disconnected, or silent."""
@@ -167,10 +167,7 @@ class Sweep:
         allowed = max(ORPHANS_MIN, int(ORPHANS_SHARE * len(ours)))
         self.is_flooded = len(missing) > allowed
         if self.is_flooded:
-            _log.error(
-                "OrphanFloodSuspected: none is let go of; check DTQ_WATCH_NAMESPACES",
-                orphans=len(missing), allowed=allowed, claims=len(ours),
-            )  # fmt: skip
+            _log.error("orphan flood suspected", orphans=len(missing), allowed=allowed, claims=len(ours))
             return
         for key in missing:
             if now - self._missing_since[key] < self._orphan_seconds:

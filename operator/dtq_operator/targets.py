@@ -189,8 +189,8 @@ class Targets:
         failing.retries.failed()
         if isinstance(error, Conflict) and failing.retries.failures < CONFLICTS_MAX:
             failing.trouble = None
-            _log.info("scaling meets a conflict", target=target.deployment, reason=str(error))
+            _log.info("scale conflicted", target=target.deployment, reason=str(error))
             return None
         failing.trouble = (ConditionReason.SCALING_FAILED, f"Deployment {target.deployment} is not scaled: {error}")
-        _log.warning("scaling waits", target=target.deployment, reason=str(error), again_after=failing.retries.seconds)
+        _log.warning("scale failed", target=target.deployment, reason=str(error), again_after=failing.retries.seconds)
         return failing.trouble

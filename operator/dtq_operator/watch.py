@@ -67,7 +67,7 @@ class Watch:
             if time.monotonic() - began > LASTING_SECONDS:
                 retries.succeeded()
             retries.failed()
-            _log.error("the watch ended by itself and begins anew", exc_info=error)
+            _log.error("watch restarted", exc_info=error)
             await retries.pause(stop)
 
     async def _one_life(self, stop: asyncio.Event) -> BaseException | None:
@@ -86,7 +86,7 @@ class Watch:
         finally:
             life.end()
             if not await wait(ended, END_SECONDS):
-                _log.warning("kopf does not end; it dies with the process", waited_seconds=END_SECONDS)
+                _log.warning("kopf thread abandoned", waited_seconds=END_SECONDS)
             for task in waiting:
                 task.cancel()
         return life.error

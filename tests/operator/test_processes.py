@@ -66,7 +66,7 @@ async def test_a_signal_ends_it_well_and_soon(world: World, system: System) -> N
     code = await asyncio.to_thread(process.popen.wait, EXIT_SECONDS)
     log = process.log.read_text()
     assert code == 0, log
-    assert "operator ended" in log
+    assert "operator stopped" in log
     assert "Traceback" not in log
 
 

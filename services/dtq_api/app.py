@@ -218,7 +218,7 @@ class _Routes:
             self._parts.metrics.cancelled.inc()
         _audit.info("cancel", caller=rights.caller.name, task_id=str(id_), status=row["status"], done=row["requested"])
         if not row["requested"]:
-            raise Rejected("AlreadyFinished", f"task {id_} is {row['status']} and cannot be cancelled any more")
+            raise Rejected("AlreadyFinished", f"task {id_} is {row['status']} and can no longer be cancelled")
         cancelled = answers.Cancelled(id=row["id"], status=row["status"])
         return _json(cancelled, status=202 if row["status"] == TaskStatus.RUNNING else 200)
 
@@ -304,7 +304,7 @@ async def body(request: Request) -> bytes:
     except TimeoutError as error:
         raise Rejected("RequestTimeout", f"the body did not arrive within {BODY_SECONDS:g} s") from error
     except ClientDisconnect as error:
-        raise Rejected("InvalidBody", "the client went away") from error
+        raise Rejected("InvalidBody", "the client closed the connection") from error
     return bytes(read)
 
 
@@ -325,4 +325,4 @@ def _id(request: Request) -> UUID:
 
 
 def _not_found(id_: UUID) -> Rejected:
-    return Rejected("NotFound", f"not found: no task {id_}; finished tasks are dropped after their type's retention")
+    return Rejected("NotFound", f"not found: no task {id_}; finished tasks are deleted after their type's retention")

@@ -63,7 +63,8 @@ async def enqueue(
         return Enqueued(id=task.id, status=TaskStatus.ENQUEUED, queue=task.queue, replayed=False)
     if not stored.same:
         raise Rejected(
-            "IdempotencyConflict", f"idempotency_key is taken by task {stored.id} of this type with another payload"
+            "IdempotencyConflict",
+            f"idempotency_key already belongs to task {stored.id} of this type, which has another payload",
         )
     return Enqueued(id=stored.id, status=stored.status, queue=stored.queue, replayed=True)
 

@@ -104,7 +104,7 @@ class GroupCommit:
         if not self._accept_when_down:
             await self._publisher.check()
         if len(self._waiting) >= WAITING_MAX:
-            raise Unavailable(f"{WAITING_MAX} requests are waiting already", retry_after_seconds=1)
+            raise Unavailable(f"{WAITING_MAX} requests are already waiting", retry_after_seconds=1)
         waiting = _Waiting(task)
         self._waiting.append(waiting)
         self._start()
@@ -112,7 +112,9 @@ class GroupCommit:
             async with asyncio.timeout(ANSWER_SECONDS):
                 return await waiting.answer
         except TimeoutError as error:
-            raise Unavailable(f"nothing was heard of the task for {ANSWER_SECONDS:g} s", in_doubt=True) from error
+            raise Unavailable(
+                f"the task was not stored and published within {ANSWER_SECONDS:g} s", in_doubt=True
+            ) from error
 
     async def idle(self) -> None:
         """Wait for the batches under way, at shutdown."""
@@ -179,7 +181,7 @@ class GroupCommit:
             if stored := await store.enqueue(dedicated, [request.task]):
                 await self._publish(dedicated, [request], stored)
                 return
-        request.fail(Unavailable("others store and take back the same idempotency_key at this moment"))
+        request.fail(Unavailable("RabbitMQ refuses other requests with the same idempotency_key"))
 
     async def _publish(
         self, dedicated: DedicatedConnection, fresh: list[_Waiting], stored: dict[UUID, datetime]
@@ -205,7 +207,7 @@ class GroupCommit:
                 gone = await self._undo(dedicated, refused)
         for request in due:
             if request.task.id in gone:
-                request.fail(Unavailable(f"RabbitMQ did not take the task: {refused[request.task.id]}"))
+                request.fail(Unavailable(f"RabbitMQ did not accept the task: {refused[request.task.id]}"))
             else:
                 request.resolve(None)
 

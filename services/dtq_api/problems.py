@@ -30,34 +30,44 @@ class Kind:
 
 
 KINDS: Final[Mapping[str, Kind]] = {
-    "InvalidBody": Kind(HTTPStatus.BAD_REQUEST, "The body is no JSON, or its fields are not what the route takes."),
-    "InvalidQuery": Kind(HTTPStatus.BAD_REQUEST, "A query parameter is unknown or out of bounds."),
+    "InvalidBody": Kind(
+        HTTPStatus.BAD_REQUEST, "The body is not valid JSON, or a field is missing, unknown or invalid."
+    ),
+    "InvalidQuery": Kind(HTTPStatus.BAD_REQUEST, "A query parameter is unknown or out of range."),
     "UnknownType": Kind(HTTPStatus.BAD_REQUEST, "No TaskType of that name is declared."),
     "InactiveType": Kind(HTTPStatus.BAD_REQUEST, "The TaskType refuses new tasks."),
     "UnknownQueue": Kind(HTTPStatus.BAD_REQUEST, "The QueueSet of the type has no such queue."),
-    "InvalidPayload": Kind(HTTPStatus.BAD_REQUEST, "The payload breaks the type's schema, or cannot be stored."),
-    "Unauthenticated": Kind(HTTPStatus.UNAUTHORIZED, "There is no credential, or it is not good."),
-    "Forbidden": Kind(HTTPStatus.FORBIDDEN, "The caller lacks a right; the detail says which, and who grants it."),
-    "NotFound": Kind(HTTPStatus.NOT_FOUND, "There is no such route, task, queue set or queue, or not for this caller."),
-    "MethodNotAllowed": Kind(HTTPStatus.METHOD_NOT_ALLOWED, "The route does not take this method; see Allow."),
+    "InvalidPayload": Kind(
+        HTTPStatus.BAD_REQUEST, "The payload does not match the type's schema, or cannot be stored."
+    ),
+    "Unauthenticated": Kind(HTTPStatus.UNAUTHORIZED, "The token is missing or invalid."),
+    "Forbidden": Kind(HTTPStatus.FORBIDDEN, "The caller lacks a permission; the detail names it, and who grants it."),
+    "NotFound": Kind(
+        HTTPStatus.NOT_FOUND, "The route, task, queue set or queue does not exist, or the caller may not see it."
+    ),
+    "MethodNotAllowed": Kind(
+        HTTPStatus.METHOD_NOT_ALLOWED, "The route does not support this method; see the header Allow."
+    ),
     "RequestTimeout": Kind(HTTPStatus.REQUEST_TIMEOUT, "The body did not arrive in time."),
     "IdempotencyConflict": Kind(
         HTTPStatus.CONFLICT, "The idempotency key belongs to a task of this type with another payload."
     ),
-    "AlreadyFinished": Kind(HTTPStatus.CONFLICT, "The task has ended and cannot be cancelled any more."),
+    "AlreadyFinished": Kind(HTTPStatus.CONFLICT, "The task has already ended and cannot be cancelled."),
     "PayloadTooLarge": Kind(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The body, or the payload for its type, is too large."
     ),
-    "UnsupportedMediaType": Kind(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "The body is not plain application/json."),
-    "Internal": Kind(HTTPStatus.INTERNAL_SERVER_ERROR, "An error of dtq's own; its log says more."),
+    "UnsupportedMediaType": Kind(
+        HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "The body is not application/json, or it is compressed."
+    ),
+    "Internal": Kind(HTTPStatus.INTERNAL_SERVER_ERROR, "An internal error of dtq; its log has the traceback."),
     "Unavailable": Kind(
         HTTPStatus.SERVICE_UNAVAILABLE,
-        "Postgres, RabbitMQ or what checks credentials does not answer, or RabbitMQ refuses the queue set; nothing was"
-        " left behind. Try again after Retry-After seconds.",
+        "Postgres, RabbitMQ or the Kubernetes API, which reviews tokens, does not answer, or RabbitMQ refuses the queue"
+        " set. Nothing was changed: try again after Retry-After seconds.",
     ),
     "OutcomeUnknown": Kind(
         HTTPStatus.SERVICE_UNAVAILABLE,
-        "Postgres's answer was lost: the write may have taken effect. Ask again with the same idempotency_key.",
+        "Postgres's answer was lost: the write may have taken effect. Try again with the same idempotency_key.",
     ),
 }
 """Every problem type, by code; the OpenAPI document and docs/http-api.md list the same types."""
@@ -78,8 +88,8 @@ class ProblemDetails(msgspec.Struct):
 
 
 _ROUTER: Final[Mapping[int, tuple[str, str]]] = {
-    404: ("NotFound", "not found: no such route; GET /openapi.json lists them"),
-    405: ("MethodNotAllowed", "the route does not take this method: see the header Allow"),
+    404: ("NotFound", "not found: no such route; GET /openapi.json lists the routes"),
+    405: ("MethodNotAllowed", "the route does not support this method: see the header Allow"),
 }
 _HEADERS: Final[Mapping[str, Mapping[str, str]]] = {
     # The rest of a slow body is not awaited.
@@ -134,4 +144,4 @@ async def on_bug(request: Request, error: Exception) -> Response:
     """Answer an unexpected error, and log it with its traceback."""
     _log.error("request crashed", path=request.url.path, exc_info=error)
     # The server then closes the connection, so tell the client.
-    return problem("Internal", "an error of dtq's own: its log says more", headers={"Connection": "close"})
+    return problem("Internal", "an internal error of dtq: its log has the traceback", headers={"Connection": "close"})

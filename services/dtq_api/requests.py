@@ -144,7 +144,7 @@ class _Mistakes(list[Problem]):
         except OverflowError:
             time = datetime.min.replace(tzinfo=UTC)
         if time < _FIRST_DAY:
-            self.note(path, "is out of range: it must lie within the years 1970 and 9999")
+            self.note(path, "is out of range: write a year from 1970 to 9999")
             return None
         return time
 
@@ -224,12 +224,12 @@ def parse_page(query: QueryParams | Mapping[str, str]) -> PageRequest:
     mistakes = _Mistakes()
     for name in query:
         if name not in ("limit", "cursor", "status", "type", "queue"):
-            mistakes.note(name, "is no parameter of this page")
+            mistakes.note(name, "is not a parameter of this route")
     limit = _whole(query.get("limit", str(PAGE_DEFAULT)))
     mistakes.within("limit", limit, limits.PAGE_MAX)
     cursor = None
     if (text := query.get("cursor")) is not None and (cursor := parse_id(text)) is None:
-        mistakes.note("cursor", "is not one that this API gave")
+        mistakes.note("cursor", "is invalid: send next_cursor of the page before")
     if (status := query.get("status")) is not None and status not in set(TaskStatus):
         mistakes.note("status", f"must be one of {', '.join(TaskStatus)}")
     type_, queue = query.get("type"), query.get("queue")
@@ -256,7 +256,7 @@ def _decode(decoder: msgspec.json.Decoder[Any], text: bytes) -> Any:
     except msgspec.ValidationError as error:
         _Mistakes([_located(str(error))]).refuse()
     except (msgspec.DecodeError, RecursionError, ValueError) as error:
-        raise Rejected("InvalidBody", f"invalid json: {str(error)[:200]}") from error
+        raise Rejected("InvalidBody", f"the body is not valid JSON: {str(error)[:200]}") from error
 
 
 def _payload(text: bytes) -> Any:
@@ -269,7 +269,7 @@ def _payload(text: bytes) -> Any:
     try:
         return _any_decoder.decode(text)
     except (msgspec.DecodeError, RecursionError, ValueError) as error:
-        raise Rejected("InvalidBody", f"invalid json in payload: {str(error)[:200]}") from error
+        raise Rejected("InvalidBody", f"the payload is not valid JSON: {str(error)[:200]}") from error
 
 
 def _whole(text: str) -> int:

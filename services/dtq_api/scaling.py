@@ -41,7 +41,7 @@ class ScalingHints:
         declared = next((one for one in spec.queues if one.name == queue), None) if spec else None
         key, newer = (queue_set, queue), self._newer()
         if reason := newer.queues.get(key) or newer.scaling.get(key):
-            raise Unavailable(f"how queue {queue!r} scales is known to a newer release only: {reason}")
+            raise Unavailable(f"only a newer release knows how queue {queue!r} scales: {reason}")
         if spec is None or declared is None:
             raise Rejected("NotFound", f"not found: queue {queue!r} of queue set {queue_set!r} is not declared")
         ready = (await backlog.waiting(self._database, queue_set, [queue]))[queue]

@@ -20,7 +20,7 @@ CACHE_SECONDS: Final = 1.0
 """How long a result is reused, in seconds: the probes of many processes must not load the services."""
 CHECK_SECONDS: Final = 1.5
 """Longest check of one part, in seconds."""
-READ_ONLY: Final = "read-only: a standby, or a failover under way"
+READ_ONLY: Final = "read-only: a standby, or a failover in progress"
 
 
 class Health:

@@ -79,7 +79,7 @@ def test_rights_add_up_over_grants() -> None:
 @pytest.mark.parametrize(
     ("text", "where", "what"),
     [
-        ("[", "is no YAML", ""),
+        ("[", "is not valid YAML", ""),
         ("", "the document", "dictionary"),
         ("grants: 1", "grants", "tuple"),
         ("grant: []", "grant ", "is no field of a policy"),

@@ -93,10 +93,10 @@ class TokenAuthenticator:
     async def rights(self, credentials: Sequence[bytes]) -> Rights:
         """Return the permissions of a request's caller; see `Authenticator`."""
         if not credentials:
-            raise self._refused("missing", "no credential: send Authorization: Bearer TOKEN")
+            raise self._refused("missing", "the token is missing: send Authorization: Bearer TOKEN")
         match = _BEARER.fullmatch(credentials[0]) if len(credentials) == 1 else None
         if match is None:
-            raise self._refused("invalid", "the Authorization header is not one Bearer token")
+            raise self._refused("invalid", "the Authorization header is invalid: send one, of the form Bearer TOKEN")
         verdict = await self._verdict(match[1].decode())
         if isinstance(verdict, str):
             raise self._refused("invalid", verdict)
@@ -122,7 +122,7 @@ class TokenAuthenticator:
             if known is not None:
                 return known
         if self._reviews is None:
-            return "the token is not known"
+            return "the token is unknown"
         if (reason := refusal(token, self._audience, time.time())) is not None:
             return reason
         reviews = self._reviews

@@ -33,11 +33,11 @@ def refusal(token: str, audience: str, now: float) -> str | None:
     """
     parts = token.split(".")
     if len(parts) != 3 or not all(_PART.fullmatch(part) for part in parts):  # noqa: PLR2004 - head, claims, signature
-        return "the token is not known"
+        return "the token is unknown"
     try:
         claims = msgspec.json.decode(_decoded(parts[1]), type=Claims)
     except (msgspec.MsgspecError, binascii.Error, UnicodeDecodeError):
-        return "the token is not known"
+        return "the token is unknown"
     if not claims.sub.startswith("system:serviceaccount:"):
         return "the token is not that of a ServiceAccount"
     if audience not in (claims.aud if isinstance(claims.aud, list) else [claims.aud]):

@@ -119,7 +119,7 @@ class Rights:
         what = f"`{verb}`" if type_ is None else f"`{verb}` on type {type_}"
         raise Rejected(
             "Forbidden",
-            f"{self.caller.name} lacks the right {what}: whoever runs dtq grants it in the policy"
+            f"{self.caller.name} lacks the permission {what}: an administrator of dtq grants it in the policy"
             " (DTQ_AUTH_POLICY_FILE; api.auth.policy of the Helm chart)",
         )
 
@@ -171,7 +171,7 @@ def parse_policy(text: str) -> Policy:
     try:
         document: Any = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise Rejected("InvalidPolicy", f"is no YAML: {' '.join(str(error).split())}") from error
+        raise Rejected("InvalidPolicy", f"is not valid YAML: {' '.join(str(error).split())}") from error
     try:
         return Policy(PolicyFile.model_validate(document).grants)
     except ValidationError as error:
@@ -199,11 +199,11 @@ def _message(part: Any) -> str:
     if part["type"] == "string_pattern_mismatch" and "subjects" in part["loc"]:
         return "must be token:NAME, system:serviceaccount:NAMESPACE:NAME or group:GROUP"
     if part["type"] == "string_pattern_mismatch":
-        return "must be a task type, in which * stands for anything"
+        return "must be a task type, in which * matches any text"
     if part["type"] == "enum":
         return f"must be one of {', '.join(Verb)}"
     if part["type"] == "extra_forbidden":
-        return "is no field of a policy"
+        return "is not a field of a policy: remove it"
     return str(part["msg"])
 
 

@@ -69,7 +69,7 @@ def new_token(name: str, expires: date | None = None) -> tuple[str, str]:
         Rejected: `InvalidTokens`: the name is not allowed.
     """
     if not _NAME.fullmatch(name):
-        raise Rejected("InvalidTokens", f"{name!r} is no name of a token: use a-z, 0-9, dot, dash, underscore")
+        raise Rejected("InvalidTokens", f"{name!r} is not a valid name of a token: use a-z, 0-9, dot, dash, underscore")
     token = secrets.token_urlsafe(TOKEN_BYTES)
     return token, ":".join((name, digest_of(token).hex(), *([str(expires)] if expires else [])))
 
@@ -91,7 +91,7 @@ def parse_tokens(text: str) -> Tokens:
             except ValueError as error:
                 problems.append(Problem(path=f"line {number}", message=str(error)))
     if len(tokens) > TOKENS_MAX:
-        problems.append(Problem(path="the file", message=f"has {len(tokens)} tokens, more than {TOKENS_MAX}"))
+        problems.append(Problem(path="the file", message=f"has {len(tokens)} tokens; at most {TOKENS_MAX} are allowed"))
     if problems:
         told = "; ".join(f"{problem.path} {problem.message}" for problem in problems)
         raise Rejected("InvalidTokens", told, tuple(problems))
@@ -104,8 +104,8 @@ def _token(content: str) -> Token:
     if not _NAME.fullmatch(name):
         raise ValueError("does not begin with a name (a-z, 0-9, dot, dash, underscore) and a colon")
     if not _HASH.fullmatch(digest):
-        raise ValueError("has no SHA-256 of a token, 64 hexadecimal digits: `dtq token` makes such a line")
+        raise ValueError("has no SHA-256 of a token, 64 hexadecimal digits: `dtq token` prints such a line")
     try:
         return Token(name, bytes.fromhex(digest), date.fromisoformat(expires) if expires else None)
     except ValueError as error:
-        raise ValueError("ends with no date such as 2027-01-31") from error
+        raise ValueError("does not end with a date such as 2027-01-31") from error

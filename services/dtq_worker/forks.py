@@ -122,4 +122,4 @@ def _descriptors() -> list[int]:
 
 def _end_stray() -> None:
     """End a child that returned to the event loop: it would run every other task of the worker a second time."""
-    end_process(SystemExit("dtq: a process that an async handler forked may not await: end it in the handler"))
+    end_process(SystemExit("dtq: a process forked by an async handler must not await: end it in the handler"))

@@ -178,7 +178,7 @@ class Intake:
                 started = await store.run_alone(self._dedicated, worker_id, claim)
                 await failpoints.hit("alone.committed")
         except TimeoutError as error:
-            raise Unavailable("whether a suspect runs alone is unknown: it is asked again") from error
+            raise Unavailable("the database did not confirm in time that a suspect runs alone") from error
         self._forget(suspect)
         if started and self._lease.worker_id == worker_id:
             self._alone = claim.id
@@ -230,7 +230,7 @@ class Intake:
     async def _claim(self, deliveries: list[Delivery], stop: asyncio.Event) -> None:
         worker_id = self._lease.worker_id
         if worker_id is None:
-            raise Stale("there is no lease")
+            raise Stale("the worker has no lease")
         received, undecodable = self._received(deliveries)
         handed_on = await self._handing_on.hand_on(received)
         ids = {envelope.id for _, envelope in received} - handed_on
@@ -245,7 +245,7 @@ class Intake:
         except (Unavailable, TimeoutError) as error:
             # The claims may have been or may still be committed; the tasks would then run nowhere.
             self._unresolved.append(UnresolvedClaim(worker_id, frozenset(ids), time.monotonic() + UNRESOLVED_SECONDS))
-            raise Unavailable(f"whether tasks are claimed is unknown: {error}") from error
+            raise Unavailable(f"the outcome of a claim is unknown: {error}") from error
         self._metrics.deliveries.labels("undecodable").inc(undecodable)
         self._metrics.deliveries.labels("claimed").inc(len(claims))
         self._metrics.deliveries.labels("handed_on").inc(len(handed_on))

@@ -39,7 +39,7 @@ from dtq_worker.lease import Lease
 from dtq_worker.processes import Processes
 from dtq_worker.runner import Runner
 from dtq_worker.running import RunningTasks
-from dtq_worker.startup import StartupWait
+from dtq_worker.startup import StartupWait, none_declared
 from dtq_worker.unblocker import Unblocker
 
 CATALOG_SECONDS: Final = 2.0
@@ -245,8 +245,7 @@ class Worker:
             for name, reason in self.declarer.refused.items():
                 trouble[f"queue_set/{name}"] = f"not declared: {reason}"
         if not self._subscriptions():
-            names, namespace = ", ".join(self._settings.queues), self._settings.rmq_namespace
-            trouble["queues"] = f"none of QUEUES ({names}) is declared with prefix {namespace}"
+            trouble["queues"] = none_declared(self._settings)
         return trouble
 
     async def _refresh(self) -> bool:

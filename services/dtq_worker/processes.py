@@ -142,7 +142,7 @@ class Child:
         try:
             return msgspec.json.decode(line, type=RunResult)
         except msgspec.DecodeError as error:
-            wrong = RunResult(error=f"the handler's process answered nonsense: {error}", permanent=True)
+            wrong = RunResult(error=f"the handler's process sent an invalid answer: {error}", permanent=True)
             raise ChildError(wrong) from error
 
     async def kill(self) -> None:

@@ -34,7 +34,11 @@ def load(modules: Iterable[str]) -> Mapping[str, Handler]:
                 problems.append(Problem(path=name, message=message))
             found.setdefault(handler.type, (name, handler))
     if not found and not problems:
-        problems.append(Problem(path="WORKER_HANDLERS", message="no module has a function with @handler: name one"))
+        problems.append(
+            Problem(
+                path="WORKER_HANDLERS", message="no module has a function with @handler: name a module that has one"
+            )
+        )
     if problems:
         listing = "\n".join(f"  {problem.path}: {problem.message}" for problem in problems)
         raise Rejected("InvalidHandlers", f"handlers cannot be loaded:\n{listing}", tuple(problems))
@@ -45,7 +49,7 @@ def _import(name: str, problems: list[Problem]) -> ModuleType | None:
     try:
         return importlib.import_module(name)
     except Exception as error:  # noqa: BLE001 - a foreign module may raise anything, and must be named
-        problems.append(Problem(path=name, message=f"does not import: {type(error).__name__}: {error}"))
+        problems.append(Problem(path=name, message=f"cannot be imported: {type(error).__name__}: {error}"))
         return None
 
 

@@ -84,7 +84,7 @@ class Runner:
             return await self._processes.run(claim.type, claim.payload, claim.context)
         except ChildError as error:
             if error.was_killed and memory.oom_kills() > kills_before:
-                text = f"{error}: the kernel ended it for want of memory; {MORE_MEMORY}"
+                text = f"{error}: the kernel killed it because it ran out of memory; {MORE_MEMORY}"
                 raise ChildError(RunResult(error=text)) from error
             raise
 
@@ -143,9 +143,9 @@ def _cancelled(error: asyncio.CancelledError, ended: Callable[..., Attempt]) -> 
         case (str(reason),) if reason == CANCEL:
             return ended(outcome=Outcome.CANCELLED, error="cancelled while it ran")
         case (str(reason),) if reason == DRAIN:
-            return ended(outcome=Outcome.DRAINED, error="the worker was stopped before it ended")
+            return ended(outcome=Outcome.DRAINED, error="the worker was stopped before the attempt ended")
         case (str(reason),) if reason == OUTAGE:
-            error_text = "the worker was stopped before it ended: Postgres did not answer, so its lease was lost"
+            error_text = "the worker was stopped before the attempt ended: Postgres did not answer, so the lease was lost"
             return ended(outcome=Outcome.DRAINED, error=error_text)
         case (str(reason),) if reason == FENCE:
             raise error

@@ -47,8 +47,7 @@ class StartupWait:
                 ours = QueueSets(found).with_prefix(settings.rmq_namespace)
                 if set(settings.queues) & {queue.name for spec in ours.values() for queue in spec.queues}:
                     return found
-                names = ", ".join(settings.queues)
-                self._reason = f"none of QUEUES ({names}) is declared with prefix {settings.rmq_namespace}"
+                self._reason = none_declared(settings)
             except Unavailable as error:
                 self._reason = str(error)
             retries.failed()
@@ -58,3 +57,11 @@ class StartupWait:
 
     async def _trouble(self) -> dict[str, str]:
         return {"start": self._reason}
+
+
+def none_declared(settings: WorkerSettings) -> str:
+    """Return the reason of a worker whose QUEUES are all missing."""
+    return (
+        f"none of QUEUES ({', '.join(settings.queues)}) is declared with prefix {settings.rmq_namespace}:"
+        " declare a QueueSet, or correct QUEUES or RMQ_NAMESPACE"
+    )

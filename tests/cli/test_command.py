@@ -82,7 +82,7 @@ async def test_migrate_applies_once_and_says_what_is_pending(dtq_alone: Dtq, emp
 
 
 HANDLERS = {
-    "a module that is not there": ("nowhere.handlers", "nowhere.handlers: does not import: ModuleNotFoundError"),
+    "a module that is not there": ("nowhere.handlers", "nowhere.handlers: cannot be imported: ModuleNotFoundError"),
     "a module without handlers": ("json", "no module has a function with @handler"),
 }
 

@@ -46,7 +46,7 @@ async def test_only_the_suspect_that_ran_alone_is_charged(world: World, dsn: str
     await reap(dsn)
     culprit, *innocents = [await world.row(id_) for id_ in ids]
     assert (culprit["status"], culprit["attempts"], culprit["crashes"]) == ("FAILED", 2, 1)
-    assert "by this task, which ran alone" in culprit["last_error"]
+    assert "while it ran this task, alone" in culprit["last_error"]
     assert {(row["status"], row["max_attempts"], row["crashes"]) for row in innocents} == {("ENQUEUED", 3, 0)}
 
 
@@ -136,6 +136,6 @@ async def test_the_reason_names_the_oom_killer_when_another_worker_of_the_group_
     await world.expire(worker)
     await reap(dsn)
     error = (await world.row(id_))["last_error"]
-    assert "the kernel's OOM killer ended it at its memory limit of 256 MiB" in error
+    assert "the kernel's OOM killer killed it at its memory limit of 256 MiB" in error
     assert "resources.limits.memory" in error
     assert (await world.renew(successor))[0]

@@ -345,7 +345,7 @@ def test_a_task_that_exhausts_memory_is_charged_alone(world: World) -> None:
     assert innocents == [["SUCCEEDED", "2", "0"]] * INNOCENTS, "the first attempt was cut short, the second is the last"
     (((error, crashes),)) = world.rows("last_error, crashes", BOMB)
     assert int(crashes) == CRASHES_MAX
-    assert error.startswith(f"worker lost {CRASHES_MAX} times by this task, which ran alone each time")
+    assert error.startswith(f"worker lost {CRASHES_MAX} times while it ran this task, alone each time")
     assert "memory" in error
     assert "resources.limits.memory" in error
 

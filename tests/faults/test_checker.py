@@ -9,9 +9,9 @@ from tests.faults.checker import RULES, Counts, check, check_folder
 from tests.faults.forge import BEGAN, FAIL, OK, but, call, life, ran, right, row, when, with_task
 from tests.faults.history import DeadLetter, Declared, Exit, History, Injected, Metric, Sample, WorkerRow, save
 
-REAPED = "worker lost 1 time by this task, which ran alone each time"
+REAPED = "worker lost 1 time while it ran this task, alone each time"
 SUSPECTED = "worker lost: this task runs again alone, and the attempt is not counted"
-DRAINED = "the worker was stopped before it ended"
+DRAINED = "the worker was stopped before the attempt ended"
 
 
 def changed(**fields: Any) -> History:

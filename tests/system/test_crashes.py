@@ -66,11 +66,11 @@ async def test_a_task_that_exhausts_memory_fails_alone_and_its_neighbours_lose_n
         assert task["max_attempts"] - task["attempts"] == 4, "the attempt that the crash cut short is given back"
     task = await has_status(api, culprit, "FAILED")
     assert task["crashes"] == CRASHES_MAX
-    assert task["last_error"].startswith(f"worker lost {CRASHES_MAX} times by this task")
+    assert task["last_error"].startswith(f"worker lost {CRASHES_MAX} times while it ran this task")
     assert "memory" in task["last_error"]
     assert "resources.limits.memory" in task["last_error"], "it says how to give it more"
     if "control group" in request.node.name:
-        assert f"the kernel's OOM killer ended it at its memory limit of {LIMIT_MIB} MiB" in task["last_error"]
+        assert f"the kernel's OOM killer killed it at its memory limit of {LIMIT_MIB} MiB" in task["last_error"]
     runs = [run for run in declared.runs() if run["phase"] == "start" and run["task_id"] == culprit]
     assert len(runs) == CRASHES_MAX + 1, "once among others, and then alone"
 
@@ -87,7 +87,7 @@ async def test_a_child_process_that_exhausts_memory_costs_its_own_task_alone(
     assert task["crashes"] == 0
     if "control group" in request.node.name:
         assert task["last_error"].startswith(
-            "the handler's process ended with signal 9: the kernel ended it for want of"
+            "the handler's process ended with signal 9: the kernel killed it because it ran out of memory"
         )
         assert "resources.limits.memory" in task["last_error"]
     else:

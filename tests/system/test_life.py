@@ -49,7 +49,9 @@ async def test_a_worker_that_waits_for_its_queues_is_alive_says_so_and_can_be_st
         status, _, told = await call(f"http://{worker.address}/readyz")
         return (status, told) == (503, {"status": "degraded", "start": why})
 
-    why = "none of QUEUES (nowhere) is declared with prefix tasks"
+    why = (
+        "none of QUEUES (nowhere) is declared with prefix tasks: declare a QueueSet, or correct QUEUES or RMQ_NAMESPACE"
+    )
     await eventually(says_why, "the worker says why it is not ready", 60)
     assert (await call(f"http://{worker.address}/livez"))[0] == 200
     assert await asyncio.to_thread(worker.terminate) == 0

@@ -101,7 +101,7 @@ async def test_a_task_that_takes_its_worker_down_again_and_again_fails_for_good(
         await eventually(is_taken_back, f"crash {crash} is counted", 30)
     task = await has_status(api, id_, "FAILED")
     assert task["attempts"] == CRASHES_MAX + 1
-    assert task["last_error"].startswith(f"worker lost {CRASHES_MAX} times by this task, which ran alone each time")
+    assert task["last_error"].startswith(f"worker lost {CRASHES_MAX} times while it ran this task, alone each time")
     assert sum(run["task_id"] == id_ for run in declared.runs()) == CRASHES_MAX + 1
 
 
@@ -128,7 +128,7 @@ async def test_a_handler_that_ignores_its_cancellation_does_not_keep_its_worker_
 @pytest.mark.parametrize(
     ("environ", "told"),
     [
-        ({"WORKER_HANDLERS": "no.such.module"}, "no.such.module: does not import"),
+        ({"WORKER_HANDLERS": "no.such.module"}, "no.such.module: cannot be imported"),
         ({"WORKER_HANDLERS": "json"}, "no module has a function with @handler"),
         ({"QUEUES": ""}, "QUEUES"),
     ],

@@ -101,25 +101,25 @@ def test_a_lost_worker_makes_its_tasks_suspects_and_costs_them_no_attempt(attemp
     decision = lost(alone=False, attempt=attempt)
     assert (decision.status, decision.suspected, decision.crashed) == (TaskStatus.ENQUEUED, True, False)
     assert decision.delay_seconds == 0
-    text = "worker lost: this task runs again alone, and the attempt is not counted; it ran beside 6 others"
+    text = "worker lost: this task runs again alone, and the attempt is not counted; it ran beside 6 other tasks"
     assert decision.error == text
 
 
 def test_a_worker_that_is_lost_by_a_task_that_ran_alone_is_charged_to_it_and_the_last_crash_is_poison() -> None:
     first = lost(alone=True, suspected_seconds=60)
     assert (first.status, first.crashed, first.suspected) == (TaskStatus.ENQUEUED, True, False)
-    assert first.error == "worker lost 1 time by this task, which ran alone each time; for want of a nail"
+    assert first.error == "worker lost 1 time while it ran this task, alone each time; for want of a nail"
     last = lost(alone=True, suspected_seconds=60, crashes=CRASHES_MAX - 1)
     assert (last.status, last.crashed) == (TaskStatus.FAILED, True)
     assert last.error is not None
-    assert last.error.startswith(f"worker lost {CRASHES_MAX} times by this task, which ran alone each time")
+    assert last.error.startswith(f"worker lost {CRASHES_MAX} times while it ran this task, alone each time")
 
 
 def test_a_suspect_that_no_worker_runs_alone_is_charged_in_the_end() -> None:
     assert lost(alone=False, suspected_seconds=SUSPECT_SECONDS_MAX - 1).suspected
     decision = lost(alone=False, suspected_seconds=SUSPECT_SECONDS_MAX)
     assert (decision.crashed, decision.suspected) == (True, False)
-    assert "which no worker ran alone" in (decision.error or "")
+    assert "and no worker could run it alone" in (decision.error or "")
 
 
 def test_a_delay_that_the_handler_asked_for_takes_no_rung_and_no_jitter() -> None:
@@ -160,7 +160,7 @@ def test_a_retry_that_is_asked_for_counts_and_the_last_one_says_so() -> None:
     assert decide(asked, Backoff(), 0.5).delay_seconds == 7
     last = decide(replace(asked, attempt=3), Backoff(), 0.5)
     assert last.status is TaskStatus.FAILED
-    assert last.error == "later: attempt 3 of 3 was the last one (Snooze spends none)"
+    assert last.error == "later: attempt 3 of 3 was the last (Snooze does not count as an attempt)"
 
 
 @given(st.integers(0, 50), st.integers(1, 10))

@@ -16,7 +16,7 @@ def told(used_mib: int, oom_kills: int = 0) -> Memory:
 @pytest.mark.parametrize(
     ("last", "oom_kills_since", "says"),
     [
-        (told(10), 1, "the kernel's OOM killer ended it at its memory limit of 256 MiB"),
+        (told(10), 1, "the kernel's OOM killer killed it at its memory limit of 256 MiB"),
         (told(10, oom_kills=3), 3, "if it ran out of memory"),
         (told(240), None, "94% of its memory limit of 256 MiB"),
         (told(10), None, "if it ran out of memory"),

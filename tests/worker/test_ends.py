@@ -260,4 +260,4 @@ async def test_a_retry_asked_for_by_the_last_attempt_fails_the_task_and_says_so(
     async with world.worker():
         (id_,) = await world.enqueue("w.fail", max_attempts=1, later=5)
         row = await world.has(id_, "FAILED")
-    assert row["last_error"].endswith("attempt 1 of 1 was the last one (Snooze spends none)")
+    assert row["last_error"].endswith("attempt 1 of 1 was the last (Snooze does not count as an attempt)")

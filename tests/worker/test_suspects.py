@@ -133,7 +133,7 @@ async def test_an_outage_of_postgres_makes_no_suspects(world: World) -> None:
             await eventually(lambda: is_fenced(running), "the worker is fenced")
         row = await world.has(id_, "ENQUEUED")
         assert (row["suspected_at"], row["crashes"]) == (None, 0)
-        assert row["last_error"].startswith("the worker was stopped before it ended: Postgres did not answer")
+        assert row["last_error"].startswith("the worker was stopped before the attempt ended: Postgres did not answer")
         assert (await world.rows.sql.fetchval("SELECT max_attempts - attempts FROM tasks WHERE id = $1", id_)) >= 2
 
 

@@ -105,13 +105,13 @@ def decide(ended: Attempt, backoff: Backoff, chance: float) -> Decision:
 def _lost(ended: Attempt, backoff: Backoff, chance: float) -> Decision:
     """Charge the loss of a worker to a task that ran alone; make any other task a suspect."""
     if not ended.alone and (ended.suspected_seconds or 0.0) < SUSPECT_SECONDS_MAX:
-        beside = f"; it ran beside {ended.neighbours} others" if ended.neighbours else ""
+        beside = f"; it ran beside {ended.neighbours} other tasks" if ended.neighbours else ""
         error = f"worker lost: this task runs again alone, and the attempt is not counted{beside}"
         return Decision(status=TaskStatus.ENQUEUED, outcome=ended.outcome, error=error, suspected=True)
     crashes = ended.crashes + 1
     poison = crashes >= CRASHES_MAX
-    how = "which ran alone each time" if ended.alone else "which no worker ran alone"
-    error = f"worker lost {crashes} time{'s' if crashes > 1 else ''} by this task, {how}; {ended.cause}"
+    how = "alone each time" if ended.alone else "and no worker could run it alone"
+    error = f"worker lost {crashes} time{'s' if crashes > 1 else ''} while it ran this task, {how}; {ended.cause}"
     return _retry_or_fail(ended, backoff, chance, fail=poison, error=error, crashed=True)
 
 
@@ -129,7 +129,7 @@ def _retry_or_fail(
     asked = ended.delay_seconds
     if fail or ended.attempt >= ended.max_attempts:
         if asked is not None and not fail:
-            last = f"attempt {ended.attempt} of {ended.max_attempts} was the last one (Snooze spends none)"
+            last = f"attempt {ended.attempt} of {ended.max_attempts} was the last (Snooze does not count as an attempt)"
             text = cut(f"{text}: {last}")
         return Decision(
             status=TaskStatus.FAILED, outcome=ended.outcome, error=text, crashed=crashed, traceback=traceback

@@ -59,7 +59,7 @@ def cause_of_death(last: Memory | None, oom_kills_since: int | None) -> str:
         oom_kills_since: `oom_kills` in a later report of any worker in the same group.
     """
     if last is not None and (oom_kills_since or 0) > last.oom_kills:
-        return f"the kernel's OOM killer ended it at its memory limit of {_mib(last.limit_bytes)}: {MORE_MEMORY}"
+        return f"the kernel's OOM killer killed it at its memory limit of {_mib(last.limit_bytes)}: {MORE_MEMORY}"
     if last is not None and last.is_near_limit:
         used = f"{last.used_bytes / last.limit_bytes:.0%} of its memory limit of {_mib(last.limit_bytes)}"
         return f"it last used {used}, so the kernel's OOM killer is the likely cause: {MORE_MEMORY}"

@@ -95,7 +95,7 @@ async def test_a_server_that_refuses_is_no_bug_and_says_what_to_do(dsn: str, tmp
         f"{dsn}?sslmode=require": "Postgres does not answer: ConnectionError: .*rejected SSL upgrade",
         f"{dsn}?sslmode=verify-full&sslrootcert={tmp_path}/ca.crt": f"sslrootcert a file .*{tmp_path}/ca.crt",
         f"{dsn}?options=-c%20no_such_setting%3D1": "no_such_setting",
-        f"{dsn}?sslmod=require": "DB_DSN has the word sslmod",
+        f"{dsn}?sslmod=require": "DB_DSN has the parameter sslmod",
     }
     for bad, text in told.items():
         with pytest.raises(Unavailable, match=text):

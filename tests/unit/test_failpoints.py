@@ -52,7 +52,7 @@ def test_a_list_is_read() -> None:
         ("claim.taken=kill9@0", "is not name=action"),
         ("claim.taken=slow", "is not name=action"),
         ("claim.taken=slow(-1)", "is not name=action"),
-        ("claim.won=kill9", "is no failpoint"),
+        ("claim.won=kill9", "is not a failpoint"),
     ],
 )
 def test_a_list_that_cannot_be_meant_is_refused(text: str, message: str) -> None:

@@ -87,15 +87,15 @@ def test_a_manifest_holds_what_kubectl_would_send() -> None:
 @pytest.mark.parametrize(
     ("payload", "path", "told"),
     [
-        ("{a: [1, .nan]}", "payload.a[1]", "is nan, which JSON does not have"),
-        ("{a: -.inf}", "payload.a", "is -inf, which JSON does not have"),
-        ("{a: !!binary aGk=}", "payload.a", "is tagged !!binary, which JSON does not have"),
+        ("{a: [1, .nan]}", "payload.a[1]", "is nan, which is not JSON"),
+        ("{a: -.inf}", "payload.a", "is -inf, which is not JSON"),
+        ("{a: !!binary aGk=}", "payload.a", "is tagged !!binary, which is not JSON"),
         ("{a: {b: !!set {c}}}", "payload.a.b", "is tagged !!set"),
         ("{a: !!int x}", "payload.a", "is tagged !!int"),
         ("{a: !mine 1}", "payload.a", "is tagged !mine"),
         ('{a: "x\\0"}', "payload.a", "has a NUL character"),
         ('{"a\\0": 1}', "payload", "has a key that has a NUL character"),
-        ('{a: "\\ud800"}', "payload.a", "has half of a surrogate pair"),
+        ('{a: "\\ud800"}', "payload.a", "has an unpaired surrogate"),
     ],
 )
 def test_what_json_has_no_value_for_is_refused_with_file_object_and_path(payload: str, path: str, told: str) -> None:

@@ -95,7 +95,7 @@ def test_garbage_is_no_envelope_and_nothing_worse(body: bytes) -> None:
     ],
 )
 def test_a_body_that_names_no_task_is_refused(body: bytes) -> None:
-    with pytest.raises(ValueError, match="not an envelope"):
+    with pytest.raises(ValueError, match="not a valid envelope"):
         decode(body)
 
 

@@ -111,7 +111,7 @@ def _translated() -> Iterator[None]:
         with foreign_cancellation_as_error():
             yield
     except aiormq.exceptions.ChannelAccessRefused as error:
-        raise Rejected("AccessRefused", f"RabbitMQ refuses access: {error}; grant it to our user") from error
+        raise Rejected("AccessRefused", f"RabbitMQ refuses access: {error}; grant it to dtq's user") from error
     except BROKER_ERRORS as error:
         raise Unavailable(f"RabbitMQ does not answer: {type(error).__name__}: {error}"[:300]) from error
 

@@ -165,7 +165,7 @@ class Consumer:
                     if self.broker.is_up:
                         await self._align(self.broker.connection(), feeds)
         except (*BROKER_ERRORS, Unavailable) as error:
-            self.broker.invalidate(f"the window could not be changed: {type(error).__name__}")
+            self.broker.invalidate(f"changing the prefetch window failed: {type(error).__name__}")
         finally:
             self._resizing = False
 

@@ -45,9 +45,9 @@ _REFUSED: Final[Mapping[str, str]] = {
     "requiressl": "write sslmode=require",
     "sslcrldir": "write sslcrl with a file",
     "sslkeylogfile": "remove it",
-    "requirepeer": "remove it; sslmode=verify-full proves who the server is",
+    "requirepeer": "remove it; sslmode=verify-full verifies the server",
     "replication": "remove it",
-    "require_auth": "remove it; sslmode=verify-full keeps a false server out",
+    "require_auth": "remove it; sslmode=verify-full verifies the server",
     "scram_client_key": "write the password",
     "scram_server_key": "write the password",
 }
@@ -85,7 +85,7 @@ def parse_dsn(text: str) -> Target:
     account, at, servers = parts.netloc.rpartition("@")
     if any("@" in part for part in (parts.path, parts.query, parts.fragment)) and not at:
         # This check is first: what looks like a parameter may be part of the password.
-        raise ValueError(f"has an @ behind its host; {ENCODE}")
+        raise ValueError(f"has an @ after its host; {ENCODE}")
     user, _, password = account.partition(":")
     words = _words(parts.query)
     if servers and ("host" in words or "hostaddr" in words):
@@ -130,7 +130,7 @@ def _words(query: str) -> dict[str, str]:
 
 def _check(name: str, value: str) -> None:
     if name in _REFUSED:
-        raise ValueError(f"has the word {name}, which dtq does not support: {_REFUSED[name]}")
+        raise ValueError(f"has the parameter {name}, which dtq does not support: {_REFUSED[name]}")
     if name == "target_session_attrs":
         allowed: tuple[str, ...] | None = _TARGETS
     elif name in _PASSED:
@@ -141,8 +141,8 @@ def _check(name: str, value: str) -> None:
         allowed = None
     else:
         raise ValueError(
-            f"has the word {name[:40]}, which libpq does not know: correct its spelling; a setting of the server is"
-            " given as options=-c%20name=value"
+            f"has the parameter {name[:40]}, which libpq does not know: correct its spelling; a setting of the server"
+            " is given as options=-c%20name=value"
         )
     if allowed is not None and value not in allowed:
         raise ValueError(f"has a {name} that dtq does not support: write one of {', '.join(filter(None, allowed))}")
@@ -162,7 +162,7 @@ def _hosts(servers: str, words: Mapping[str, str]) -> tuple[tuple[str, int], ...
     if not all(host for host, _ in found):
         raise ValueError(f"names no host; {ENCODE}")
     if len(ports) not in (1, len(found)):
-        raise ValueError("has another number of ports than of hosts: write one port, or one for each host")
+        raise ValueError("has a different number of ports than of hosts: write one port, or one for each host")
     given = ports if len(ports) == len(found) else ports * len(found)
     return tuple((host, _port(port or other)) for (host, port), other in zip(found, given, strict=True))
 
@@ -192,6 +192,6 @@ def _port(text: str) -> int:
 
 def _connect_seconds(text: str) -> float | None:
     if not (text.isascii() and text.removeprefix("-").isdecimal()):
-        raise ValueError("has a connect_timeout that is no number of seconds: write one, such as 3")
+        raise ValueError("has a connect_timeout that is not a number of seconds: write one, such as 3")
     seconds = int(text[:9])
     return float(seconds) if seconds > 0 else None

@@ -39,4 +39,4 @@ def decode(body: bytes) -> Envelope:
     try:
         return _decoder.decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise ValueError(f"not an envelope: {error}") from error
+        raise ValueError(f"not a valid envelope: {error}") from error

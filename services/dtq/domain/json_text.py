@@ -90,12 +90,12 @@ def unstorable(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
                         yield where, f"has a key that {trouble}"
                 todo += [(part, f"{where}.{key}" if where else str(key)) for key, part in reversed(node.items())]
             case _:
-                yield where, f"is {node}, which JSON does not have: write a string, a number or null"
+                yield where, f"is {node}, which is not JSON: write a string, a number or null"
 
 
 def _text_trouble(text: str) -> str | None:
     if "\x00" in text:
         return "has a NUL character, which cannot be stored: remove it"
     if any("\ud800" <= letter <= "\udfff" for letter in text):
-        return "has half of a surrogate pair, which cannot be stored: remove it"
+        return "has an unpaired surrogate, which cannot be stored: remove it"
     return None

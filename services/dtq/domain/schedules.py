@@ -75,4 +75,4 @@ def _is_a_day_that_no_month_has(cron: str) -> bool:
 
 
 def _never(cron: str) -> BadSchedule:
-    return BadSchedule(f"cron {cron!r} is well-formed and never fires: no month that it names has that day")
+    return BadSchedule(f"cron {cron!r} is valid but never fires: none of its months has that day")

@@ -62,7 +62,7 @@ def check_schema(schema: Mapping[str, Any]) -> tuple[Problem, ...]:
         return (_problem("", f"the schema has {size} bytes; at most {limits.SCHEMA_BYTES_MAX} are allowed"),)
     draft = schema.get("$schema", DRAFT)
     if not isinstance(draft, str) or draft.rstrip("#") != DRAFT:
-        return (_problem("/$schema", f"another draft would be read as 2020-12: write {DRAFT}, or leave it out"),)
+        return (_problem("/$schema", f"only draft 2020-12 is supported: write {DRAFT}, or remove $schema"),)
     problems = tuple(_structural_problems(schema))
     if problems:
         return problems

@@ -75,7 +75,7 @@ def foreign_cancellation_as_error() -> Iterator[None]:
         task = asyncio.current_task()
         if task is None or task.cancelling():
             raise
-        raise ConnectionError("what was waited for was cancelled: the connection is gone") from error
+        raise ConnectionError("the driver cancelled the call: the connection is lost") from error
 
 
 async def _bounded(once: Callable[[], Awaitable[bool | None]], name: str) -> bool | None:
@@ -86,7 +86,7 @@ async def _bounded(once: Callable[[], Awaitable[bool | None]], name: str) -> boo
             with foreign_cancellation_as_error():
                 return await once()
     except ConnectionError as error:
-        raise Unavailable(f"a step of {name} was cut short: {error}") from error
+        raise Unavailable(f"a step of {name} was interrupted: {error}") from error
     except TimeoutError as error:
         if not bound.expired():
             raise

@@ -17,7 +17,7 @@ _LATENCY: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 _RUN: Final = (0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 30.0, 60.0, 300.0, 1800.0, 7200.0)
 _DEAD_LETTERED: Final = (
     "dq_dead_letters_confirmed_total",
-    "Copies of failed tasks that the broker confirmed to hold in the dead letter queue.",
+    "Copies of failed tasks that the broker confirmed for the dead letter queue.",
 )
 
 
@@ -53,15 +53,15 @@ class BrokerMetrics(_Metrics):
         super().__init__(registry)
         self.publishes = self._counter(
             "dq_publish_total",
-            "Messages handed to the broker, by result (ok|returned|refused|timeout|lost).",
+            "Messages published, by result (ok|returned|refused|timeout|lost).",
             "result",
             begin=("ok", "returned", "refused", "timeout", "lost"),
         )
         self.connected = self._gauge(
-            "dq_broker_connected", "1 while the connection of that purpose is usable.", "purpose"
+            "dq_broker_connected", "1 while the connection for that purpose is open.", "purpose"
         )
         self.reconnects = self._counter(
-            "dq_broker_reconnects_total", "Connections opened after one was lost.", "purpose"
+            "dq_broker_reconnects_total", "Attempts to reconnect to RabbitMQ.", "purpose"
         )
         self.repairs = self._counter(
             "dq_topology_repairs_total", "Exchanges, queues and bindings that were missing and declared again."
@@ -80,11 +80,11 @@ class LoopMetrics(_Metrics):
         super().__init__(registry)
         self.last_success = self._gauge(
             "dq_loop_last_success_timestamp_seconds",
-            "When a loop last ended a step well: relay, reaper, pruner, topology, scheduler, catalog, backlog, ...",
+            "When a step of a loop last succeeded: relay, reaper, pruner, topology, scheduler, catalog, backlog, ...",
             "loop",
         )
         self.failures = self._counter(
-            "dq_loop_failures_total", "Steps of a loop that Postgres or RabbitMQ did not answer.", "loop"
+            "dq_loop_failures_total", "Steps of a loop that failed because Postgres or RabbitMQ did not answer.", "loop"
         )
 
     def instrumented(
@@ -116,22 +116,22 @@ class BacklogMetrics(_Metrics):
             "queue",
         )
         self.oldest = self._gauge(
-            "dq_queue_oldest_seconds", "How long the oldest of them has been due.", "queue_set", "queue"
+            "dq_queue_oldest_seconds", "How long the oldest due task has waited.", "queue_set", "queue"
         )
-        self.outbox = self._gauge("dq_outbox_tasks", "Due tasks that nobody has published yet, counted up to 10,000.")
+        self.outbox = self._gauge("dq_outbox_tasks", "Due tasks that are not published yet, counted up to 10,000.")
         self.outbox_lag = self._gauge(
-            "dq_outbox_lag_seconds", "How long the oldest of them has been overdue to the relay."
+            "dq_outbox_lag_seconds", "How long the oldest unpublished task has been due for the relay."
         )
         self.blocked = self._gauge(
-            "dq_tasks_blocked", "Tasks that wait for room under a limit of their type, counted up to 10,000."
+            "dq_tasks_blocked", "Tasks that wait because a limit of their type is reached, counted up to 10,000."
         )
-        self.failed = self._gauge("dq_tasks_failed", "FAILED tasks, which a person may redrive, counted up to 10,000.")
+        self.failed = self._gauge("dq_tasks_failed", "FAILED tasks, which can be redriven, counted up to 10,000.")
         self.undelivered = self._gauge(
             "dq_dead_letters_due",
             "FAILED tasks whose copy in the dead letter queue is not confirmed, counted up to 10,000.",
         )
         self.workers = self._gauge(
-            "dq_workers", "Workers by the state of their lease (alive|expired); expired ones still hold tasks.", "state"
+            "dq_workers", "Workers by the state of their lease (alive|expired); expired workers still hold tasks.", "state"
         )
 
 
@@ -141,18 +141,18 @@ class MaintenanceMetrics(_Metrics):
     def __init__(self, registry: CollectorRegistry) -> None:
         super().__init__(registry)
         self.relayed = self._counter(
-            "dq_relay_published_total", "Tasks published by the relay: scheduled, retried or left over."
+            "dq_relay_published_total", "Tasks published by the relay: scheduled, retried, or not confirmed before."
         )
-        self.lost = self._counter("dq_relay_lost_total", "Published tasks that the broker no longer held.")
+        self.lost = self._counter("dq_relay_lost_total", "Published tasks whose message the broker lost.")
         self.reaped = self._counter(
             "dq_reaped_total",
-            "Tasks taken back from workers whose lease expired, by the status they have now.",
+            "Tasks reaped from workers whose lease expired, by their new status.",
             "status",
             begin=(TaskStatus.ENQUEUED, TaskStatus.FAILED, TaskStatus.CANCELLED),
         )
         self.dead_lettered = self._counter(*_DEAD_LETTERED)
-        self.pruned = self._counter("dq_pruned_total", "Finished tasks dropped after their retention.")
-        self.fired = self._counter("dq_schedule_fired_total", "Tasks enqueued by a cron entry.", "type")
+        self.pruned = self._counter("dq_pruned_total", "Finished tasks deleted after their retention.")
+        self.fired = self._counter("dq_schedule_fired_total", "Tasks enqueued by a schedule.", "type")
 
 
 class ApiMetrics(_Metrics):
@@ -164,29 +164,29 @@ class ApiMetrics(_Metrics):
             "dq_enqueue_total", "Enqueue requests by type, queue and status (ok|error).", "type", "queue", "status"
         )
         self.enqueue_seconds = self._histogram(
-            "dq_enqueue_latency_seconds", "Time to answer an enqueue request.", "type", "queue", buckets=_LATENCY
+            "dq_enqueue_latency_seconds", "Latency of an enqueue request.", "type", "queue", buckets=_LATENCY
         )
         self.batch = self._histogram(
-            "dq_enqueue_batch_tasks", "Tasks stored by one statement.", buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500)
+            "dq_enqueue_batch_tasks", "Tasks stored per INSERT statement.", buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500)
         )
         self.enqueues.labels(UNKNOWN, UNKNOWN, "error")
-        self.responses = self._counter("dq_http_responses_total", "Answers by route and code.", "route", "code")
+        self.responses = self._counter("dq_http_responses_total", "HTTP responses by route and code.", "route", "code")
         self.replayed = self._counter(
             "dq_enqueue_replayed_total",
-            "Enqueue requests answered with the task of an earlier request, counted as ok too.",
+            "Enqueue requests answered with the task of an earlier request; also counted as ok.",
             "type",
         )
         self.cancelled = self._counter("dq_tasks_cancelled_total", "Tasks that ended CANCELLED.")
-        self.redriven = self._counter("dq_redriven_total", "Failed tasks that a person sent again.")
+        self.redriven = self._counter("dq_redriven_total", "Failed tasks that were redriven.")
         self.refused = self._counter(
             "dq_auth_refused_total",
-            "Requests refused for their credential, by reason (missing|invalid).",
+            "Requests refused because of their token, by reason (missing|invalid).",
             "reason",
             begin=("missing", "invalid"),
         )
         self.reviews = self._counter(
             "dq_token_reviews_total",
-            "ServiceAccount tokens that the Kubernetes API was asked about, by result (good|bad|unavailable).",
+            "Token reviews by the Kubernetes API, by result (good|bad|unavailable).",
             "result",
             begin=("good", "bad", "unavailable"),
         )
@@ -206,25 +206,25 @@ class WorkerMetrics(_Metrics):
         self.finished = self._counter(
             "dq_tasks_finished_total", "Attempts that ended, by type and outcome.", "type", "outcome"
         )
-        self.run_seconds = self._histogram("dq_task_run_seconds", "How long handlers ran.", "type", buckets=_RUN)
+        self.run_seconds = self._histogram("dq_task_run_seconds", "Run time of handlers.", "type", buckets=_RUN)
         self.attempts = self._histogram(
             "dq_task_attempts",
-            "Attempts that a task had taken when it came to its end, by type.",
+            "Attempts of a task until it ended, by type.",
             "type",
             buckets=(1, 2, 3, 5, 10, 20),
         )
-        self.released = self._counter("dq_released_total", "Claims given back because their handler never started.")
-        self.retries = self._counter("dq_retries_total", "Attempts that will be made again, by type.", "type")
-        self.dead_letters = self._counter("dq_dead_letters_total", "Tasks that failed for good, by type.", "type")
+        self.released = self._counter("dq_released_total", "Claims released because their handler never started.")
+        self.retries = self._counter("dq_retries_total", "Attempts that will be retried, by type.", "type")
+        self.dead_letters = self._counter("dq_dead_letters_total", "Tasks that ended FAILED, by type.", "type")
         self.dead_lettered = self._counter(*_DEAD_LETTERED)
         self.cancelled = self._counter("dq_tasks_cancelled_total", "Tasks that ended CANCELLED.")
-        self.running = self._gauge("dq_tasks_running", "Handlers running now.")
+        self.running = self._gauge("dq_tasks_running", "Running handlers.")
         self.leases_lost = self._counter("dq_leases_lost_total", "Leases that could not be renewed in time.")
         self.stale = self._counter(
-            "dq_stale_finishes_total", "Results dropped because the task had gone to another worker."
+            "dq_stale_finishes_total", "Results discarded because the worker no longer held the task."
         )
         self.lag = self._gauge(
-            "dq_event_loop_lag_seconds", "How late the event loop woke up last; async handlers that block raise it."
+            "dq_event_loop_lag_seconds", "How late the event loop last woke up; async handlers that block increase it."
         )
 
     def expect(self, types: Iterable[str]) -> None:
@@ -248,26 +248,26 @@ class OperatorMetrics(_Metrics):
             "result",
         )
         self.reconcile_seconds = self._histogram(
-            "dq_operator_reconcile_seconds", "How long one reconcile took.", "kind", buckets=_LATENCY
+            "dq_operator_reconcile_seconds", "Duration of a reconcile.", "kind", buckets=_LATENCY
         )
-        self.depth = self._gauge("dq_operator_workqueue_depth", "Keys that are due or under way.")
-        self.oldest = self._gauge("dq_operator_workqueue_oldest_seconds", "How long the oldest due key has waited.")
+        self.depth = self._gauge("dq_operator_workqueue_depth", "Objects that are due or being reconciled.")
+        self.oldest = self._gauge("dq_operator_workqueue_oldest_seconds", "How long the oldest due object has waited.")
         self.objects = self._gauge(
             "dq_operator_objects", "Objects by kind and whether they are ready.", "kind", "ready"
         )
         self.drift = self._counter(
             "dq_operator_drift_repairs_total",
-            "Objects that had changed behind our back.",
+            "Objects whose rows or topology were changed outside the operator.",
             "kind",
             begin=("TaskType", "QueueSet"),
         )
         self.backend_up = self._gauge("dq_operator_backend_up", "1 while a backend answers.", "backend")
-        self.last_sweep = self._gauge("dq_operator_last_sweep_timestamp_seconds", "When a sweep last came to its end.")
+        self.last_sweep = self._gauge("dq_operator_last_sweep_timestamp_seconds", "When a sweep last ended.")
         self.orphans = self._gauge(
-            "dq_operator_orphans", "Claims whose object is gone and that were not let go of yet."
+            "dq_operator_orphans", "Claims whose object is gone and that are not yet released."
         )
         self.requests = self._counter(
-            "dq_operator_api_requests_total", "Requests to the Kubernetes API besides kopf's watches."
+            "dq_operator_api_requests_total", "Requests to the Kubernetes API, without kopf's watches."
         )
         self.status_writes = self._counter("dq_operator_status_writes_total", "Statuses written, by kind.", "kind")
         self.unserved = self._gauge(
@@ -277,7 +277,7 @@ class OperatorMetrics(_Metrics):
             begin=("QueueNotConsumed", "NoHandler"),
         )
         self.desired_replicas = self._gauge(
-            "dq_queue_desired_replicas", "Workers that a queue wants.", "queue_set", "queue"
+            "dq_queue_desired_replicas", "Desired number of workers of a queue.", "queue_set", "queue"
         )
         self.backlog = self._gauge(
             "dq_queue_tasks",

@@ -244,13 +244,13 @@ class ApiSettings(MaintenanceSettings):
         host, port = info.data.get("http_port", ("localhost", 0))
         if value is Switch.OFF and not is_loopback(host):
             raise ValueError(
-                f"is off while the API listens on {host}:{port}, where others reach it: set DTQ_AUTH=on with"
-                " DTQ_AUTH_TOKENS_FILE (in a cluster ServiceAccount tokens do), or listen on"
+                f"is off while the API listens on {host}:{port}, which others can reach: set DTQ_AUTH=on with"
+                " DTQ_AUTH_TOKENS_FILE (not needed in a cluster, which has ServiceAccount tokens), or listen on"
                 f" HTTP_PORT=127.0.0.1:{port}"
             )
         if value is Switch.ON and info.data.get("auth_tokens_file") is None and not info.data.get("kubernetes_host"):
             raise ValueError(
-                "is on, but nothing says who may call: set DTQ_AUTH_TOKENS_FILE (`dtq token NAME` makes a line of it),"
+                "is on, but no caller is known: set DTQ_AUTH_TOKENS_FILE (`dtq token NAME` prints a line for it),"
                 " or run in a cluster, where ServiceAccount tokens are reviewed"
             )
         return value

@@ -9,8 +9,8 @@ import asyncpg
 from dtq.domain.errors import Rejected, Unavailable, Unmigrated
 
 TRANSACTION_MODE: Final = (
-    "Postgres is behind a pooler in transaction mode, in which sessions are not kept: set pool_mode=session for this"
-    " database in PgBouncer, or name Postgres itself in DB_DSN"
+    "Postgres is behind a pooler in transaction mode, which does not keep sessions: set pool_mode=session for this"
+    " database in PgBouncer, or connect DB_DSN to Postgres directly"
 )
 POOLER: Final = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
 """The errors of a prepared statement in another client's session."""

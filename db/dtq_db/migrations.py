@@ -93,12 +93,12 @@ def pending(known: list[Migration], ledger: dict[str, str]) -> list[Migration]:
                 continue
             raise Rejected(
                 "DatabaseTooNew",
-                f"the database has migration {name}, which this version does not know: run the version that made it",
+                f"the database has migration {name}, which this release does not know: run the release that added it",
             )
         if migration.checksum != checksum:
             raise Rejected(
                 "MigrationEdited",
-                f"migration {name} was edited after it was applied: restore it, and add a new file",
+                f"migration {name} was edited after it was applied: restore it, and add a new migration",
             )
     return [migration for migration in known if migration.name not in ledger]
 
@@ -170,7 +170,7 @@ async def check(dsn: str) -> None:
     """
     todo = (await status(dsn)).pending
     if todo:
-        raise Unavailable(f"the database lacks migration {todo[0]}: dtq migrate applies it")
+        raise Unavailable(f"migration {todo[0]} is pending: run `dtq migrate`")
 
 
 async def patiently(work: Callable[[], Awaitable[T]], seconds: float) -> T:

@@ -104,7 +104,7 @@ async def failed(database: Database, chosen: FailedFilter, limit: int) -> list[U
         after, last = rows[-1]["failed_at"], rows[-1]["id"]
         if time.monotonic() > until:
             if not found:
-                raise Unavailable("very many tasks failed, and none that fits was found in time: name a type")
+                raise Unavailable("too many failed tasks to search in time: filter by type")
             break
     return found[:limit]
 

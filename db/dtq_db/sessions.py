@@ -140,11 +140,11 @@ def _refusals_translated() -> Iterator[None]:
         except asyncpg.PostgresError as error:
             hint = _HINTS.get(error.sqlstate or "", "")
             refused = Unmigrated if isinstance(error, asyncpg.InvalidCatalogNameError) else Unavailable
-            raise refused(f"Postgres refuses: {type(error).__name__}: {error}{hint}") from error
+            raise refused(f"Postgres refuses the connection: {type(error).__name__}: {error}{hint}") from error
 
 
 def _check_files(target: Target) -> None:
     for word in FILES:
         path = target.words.get(word)
         if path and not os.access(path, os.R_OK):
-            raise Unavailable(f"DB_DSN names in {word} a file that cannot be read: {path}: check the mount")
+            raise Unavailable(f"the file {path}, which DB_DSN names as {word}, cannot be read: check the mount")

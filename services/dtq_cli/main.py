@@ -54,7 +54,7 @@ def api() -> None:
 
 @app.command()
 def maintenance() -> None:
-    """Run the maintenance roles alone until SIGTERM; set DTQ_API_MAINTENANCE=off for the APIs beside it."""
+    """Run only the maintenance roles until SIGTERM; set DTQ_API_MAINTENANCE=off for the APIs."""
     _process("dtq_maintenance.main", MaintenanceSettings)
 
 
@@ -72,9 +72,13 @@ def operator() -> None:
 
 @app.command(help=migrations_help)
 def migrate(
-    status: Annotated[bool, typer.Option("--status", help="Only show what is applied and what is pending.")] = False,
-    check: Annotated[bool, typer.Option("--check", help="Change nothing; succeed when nothing is pending.")] = False,
-    wait: Annotated[str, typer.Option(help="Longest wait for the database, and with --check for the schema.")] = "0s",
+    status: Annotated[
+        bool, typer.Option("--status", help="Show the applied and the pending migrations; change nothing.")
+    ] = False,
+    check: Annotated[bool, typer.Option("--check", help="Fail if a migration is pending; change nothing.")] = False,
+    wait: Annotated[
+        str, typer.Option(help="How long to wait for the database, and with --check for the schema.")
+    ] = "0s",
 ) -> None:
     """Apply or show the migrations."""
     from dtq_db import migrations  # noqa: PLC0415
@@ -110,13 +114,13 @@ def config() -> None:
 def apply(
     file: Annotated[Path, typer.Option("--file", "-f", help="A YAML file, a folder of them, or - for stdin.")],
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the plan, as things stand now, and change nothing.")
+        bool, typer.Option("--dry-run", help="Show the plan for the current state; change nothing.")
     ] = False,
     if_absent: Annotated[
-        bool, typer.Option("--if-absent", help="Leave alone what is declared already, however it differs.")
+        bool, typer.Option("--if-absent", help="Keep objects that are already declared, even if they differ.")
     ] = False,
 ) -> None:
-    """Make Postgres and RabbitMQ hold what TaskType and QueueSet manifests declare."""
+    """Apply TaskType and QueueSet manifests to Postgres and RabbitMQ."""
     from dtq_cli import manifests  # noqa: PLC0415
 
     refused = _run(
@@ -130,10 +134,10 @@ def apply(
 def delete(
     file: Annotated[Path, typer.Option("--file", "-f", help="A YAML file, a folder of them, or - for stdin.")],
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the plan, as things stand now, and change nothing.")
+        bool, typer.Option("--dry-run", help="Show the plan for the current state; change nothing.")
     ] = False,
 ) -> None:
-    """Let go of what manifests declare, as each one's deletionPolicy says."""
+    """Delete the objects that manifests declare, as the deletionPolicy of each says."""
     from dtq_cli import manifests  # noqa: PLC0415
 
     refused = _run(manifests.delete(settings(CommonSettings), manifests.read(file), dry_run=dry_run))
@@ -144,10 +148,10 @@ def delete(
 @app.command()
 def get(
     kind: Annotated[str, typer.Argument(help="tasktypes (tt) or queuesets (qs).")],
-    name: Annotated[str | None, typer.Argument(help="Only this one.")] = None,
-    output: Annotated[str, typer.Option("--output", "-o", help="table, name or json.")] = "table",
+    name: Annotated[str | None, typer.Argument(help="The name of one object.")] = None,
+    output: Annotated[str, typer.Option("--output", "-o", help="The format: table, name or json.")] = "table",
 ) -> None:
-    """Show the task types or queue sets that are in force."""
+    """Show the declared task types or queue sets."""
     from dtq_cli import manifests  # noqa: PLC0415
 
     if not _run(manifests.get(settings(CommonSettings), kind, name, output)):
@@ -156,10 +160,12 @@ def get(
 
 @app.command()
 def token(
-    name: Annotated[str, typer.Argument(help="Who will use it, such as keda: the policy calls it token:NAME.")],
-    expires: Annotated[str | None, typer.Option(help="First day on which it is refused, such as 2027-01-31.")] = None,
+    name: Annotated[str, typer.Argument(help="The name of the caller, such as keda; the policy calls it token:NAME.")],
+    expires: Annotated[
+        str | None, typer.Option(help="The first day on which the token is refused, such as 2027-01-31.")
+    ] = None,
 ) -> None:
-    """Make a bearer token: the token itself, and the line for DTQ_AUTH_TOKENS_FILE, which does not hold it."""
+    """Create a bearer token; print it, and its line for DTQ_AUTH_TOKENS_FILE, which contains only its hash."""
     from dtq_api.auth.tokens import new_token  # noqa: PLC0415
 
     try:

@@ -44,7 +44,7 @@ def read(path: Path) -> list[Manifest]:
     else:
         files = sorted([*path.glob("*.yaml"), *path.glob("*.yml")]) if path.is_dir() else [path]
         if not files:
-            raise Rejected("InvalidManifest", f"{path} holds no *.yaml file")
+            raise Rejected("InvalidManifest", f"{path} contains no *.yaml or *.yml file")
         found = [manifest for file in files for manifest in parse(_text(file), str(file))]
     return sorted(found, key=lambda manifest: manifest.kind != "QueueSet")
 
@@ -59,7 +59,7 @@ async def apply(settings: CommonSettings, manifests: list[Manifest], *, dry_run:
         for manifest in manifests:
             owner = _owner(manifest)
             if if_absent and await _is_declared(database, manifest):
-                print(f"{_target(manifest)}: kept as it is declared")
+                print(f"{_target(manifest)}: already declared, kept unchanged")
                 continue
             mismatched: dict[str, str] = {}
             if isinstance(manifest, TaskType):
@@ -69,7 +69,7 @@ async def apply(settings: CommonSettings, manifests: list[Manifest], *, dry_run:
                 plan, mismatched = done.plan, done.mismatched
             refused += _show(manifest, plan, "unchanged", dry_run=dry_run)
             for name, reason in mismatched.items():
-                print(f"  {name} exists with other arguments and is left alone: {reason}")
+                print(f"  {name} exists with other arguments and is kept unchanged: {reason}")
             refused += bool(mismatched)
     return refused
 
@@ -86,7 +86,7 @@ async def delete(settings: CommonSettings, manifests: list[Manifest], *, dry_run
                 force = manifest.metadata.annotations.get(FORCE_DELETE_ANNOTATION) == name
                 done = await release_queue_set(database, settings.rmq_url, name, owner, force=force, dry_run=dry_run)
                 plan = done.plan
-            refused += _show(manifest, plan, "not ours: nothing to do", dry_run=dry_run)
+            refused += _show(manifest, plan, "not declared by dtq apply: nothing to do", dry_run=dry_run)
     return refused
 
 

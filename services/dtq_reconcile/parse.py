@@ -29,7 +29,7 @@ def parse(text: str, source: str = "") -> list[Manifest]:
     try:
         found = [document for document in documents(text) if document is not None]
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise Rejected("InvalidManifest", f"{prefix}not YAML: {str(error)[:300]}") from error
+        raise Rejected("InvalidManifest", f"{prefix}not valid YAML: {str(error)[:300]}") from error
     problems: list[Problem] = []
     manifests = [
         manifest for at, document in enumerate(found, 1) if (manifest := _manifest(document, at, prefix, problems))
@@ -51,7 +51,7 @@ def _manifest(document: Any, at: int, prefix: str, problems: list[Problem]) -> M
     where = f"{prefix}{kind}/{name}" if kind and name else where
     model = _MODELS.get(kind) if isinstance(kind, str) else None
     if model is None or version != API_VERSION:
-        message = f"is {version} {kind}; dtq knows {API_VERSION} {' and '.join(_MODELS)}"
+        message = f"is {version} {kind}; dtq supports {API_VERSION} {' and '.join(_MODELS)}"
         problems.append(Problem(path=where, message=message))
         return None
     unreadable = [Problem(path=f"{where} {path}".strip(), message=message) for path, message in unstorable(document)]

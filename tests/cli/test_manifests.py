@@ -108,7 +108,7 @@ async def test_a_queue_with_waiting_tasks_is_removed_only_with_a_place_for_them(
     await connection.close()
     refused = await dtq("apply", "-f", "-", stdin=SET)
     assert refused.code == 4
-    assert "InUse: tasks wait in queues that are taken out: low (1)" in refused.err
+    assert "InUse: tasks wait in queues that the manifest removes: low (1)" in refused.err
     deleted = await dtq("delete", "-f", "-", stdin=two)
     assert deleted.code == 4
     moving = SET + "  onRemoval: {policy: MoveTo, queue: default}\n"
@@ -137,7 +137,10 @@ async def test_delete_follows_each_policy_and_is_safe_to_repeat(dtq: Dtq, broker
     again = await dtq("delete", "-f", "-", stdin=both)
     assert (again.code, set(again.out.splitlines())) == (
         0,
-        {"tasktype/report.build.v1: not ours: nothing to do", "queueset/default: not ours: nothing to do"},
+        {
+            "tasktype/report.build.v1: not declared by dtq apply: nothing to do",
+            "queueset/default: not declared by dtq apply: nothing to do",
+        },
     )
 
 
@@ -167,17 +170,17 @@ async def test_if_absent_makes_what_is_missing_and_leaves_the_rest_as_it_is(dtq:
     kept = await dtq("apply", "--if-absent", "-f", "-", stdin=other)
     assert (kept.code, kept.err) == (0, "")
     assert kept.out.splitlines() == [
-        "queueset/default: kept as it is declared",
-        "tasktype/report.build.v1: kept as it is declared",
+        "queueset/default: already declared, kept unchanged",
+        "tasktype/report.build.v1: already declared, kept unchanged",
     ]
     (row,) = json.loads((await dtq("get", "tasktypes", "-o", "json")).out)
     assert row["concurrency"]["limit"] == 3
 
 
 WRONG = {
-    "no yaml": ("{", "not YAML"),
+    "no yaml": ("{", "not valid YAML"),
     "a scalar": ("just words", "document 2: is not an object"),
-    "another kind": ("{apiVersion: v1, kind: Secret, metadata: {name: x}}", "Secret/x: is v1 Secret; dtq knows"),
+    "another kind": ("{apiVersion: v1, kind: Secret, metadata: {name: x}}", "Secret/x: is v1 Secret; dtq supports"),
     "another version": (TYPE.replace("v1alpha1", "v9"), "is dtq.dev/v9 TaskType"),
     "a misspelt field": (TYPE.replace("rateLimit", "rateLimits"), "unknown field: remove it, or correct its spelling"),
     "a vhost of its own": (SET + "  vhost: others\n", "spec.vhost: unknown field"),

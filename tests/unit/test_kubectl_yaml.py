@@ -109,5 +109,5 @@ def test_what_json_has_no_value_for_is_refused_with_file_object_and_path(payload
 
 @pytest.mark.parametrize("text", ["{", "a: 1\na: 2", "!!python/object/apply:os.getcwd []"])
 def test_a_text_that_is_no_manifest_names_its_file(text: str) -> None:
-    with pytest.raises(Rejected, match=r"^1 problem.*\n  f\.yaml: document 1|^f\.yaml: not YAML"):
+    with pytest.raises(Rejected, match=r"^1 problem.*\n  f\.yaml: document 1|^f\.yaml: not valid YAML"):
         parse(text, "f.yaml")

@@ -133,7 +133,7 @@ def test_the_loser_of_a_conflict_never_has_an_effect(
     assert plan.refusal.reason is Reason.NAME_CONFLICT
     assert plan_task_type_deletion(observed.row, loser, seen, NAME) == Plan()
     assert "prod/theirs" in plan.refusal.message, "the way out begins with the object that has the name"
-    assert "all namespaces" in plan.refusal.message
+    assert "across namespaces" in plan.refusal.message
 
 
 @given(desired=types, owner=callers, observed=observed_types)
@@ -254,7 +254,7 @@ def test_a_type_beside_a_set_of_another_namespace_is_told_how_names_are_scoped()
     reason, message = refusal_of(plan_task_type(TYPE_ROW, OURS, seen))
     assert reason is Reason.QUEUE_SET_NOT_FOUND
     assert "billing/default" in message
-    assert "unique over all namespaces" in message
+    assert "unique across namespaces" in message
     assert "create it" not in message, "a set of that name would only conflict"
 
 

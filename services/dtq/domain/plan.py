@@ -140,7 +140,7 @@ def plan_task_type(desired: TaskTypeRow, owner: Owner, observed: ObservedTaskTyp
     assert observed.queues is not None
     if desired.default_queue not in observed.queues:
         known = ", ".join(sorted(observed.queues))
-        message = f"queue {desired.default_queue!r} is not one of QueueSet {desired.queue_set!r}: {known}"
+        message = f"QueueSet {desired.queue_set!r} has no queue {desired.default_queue!r}: use one of {known}"
         return Plan(refusal=Refusal(reason=Reason.QUEUE_NOT_DECLARED, message=message))
     if refusal := _adoption_refusal(desired.type, observed.claim, observed.row, desired, adopt=adopt):
         return Plan(refusal=refusal)
@@ -156,9 +156,9 @@ def _queue_set_refusal(desired: TaskTypeRow, owner: Owner, observed: ObservedTas
     message = f"QueueSet {desired.queue_set!r} is not declared: create it, or change queueSetRef"
     if observed.queues is not None and other is not None:
         message = (
-            f"QueueSet {desired.queue_set!r} is {other.shown}, and a TaskType uses QueueSets of its own namespace only."
-            f" Names of QueueSets are unique over all namespaces: create one of another name, with a prefix of its own,"
-            f" in {owner.namespace} and name it in queueSetRef, or move this TaskType to {other.namespace}"
+            f"QueueSet {desired.queue_set!r} is {other.shown}, and a TaskType can only use a QueueSet of its own"
+            f" namespace. Names of QueueSets are unique across namespaces: create a QueueSet with another name and"
+            f" prefix in {owner.namespace} and name it in queueSetRef, or move this TaskType to {other.namespace}"
         )
     return Refusal(reason=Reason.QUEUE_SET_NOT_FOUND, message=message)
 
@@ -203,7 +203,7 @@ def _in_use(references: References | None, row: TaskTypeRow) -> str:
     """Return why a type may not be deleted yet and what to do about it, or None."""
     name = row.type
     if references is None:
-        return f"whether tasks of type {name} are stored is not known yet"
+        return f"the search for stored tasks of type {name} has not begun"
     if references.found:
         succeeded, failed = map(show_duration, (row.retention_succeeded_seconds, row.retention_failed_seconds))
         return (
@@ -212,7 +212,7 @@ def _in_use(references: References | None, row: TaskTypeRow) -> str:
             " deletionPolicy to Deactivate: the type keeps refusing new tasks, and its row stays"
         )
     if not references.is_complete:
-        return f"looking for tasks of type {name}: {references.share:.0%} of all tasks looked through"
+        return f"searching for tasks of type {name}: {references.share:.0%} of all tasks are searched"
     return ""
 
 
@@ -266,8 +266,8 @@ def _newer_refusal(row: TaskTypeRow | QueueSetRow) -> Refusal | None:
     if not unknown:
         return None
     message = (
-        f"{', '.join(unknown)}: known to a newer release only; the deletion waits for an operator of that release, or"
-        " for a deletionPolicy that this one knows"
+        f"{', '.join(unknown)}: known only to a newer release; the deletion waits for an operator of that release, or"
+        " for a deletionPolicy that this release knows"
     )
     return Refusal(reason=Reason.NEWER_RELEASE, message=message)
 
@@ -277,12 +277,12 @@ def _claim_refusal(name: str, owner: Owner, claim: Owner | None) -> Refusal | No
         return None
     if not owner.is_same_object(claim):
         message = (
-            f"the name {name} belongs to {claim.shown} already. Names are unique in the whole installation, over all"
+            f"the name {name} already belongs to {claim.shown}. Names are unique in the whole installation, across"
             " namespaces: choose another name, or delete that object"
         )
         return Refusal(reason=Reason.NAME_CONFLICT, message=message)
     if owner.uid == claim.uid and owner.generation < claim.generation:
-        message = f"generation {claim.generation} was applied already; this is the older {owner.generation}"
+        message = f"generation {claim.generation} is already applied; this is the older generation {owner.generation}"
         return Refusal(reason=Reason.STALE_GENERATION, message=message)
     return None
 
@@ -295,7 +295,7 @@ def _prefix_refusal(desired: QueueSetRow, observed: ObservedQueueSet) -> Refusal
         holder += f", which is {observed.prefix_owner.shown}"
     message = (
         f"spec.namespace {desired.namespace!r} is the prefix of {holder}. A prefix belongs to one QueueSet:"
-        " choose another, or delete that one"
+        " choose another prefix, or delete that QueueSet"
     )
     return Refusal(reason=Reason.PREFIX_CONFLICT, message=message)
 
@@ -309,7 +309,10 @@ def _immutability_refusal(desired: QueueSetRow, observed: ObservedQueueSet) -> R
     for queue in desired.queues:
         changed += _changed_arguments(before.get(queue.name), queue)
     if changed:
-        message = f"{', '.join(changed)} cannot be changed: RabbitMQ keeps a queue's arguments; declare a new name"
+        message = (
+            f"{', '.join(changed)} cannot be changed, since RabbitMQ keeps a queue's arguments:"
+            " declare it under a new name"
+        )
         return Refusal(reason=Reason.IMMUTABLE_FIELD, message=message)
     gone = sorted((before.keys() - {queue.name for queue in desired.queues}) & observed.used_queues)
     if gone:
@@ -317,7 +320,7 @@ def _immutability_refusal(desired: QueueSetRow, observed: ObservedQueueSet) -> R
         return Refusal(reason=Reason.IN_USE, message=message)
     if desired.removal_queue is None and (held := told_waiting(observed.waiting)):
         message = (
-            f"tasks wait in queues that are taken out: {held}; let them run, or set onRemoval: "
+            f"tasks wait in queues that the manifest removes: {held}; let them run, or set onRemoval: "
             f"{{policy: MoveTo, queue: NAME}}"
         )
         return Refusal(reason=Reason.IN_USE, message=message)
@@ -353,8 +356,8 @@ def _adoption_refusal(name: str, claim: Owner | None, row: Any, desired: Any, *,
     if isinstance(row, TaskTypeRow) and not row.active:
         return None  # released by an earlier object: the type accepts no tasks, so no client notices a change
     message = (
-        f"{name} exists, nobody claims it, and it differs in {differences(row, desired)}: "
-        f'make the manifest equal, or set the annotation {ADOPT_ANNOTATION}: "true"'
+        f"{name} exists without an owner and differs in {differences(row, desired)}: "
+        f'change the manifest to match, or set the annotation {ADOPT_ANNOTATION}: "true"'
     )
     return Refusal(reason=Reason.UNMANAGED_EXISTS, message=message)
 

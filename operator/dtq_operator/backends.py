@@ -167,7 +167,7 @@ class Backends:
             message = "; ".join(f"{name} exists with other arguments" for name in sorted(done.mismatched))
             warning = (
                 ConditionReason.ARGUMENT_MISMATCH,
-                f"{message}: delete it once it is empty, or declare a new name",
+                f"{message}: delete it once it is empty, or declare a queue with a new name",
             )
             found = conditions.broker_trouble(*warning, stalled=True)
         else:
@@ -193,12 +193,14 @@ class Backends:
     def _down(self, key: Key, breaker: Breaker[Key], effect: str, reason: ConditionReason) -> Effect:
         breaker.trip(key)
         # The driver's message differs between tries, and each message would be another write.
-        text = f"{breaker.name} does not answer; everything is looked at again once it does"
+        text = f"{breaker.name} does not answer; the object is reconciled when it answers again"
         if reason is ConditionReason.BROKER_UNREACHABLE:
-            text = f"no connection to RabbitMQ, vhost {self._settings.rmq_vhost!r}; tried again until there is one"
+            text = (
+                f"no connection to RabbitMQ, vhost {self._settings.rmq_vhost!r}; the operator retries until it connects"
+            )
         if isinstance(breaker.error, Unmigrated):
             reason = ConditionReason.DATABASE_NOT_MIGRATED
-            text = "the database does not have this release's schema: run `dtq migrate`, and all is looked at again"
+            text = "the database does not have this release's schema: run `dtq migrate`; the object is reconciled then"
         return Effect(conditions=conditions.unavailable(effect, reason, text), result="waiting", warning=(reason, text))
 
     async def _probe_broker(self) -> None:

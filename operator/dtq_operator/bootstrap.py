@@ -31,7 +31,9 @@ def read(file: Path) -> list[dict[str, Any]]:
     try:
         text = file.read_text(encoding="utf-8")
     except OSError as error:
-        raise Rejected("InvalidSettings", f"DTQ_BOOTSTRAP_FILE cannot be read ({error.strerror}): check it") from error
+        raise Rejected(
+            "InvalidSettings", f"DTQ_BOOTSTRAP_FILE cannot be read ({error.strerror}): check the mount"
+        ) from error
     parse(text)
     return sorted(
         (document for document in yaml.safe_load_all(text) if document), key=lambda document: str(document["kind"])

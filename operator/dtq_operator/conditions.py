@@ -77,10 +77,14 @@ def serving(*, active: bool, served: Condition) -> list[Condition]:
     is_served = served.status == "True"
     if active:
         reason = ConditionReason.SERVING if is_served else ConditionReason.ACCEPTING
-        message = "tasks of this type are accepted" + (" and run" if is_served else "; Served says who runs them")
+        message = "tasks of this type are accepted" + (
+            " and run" if is_served else "; the condition Served says whether workers run them"
+        )
     else:
         reason = ConditionReason.INACTIVE
-        message = f"new tasks are refused; accepted ones {'run' if is_served else 'wait for a worker, see Served'}"
+        message = (
+            f"new tasks are refused; accepted tasks {'run' if is_served else 'wait for a worker, see condition Served'}"
+        )
     return [
         Condition(type="Accepted", status="True", reason=ConditionReason.CLAIMED),
         Condition(type="Synced", status="True", reason=ConditionReason.ROW_MATCHES),
@@ -108,7 +112,7 @@ def served(found: Served, *, where: str, is_new: bool, is_idle: bool, former: Se
         {ConditionReason.WORKERS_READY, ConditionReason.SCALED_TO_ZERO}
     )
     if found.gap is Gap.QUEUE_NOT_CONSUMED and is_idle and was_served:
-        message = f"{where} is idle and wants no worker: its pool is scaled to zero"
+        message = f"{where} is idle and needs no worker: its pool is scaled to zero"
         return Condition(type="Served", status="Unknown", reason=ConditionReason.SCALED_TO_ZERO, message=message)
     if is_new and not was_served:
         message = f"no worker of {where} handles the type yet"
@@ -146,7 +150,7 @@ def unavailable(effect: str, reason: str, message: str) -> list[Condition]:
 
 def declared(*, queues: int, paused: bool, moving: Mapping[str, int]) -> list[Condition]:
     """A QueueSet whose topology is as declared; `moving` describes the tasks that wait in removed queues."""
-    message = "no task is handed out until paused is false" if paused else f"{queues} queue(s) are declared"
+    message = "no task starts until spec.paused is false" if paused else f"{queues} queue(s) are declared"
     return [
         Condition(type="Accepted", status="True", reason=ConditionReason.CLAIMED),
         Condition(type="TopologyDeclared", status="True", reason=ConditionReason.DECLARED),
@@ -192,9 +196,9 @@ def scaling(
     if modes == {ScalingMode.DISABLED}:
         found = ("Unknown", ConditionReason.DISABLED, "scaling.mode is Disabled")
     elif not desired:
-        found = ("False", ConditionReason.STATS_UNAVAILABLE, "the backlog is unknown: replicas stay as they are")
+        found = ("False", ConditionReason.STATS_UNAVAILABLE, "the backlog is unknown: replicas are not changed")
     elif acts and manifest.spec.paused:
-        found = ("False", ConditionReason.PAUSED, "paused: replicas stay as they are")
+        found = ("False", ConditionReason.PAUSED, "paused: replicas are not changed")
     elif troubles:
         reason = troubles[min(troubles)][0]
         found = ("False", reason, "; ".join(f"queue {queue}: {text}" for queue, (_, text) in sorted(troubles.items())))
@@ -214,7 +218,7 @@ def _settled() -> list[Condition]:
 
 
 def _moving(held: str) -> list[Condition]:
-    message = f"tasks of queues that were taken out are moved to declared ones; still to be moved: {held}"
+    message = f"tasks of removed queues are being moved to declared queues; left to move: {held}"
     return _progress(stalled=False, reason=ConditionReason.MOVING_TASKS, message=message)
 
 

@@ -34,17 +34,21 @@ def _rule(rule: str, message: str) -> dict[str, str]:
 def _immutable(field: str) -> dict[str, str]:
     name = "__namespace__" if field == "namespace" else field  # a reserved word in CEL
     rule = f"has(self.{name}) == has(oldSelf.{name}) && (!has(self.{name}) || self.{name} == oldSelf.{name})"
-    return _rule(rule, f"{field} is immutable: RabbitMQ keeps a queue's arguments; declare a new name")
+    return _rule(rule, f"{field} is immutable, since RabbitMQ keeps a queue's arguments: declare it under a new name")
 
 
 _reserved = ", ".join(f"'{name}'" for name in sorted(RESERVED_QUEUES))
 _RULES: Final[Mapping[str, Rules]] = {
     "TaskTypeSpec.backoff": [
-        _rule("self.strategy == 'List' || !has(self.delaysSeconds)", "delaysSeconds belongs to strategy List"),
-        _rule("self.strategy == 'Fixed' || !has(self.delaySeconds)", "delaySeconds belongs to strategy Fixed"),
+        _rule(
+            "self.strategy == 'List' || !has(self.delaysSeconds)", "delaysSeconds belongs to strategy List: remove it"
+        ),
+        _rule(
+            "self.strategy == 'Fixed' || !has(self.delaySeconds)", "delaySeconds belongs to strategy Fixed: remove it"
+        ),
         _rule(
             "self.strategy == 'Exponential' || !(has(self.baseSeconds) || has(self.factor) || has(self.maxSeconds))",
-            "baseSeconds, factor and maxSeconds belong to strategy Exponential",
+            "baseSeconds, factor and maxSeconds belong to strategy Exponential: remove them",
         ),
         _rule(
             "(has(self.maxSeconds) ? self.maxSeconds : 3600) >= (has(self.baseSeconds) ? self.baseSeconds : 5) "
@@ -63,7 +67,7 @@ _RULES: Final[Mapping[str, Rules]] = {
     "QueueSetSpec.onRemoval": [
         _rule(
             "self.policy != 'MoveTo' || has(self.queue)",
-            "policy MoveTo needs queue: name the queue that takes the tasks",
+            "policy MoveTo needs queue: name the queue that receives the tasks",
         ),
         _rule("self.policy == 'MoveTo' || !has(self.queue)", "queue belongs to policy MoveTo: remove it"),
     ],
@@ -73,7 +77,7 @@ _RULES: Final[Mapping[str, Rules]] = {
         _rule(f"!(self.name in [{_reserved}])", f"queue names {_reserved} are reserved: choose another"),
     ],
     "QueueSetSpec.queues[].scaling": [
-        _rule("self.minReplicas <= self.maxReplicas", "minReplicas is above maxReplicas: lower it"),
+        _rule("self.minReplicas <= self.maxReplicas", "minReplicas is above maxReplicas: lower minReplicas"),
         _rule("self.mode != 'Operator' || has(self.targetRef)", "mode Operator needs targetRef: name the Deployment"),
     ],
 }
@@ -151,7 +155,7 @@ def _text(description: str, **more: Any) -> dict[str, Any]:
 
 _CONDITIONS: Final = {
     "type": "array",
-    "description": "What is true of this object now; Ready sums it up.",
+    "description": "The current conditions; Ready summarizes them.",
     "maxItems": 16,
     "x-kubernetes-list-type": "map",
     "x-kubernetes-list-map-keys": ["type"],
@@ -159,39 +163,39 @@ _CONDITIONS: Final = {
         "type": "object",
         "required": ["type", "status", "reason", "lastTransitionTime"],
         "properties": {
-            "type": _text("Which question it answers.", maxLength=316),
-            "status": _text("The answer.", enum=["True", "False", "Unknown"]),
-            "reason": _text("Why, as one CamelCase word.", maxLength=1024),
-            "message": _text("Why, and what to do about it.", maxLength=32768),
-            "lastTransitionTime": _text("When the answer changed.", format="date-time"),
+            "type": _text("The type of the condition.", maxLength=316),
+            "status": _text("Whether the condition is true.", enum=["True", "False", "Unknown"]),
+            "reason": _text("The reason, as one CamelCase word.", maxLength=1024),
+            "message": _text("The explanation, and what to do.", maxLength=32768),
+            "lastTransitionTime": _text("When status last changed.", format="date-time"),
             "observedGeneration": {
-                "type": "integer", "format": "int64", "description": "The generation that it is about."
+                "type": "integer", "format": "int64", "description": "The generation that the condition describes."
             },
         },
     },
 }  # fmt: skip
-_GENERATION: Final = {"type": "integer", "format": "int64", "description": "The generation that status is about."}
+_GENERATION: Final = {"type": "integer", "format": "int64", "description": "The generation that the status describes."}
 
 _TASK_TYPE_STATUS: Final = {
     "type": "object",
-    "description": "What the operator found and did.",
+    "description": "The state that the operator observed.",
     "properties": {
         "observedGeneration": _GENERATION,
         "conditions": _CONDITIONS,
-        "schemaHash": _text("SHA-256 of the payload schema in force, its first 12 digits."),
+        "schemaHash": _text("The first 12 digits of the SHA-256 of the payload schema."),
     },
 }
 _COUNT32: Final = {"type": "integer", "format": "int32"}
 _QUEUE_SET_STATUS: Final = {
     "type": "object",
-    "description": "What the operator found and did.",
+    "description": "The state that the operator observed.",
     "properties": {
         "observedGeneration": _GENERATION,
         "conditions": _CONDITIONS,
-        "queueCount": _COUNT32 | {"description": "How many queues are declared."},
+        "queueCount": _COUNT32 | {"description": "The number of declared queues."},
         "queues": {
             "type": "array",
-            "description": "Each queue in the broker.",
+            "description": "The queues in RabbitMQ.",
             "maxItems": 64,
             "x-kubernetes-list-type": "map",
             "x-kubernetes-list-map-keys": ["name"],
@@ -199,10 +203,10 @@ _QUEUE_SET_STATUS: Final = {
                 "type": "object",
                 "required": ["name", "queueName", "state"],
                 "properties": {
-                    "name": _text("Its name in the spec."),
-                    "queueName": _text("Its name in RabbitMQ."),
-                    "state": _text("Declared, or Mismatch when it exists with other arguments."),
-                    "desiredReplicas": _COUNT32 | {"description": "How many workers it wants; absent when unknown."},
+                    "name": _text("The name in the spec."),
+                    "queueName": _text("The name in RabbitMQ."),
+                    "state": _text("Declared, or Mismatch if the queue exists with other arguments."),
+                    "desiredReplicas": _COUNT32 | {"description": "The desired number of workers; absent if unknown."},
                 },
             },
         },
@@ -243,7 +247,7 @@ def task_type_crd() -> dict[str, Any]:
             _column("SchemaHash", ".status.schemaHash", priority=1),
             _AGE,
         ],
-        description="A kind of work: where its tasks go, how they are run, and which payloads they accept.",
+        description="A kind of work: the queue of its tasks, how they run, and which payloads are valid.",
     )  # fmt: skip
 
 
@@ -260,7 +264,7 @@ def queue_set_crd() -> dict[str, Any]:
             _column("Scaling", _condition("ScalingActive", "status")),
             _AGE,
         ],
-        description="A group of queues with one prefix, its retry ladder and its dead letter queue.",
+        description="A group of queues with a common prefix, their retry queues and their dead letter queue.",
     )  # fmt: skip
 
 
@@ -276,7 +280,7 @@ def _crd(
     description: str,
 ) -> dict[str, Any]:
     spec_schema = structural(spec)
-    spec_schema.setdefault("description", "What is wanted.")
+    spec_schema.setdefault("description", "The desired state.")
     root: dict[str, Any] = {
         "type": "object",
         "description": description,

@@ -173,9 +173,9 @@ class Operator:
         now = time.monotonic()
         wrong = {}
         if (silence := now - self.sweep.tried_at) > bound:
-            wrong["sweep"] = f"the last one ended {silence:.0f} s ago"
+            wrong["sweep"] = f"the last sweep ended {silence:.0f} s ago"
         if self.sweep.behind_since is not None and (silence := now - self.sweep.behind_since) > bound:
-            wrong["watch"] = f"for {silence:.0f} s it has not told of what the API server lists"
+            wrong["watch"] = f"the watch has missed objects that the API server lists for {silence:.0f} s"
         return wrong
 
 

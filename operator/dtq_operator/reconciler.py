@@ -140,9 +140,15 @@ class Reconciler:
         except Unavailable:
             if not self._is_given_up(obj):
                 # The driver's message differs between tries, and each message would be another write.
-                text = f"a backend that the deletion needs does not answer; given up after {self._give_up_seconds:g} s"
+                text = (
+                    "Postgres or RabbitMQ, which the deletion needs, does not answer;"
+                    f" the operator gives up after {self._give_up_seconds:g} s"
+                )
                 return await self._deletion_waits(key, obj, ConditionReason.BACKEND_UNAVAILABLE, text)
-            message = f"deleted after {self._give_up_seconds:g} s without its backend: rows or queues may be left"
+            message = (
+                f"deleted although Postgres or RabbitMQ did not answer for {self._give_up_seconds:g} s:"
+                " rows or queues may remain"
+            )
             await self._events.record(key.kind, obj, EventReason.EXTERNAL_RESOURCES_ORPHANED, message, warning=True)
             refusal = None
         if refusal is not None:

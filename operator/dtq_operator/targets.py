@@ -133,7 +133,7 @@ class Targets:
         if all(demand.is_paused for demand in queues):
             return None
         if unknown := ", ".join(sorted(demand.title for demand in queues if demand.load is None)):
-            text = f"the backlog of queue {unknown} is unknown: Deployment {target.deployment} stays as it is"
+            text = f"the backlog of queue {unknown} is unknown: Deployment {target.deployment} is not scaled"
             return ConditionReason.STATS_UNAVAILABLE, text
         if scalers is None or self._waits(target):
             return self._failing[target].trouble
@@ -149,9 +149,12 @@ class Targets:
     async def _scale(self, target: Target, queues: Sequence[Demand], scalers: Mapping[str, str]) -> Trouble | None:
         name = target.deployment
         if other := scalers.get(name):
-            text = f"{other} scales Deployment {name} already: remove it, or set scaling.mode Hints"
+            text = f"{other} already scales Deployment {name}: remove it, or set scaling.mode to Hints"
             return ConditionReason.EXTERNALLY_MANAGED, text
-        missing = (ConditionReason.TARGET_NOT_FOUND, f"there is no Deployment {name}: create it")
+        missing = (
+            ConditionReason.TARGET_NOT_FOUND,
+            f"Deployment {name} does not exist: create it, or correct targetRef",
+        )
         found = await self._kube.scale(target.namespace, name)
         if found is None:
             return missing

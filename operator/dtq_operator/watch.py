@@ -119,7 +119,7 @@ class Watch:
         finally:
             await asyncio.sleep(CONNECTION_CLOSE_SECONDS)
         if not stopping.is_set():
-            raise Unavailable("kopf came to its end")
+            raise Unavailable("kopf ended unexpectedly")
 
     def _on_event(self, type_: str | None, kind: str, obj: Object) -> None:
         key = key_of(kind, obj)

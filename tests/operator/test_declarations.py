@@ -39,13 +39,13 @@ async def test_a_queue_is_removed_only_without_its_tasks_or_moves_them_and_the_c
     await world.patch(world.queue_set(), {"spec": {"queues": TWO[:1]}})
     found = await world.until(world.queue_set(), "Accepted", "False", "InUse")
     message = next(one["message"] for one in found["status"]["conditions"] if one["type"] == "Ready")
-    assert message.startswith("tasks wait in queues that are taken out: low (3); let them run, or set onRemoval")
+    assert message.startswith("tasks wait in queues that the manifest removes: low (3); let them run, or set onRemoval")
     assert await names(world, "queue") == ["default", "low"]
 
     await world.patch(world.queue_set(), {"spec": {"onRemoval": {"policy": "MoveTo", "queue": "default"}}})
     found = await world.until(world.queue_set(), "Reconciling", "True", "MovingTasks")
     conditions = {each["type"]: each for each in found["status"]["conditions"]}
-    assert conditions["Reconciling"]["message"].endswith("still to be moved: low (3)")
+    assert conditions["Reconciling"]["message"].endswith("left to move: low (3)")
     assert conditions["Ready"]["status"] == "True"
     assert await names(world, "queue") == ["default"]
 
@@ -53,7 +53,7 @@ async def test_a_queue_is_removed_only_without_its_tasks_or_moves_them_and_the_c
 
     async def counts_down() -> bool:
         found = await world.get(world.queue_set())
-        return found is not None and "still to be moved: low (1)" in str(found["status"]["conditions"])
+        return found is not None and "left to move: low (1)" in str(found["status"]["conditions"])
 
     await eventually("the condition counts what is left", counts_down)
     async with Database(world.dsn, name="test") as database:

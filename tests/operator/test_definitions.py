@@ -61,8 +61,8 @@ async def test_kubectl_explains_lists_and_abbreviates(world: World, start: Start
     sets = (await world.kubectl("get", "qs")).splitlines()
     assert sets[0].split() == ["NAME", "PREFIX", "QUEUES", "PAUSED", "READY", "REASON", "SCALING", "AGE"]
     assert sets[1].split()[:7] == ["default", "tasks", "1", "false", "True", "Serving", "True"]
-    assert "How often a task is tried" in await world.kubectl("explain", "tt.spec.maxAttempts")
-    assert "The retry ladder" in await world.kubectl("explain", "qs.spec.retry")
+    assert "The most attempts of a task" in await world.kubectl("explain", "tt.spec.maxAttempts")
+    assert "The retry queues" in await world.kubectl("explain", "qs.spec.retry")
     listed = await world.kubectl("get", "dtq", "-o", "name")
     assert set(listed.split()) == {f"tasktype.dtq.dev/{TYPE}", "queueset.dtq.dev/default"}
 

@@ -152,7 +152,9 @@ async def test_a_deletion_gives_up_on_a_backend_and_says_so(
     await {"postgres": postgres_door, "rabbitmq": rabbitmq_door}[backend].shut()
     await world.delete(world.queue_set())
     await world.until_gone(world.queue_set())
-    assert "without its backend" in await world.until_event(world.queue_set(), "ExternalResourcesOrphaned")
+    assert "Postgres or RabbitMQ did not answer" in await world.until_event(
+        world.queue_set(), "ExternalResourcesOrphaned"
+    )
     assert "tasks.default" in await world.queues()
 
 

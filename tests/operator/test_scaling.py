@@ -182,7 +182,7 @@ async def test_an_unknown_backlog_holds_the_target_that_queues_share(world: Worl
     await world.hide_tasks()
     await running.operator.scaler.once()
     found = await world.until(both, "ScalingActive", "False", "StatsUnavailable")
-    assert "stay as they are" in str(found["status"]["conditions"])
+    assert "replicas are not changed" in str(found["status"]["conditions"])
     assert await world.replicas(DEPLOYMENT) == 4
 
 

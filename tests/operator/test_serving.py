@@ -116,7 +116,7 @@ async def test_an_inactive_type_is_told_and_not_warned_of(world: World, start: S
     running = await start(pace=AT_ONCE)
     await world.create_ready(world.queue_set(), world.task_type(active=False))
     found = await world.until(world.task_type(), "Served", "False", "QueueNotConsumed")
-    assert condition(found, "Ready")["message"].endswith("accepted ones wait for a worker, see Served")
+    assert condition(found, "Ready")["message"].endswith("accepted tasks wait for a worker, see condition Served")
     await running.operator.serving.once()
     assert running.metric(GAUGE, reason="QueueNotConsumed") == 0.0
     assert not any(kind == "Warning" for kind, _, _ in await world.events(world.task_type()))

@@ -35,7 +35,7 @@ class BackoffSpec(_Model):
 
     strategy: Annotated[Strategy, Field(strict=False)] = Field(
         default=Strategy.LIST,
-        description="Which rule picks the delay: List, Fixed or Exponential.",
+        description="How the delay is computed: List, Fixed or Exponential.",
     )
     delays_seconds: list[DelaySeconds] | None = Field(
         default=None,
@@ -46,11 +46,11 @@ class BackoffSpec(_Model):
     delay_seconds: DelaySeconds | None = Field(default=None, description="Fixed: the delay after every attempt.")
     base_seconds: DelaySeconds | None = Field(default=None, description="Exponential: the delay after attempt 1.")
     factor: Annotated[int, Field(ge=1, le=limits.BACKOFF_FACTOR_MAX)] | None = Field(
-        default=None, description="Exponential: what each further delay is multiplied by."
+        default=None, description="Exponential: the factor from each delay to the next."
     )
     max_seconds: DelaySeconds | None = Field(default=None, description="Exponential: the longest delay.")
     jitter_percent: int = Field(
-        default=0, ge=0, le=100, description="How much of a delay chance may take away, in percent."
+        default=0, ge=0, le=100, description="The largest random reduction of a delay, in percent."
     )
 
     @model_validator(mode="after")
@@ -100,22 +100,22 @@ class Retention(_Model):
 class Concurrency(_Model):
     """How many tasks of the type run at once, in the whole cluster."""
 
-    limit: int = Field(ge=1, le=limits.CONCURRENCY_MAX, description="Tasks that run at once, over all workers.")
+    limit: int = Field(
+        ge=1, le=limits.CONCURRENCY_MAX, description="The most tasks that run at once, over all workers."
+    )
     key: KeyPath | None = Field(
         default=None,
-        description="A payload field such as customer.id: the limit then holds for each of its values.",
+        description="A payload field such as customer.id: the limit applies to each of its values.",
     )
 
 
 class RateLimit(_Model):
     """How many tasks of the type start in a stretch of time, in the whole cluster: a token bucket."""
 
-    tasks: int = Field(ge=1, le=limits.RATE_TASKS_MAX, description="Attempts that may start in perSeconds.")
-    per_seconds: int = Field(
-        default=1, ge=1, le=limits.RATE_SECONDS_MAX, description="The stretch of time that tasks refers to."
-    )
+    tasks: int = Field(ge=1, le=limits.RATE_TASKS_MAX, description="The most attempts that start in perSeconds.")
+    per_seconds: int = Field(default=1, ge=1, le=limits.RATE_SECONDS_MAX, description="The interval of the limit.")
     burst: Annotated[int, Field(ge=1, le=limits.RATE_TASKS_MAX)] | None = Field(
-        default=None, description="Most starts at once after a quiet time; without it, as many as tasks."
+        default=None, description="The most attempts that start at once after an idle period; defaults to tasks."
     )
 
 
@@ -126,14 +126,16 @@ class ObjectRef(_Model):
 
 
 class Schedule(_Model):
-    """One cron entry: enqueue the type with this payload whenever the expression matches."""
+    """A cron entry: enqueues a task with this payload whenever the expression matches."""
 
     name: QueueName = Field(description="Unique within the task type.")
     cron: str = Field(
-        min_length=6, max_length=100, description="Five fields: minute hour day month weekday; or @daily and its like."
+        min_length=6,
+        max_length=100,
+        description="Five fields: minute hour day month weekday; or a name such as @daily.",
     )
     timezone: str = Field(default="UTC", max_length=64, description="An IANA name such as Europe/Berlin.")
-    payload: dict[str, Any] = Field(default_factory=dict, description="The payload of each task it enqueues.")
+    payload: dict[str, Any] = Field(default_factory=dict, description="The payload of each enqueued task.")
 
 
 class TaskTypeDeletionPolicy(StrEnum):
@@ -145,24 +147,26 @@ class TaskTypeDeletionPolicy(StrEnum):
 
 
 class TaskTypeSpec(_Model):
-    """One kind of work: where it goes and how it is run."""
+    """A kind of work: the queue of its tasks, and how they run."""
 
     queue_set_ref: ObjectRef = Field(
-        default=ObjectRef(name="default"), description="The QueueSet whose queues carry this type."
+        default=ObjectRef(name="default"), description="The QueueSet whose queues hold tasks of this type."
     )
-    queue: QueueName = Field(default="default", description="The queue of that set, unless a task names another.")
-    active: bool = Field(default=True, description="false refuses new tasks of this type; accepted ones still run.")
+    queue: QueueName = Field(
+        default="default", description="The default queue; a task may name another queue of the QueueSet."
+    )
+    active: bool = Field(default=True, description="Whether new tasks are accepted; accepted tasks run in any case.")
     max_attempts: int = Field(
         default=5,
         ge=1,
         le=limits.ATTEMPTS_MAX,
-        description="How often a task is tried, unless it says otherwise.",
+        description="The most attempts of a task; a task may set its own number.",
     )
     timeout_seconds: int = Field(
-        default=300, ge=1, le=limits.TIMEOUT_SECONDS_MAX, description="How long one attempt may run."
+        default=300, ge=1, le=limits.TIMEOUT_SECONDS_MAX, description="The timeout of an attempt."
     )
     backoff: BackoffSpec | None = Field(
-        default=None, description="The wait between attempts; without it the worker's own default applies."
+        default=None, description="The delay between attempts; defaults to the settings of the worker."
     )
     payload_schema: dict[str, Any] | None = Field(
         default=None,
@@ -172,19 +176,22 @@ class TaskTypeSpec(_Model):
         default=limits.PAYLOAD_BYTES_DEFAULT,
         ge=1,
         le=limits.PAYLOAD_BYTES_MAX,
-        description="The largest payload, as JSON text.",
+        description="The largest payload, in bytes of JSON text.",
     )
     concurrency: Concurrency | None = Field(
-        default=None, description="How many run at once in the whole cluster; without it, as many as there are slots."
+        default=None,
+        description="How many tasks run at once in the whole cluster; without it, only worker slots limit them.",
     )
-    rate_limit: RateLimit | None = Field(default=None, description="How many start in a stretch of time.")
+    rate_limit: RateLimit | None = Field(default=None, description="How many attempts start per interval.")
     retention: Retention = Field(default=Retention(), description="How long finished tasks are kept.")
     schedule: list[Schedule] = Field(
-        default_factory=list, max_length=limits.SCHEDULES_MAX, description="Tasks enqueued by the clock."
+        default_factory=list,
+        max_length=limits.SCHEDULES_MAX,
+        description="The schedules that enqueue tasks of this type.",
     )
     deletion_policy: Annotated[TaskTypeDeletionPolicy, Field(strict=False)] = Field(
         default=TaskTypeDeletionPolicy.DEACTIVATE,
-        description="Deactivate refuses new tasks, Retain leaves the row, Delete drops it once no task refers to it.",
+        description="Deactivate refuses new tasks, Retain keeps the row, Delete deletes it once no task refers to it.",
     )
 
     @model_validator(mode="after")
@@ -219,9 +226,9 @@ class Scaling(_Model):
         default=0,
         ge=0,
         le=limits.REPLICAS_MAX,
-        description="Fewest replicas; 0 lets an idle queue have no worker, so that its next task waits for a pod.",
+        description="The fewest replicas; with 0, an idle queue has no worker and its next task waits for a pod.",
     )
-    max_replicas: int = Field(default=10, ge=0, le=limits.REPLICAS_MAX, description="Most replicas.")
+    max_replicas: int = Field(default=10, ge=0, le=limits.REPLICAS_MAX, description="The most replicas.")
     target_backlog_per_replica: int = Field(
         default=20,
         ge=1,
@@ -232,7 +239,7 @@ class Scaling(_Model):
         default=300,
         ge=0,
         le=86_400,
-        description="How long the backlog must be lower before replicas are taken away.",
+        description="How long the backlog must stay lower before replicas are removed.",
     )
     target_ref: ObjectRef | None = Field(
         default=None, description="The Deployment that mode Operator scales, in the same namespace."
@@ -241,24 +248,25 @@ class Scaling(_Model):
     @model_validator(mode="after")
     def _bounds_fit(self) -> Self:
         if self.min_replicas > self.max_replicas:
-            raise ValueError("minReplicas is above maxReplicas: lower it")
+            raise ValueError("minReplicas is above maxReplicas: lower minReplicas")
         if self.mode is ScalingMode.OPERATOR and self.target_ref is None:
             raise ValueError("mode Operator needs targetRef: name the Deployment")
         return self
 
 
 class QueueSpec(_Model):
-    """One queue: a routing key of its set."""
+    """A queue: a routing key of its QueueSet."""
 
     name: WorkQueueName = Field(description="The routing key.")
     type: Annotated[QueueType, Field(strict=False)] = Field(
-        default=QueueType.QUORUM, description="Quorum survives the loss of a node; immutable."
+        default=QueueType.QUORUM,
+        description="The type in RabbitMQ: a Quorum queue survives the loss of a node; immutable.",
     )
     max_length: Annotated[int, Field(ge=1, le=limits.MAX_LENGTH_MAX)] | None = Field(
         default=None,
-        description="Most messages; a full queue refuses publishes, its retries wait in Postgres. Immutable.",
+        description="The most messages; a full queue refuses messages, and its retries wait in Postgres. Immutable.",
     )
-    scaling: Scaling = Field(default=Scaling(), description="How many workers this queue wants.")
+    scaling: Scaling = Field(default=Scaling(), description="The scaling of the workers of this queue.")
 
 
 class Retry(_Model):
@@ -268,7 +276,7 @@ class Retry(_Model):
         default=[5, 30, 120, 600, 3600],
         min_length=1,
         max_length=limits.RETRY_DELAYS_MAX,
-        description="One durable queue per delay and queue.",
+        description="The retry delays; each has a durable queue per queue.",
     )
 
     @model_validator(mode="after")
@@ -280,7 +288,7 @@ class Retry(_Model):
 class DeadLetter(_Model):
     """What becomes of a copy of each task that failed for good."""
 
-    enabled: bool = Field(default=True, description="Publish a copy to the dead letter queue.")
+    enabled: bool = Field(default=True, description="Whether a copy of each failed task goes to the dead letter queue.")
 
 
 class RemovalPolicy(StrEnum):
@@ -295,14 +303,16 @@ class OnRemoval(_Model):
 
     policy: Annotated[RemovalPolicy, Field(strict=False)] = Field(
         default=RemovalPolicy.REFUSE,
-        description="Refuse keeps the queue while tasks wait in it, MoveTo moves them to another queue.",
+        description="Refuse keeps a queue while tasks wait in it, MoveTo moves the tasks to another queue.",
     )
-    queue: QueueName | None = Field(default=None, description="MoveTo: the queue of this set that takes the tasks.")
+    queue: QueueName | None = Field(
+        default=None, description="MoveTo: the queue of this QueueSet that receives the tasks."
+    )
 
     @model_validator(mode="after")
     def _queue_fits_the_policy(self) -> Self:
         if self.policy is RemovalPolicy.MOVE_TO and self.queue is None:
-            raise ValueError("policy MoveTo needs queue: name the queue that takes the tasks")
+            raise ValueError("policy MoveTo needs queue: name the queue that receives the tasks")
         if self.policy is RemovalPolicy.REFUSE and self.queue is not None:
             raise ValueError("queue belongs to policy MoveTo: remove it")
         return self
@@ -317,21 +327,21 @@ class QueueSetDeletionPolicy(StrEnum):
 
 
 class QueueSetSpec(_Model):
-    """A group of queues with one prefix, its retry ladder and its dead letter queue."""
+    """A group of queues with a common prefix, their retry queues and their dead letter queue."""
 
-    namespace: Prefix = Field(default="tasks", description="Prefix of every name in the broker; immutable.")
+    namespace: Prefix = Field(default="tasks", description="The prefix of all names in RabbitMQ; immutable.")
     queues: list[QueueSpec] = Field(
         min_length=1, max_length=limits.QUEUES_MAX, description="The queues, most urgent first."
     )
-    retry: Retry = Field(default=Retry(), description="The retry ladder of the queues without maxLength.")
+    retry: Retry = Field(default=Retry(), description="The retry queues of the queues without maxLength.")
     dead_letter: DeadLetter = Field(default=DeadLetter(), description="The dead letter queue.")
     on_removal: OnRemoval = Field(
-        default=OnRemoval(), description="What happens when a queue is taken out while tasks wait in it."
+        default=OnRemoval(), description="What happens when a queue is removed while tasks wait in it."
     )
-    paused: bool = Field(default=False, description="true hands out no task; enqueuing goes on.")
+    paused: bool = Field(default=False, description="Whether no task starts; new tasks are still accepted.")
     deletion_policy: Annotated[QueueSetDeletionPolicy, Field(strict=False)] = Field(
         default=QueueSetDeletionPolicy.RETAIN,
-        description="Retain leaves the queues, DeleteIfEmpty deletes them once empty, Delete deletes them.",
+        description="Retain keeps the queues, DeleteIfEmpty deletes them once they are empty, Delete deletes them.",
     )
 
     @model_validator(mode="after")

@@ -66,7 +66,7 @@ topologySpreadConstraints:
 {{- end }}
 - name: RMQ_NAMESPACE
   value: {{ .Values.rabbitmq.prefix | quote }}
-# Until a QueueSet is declared there is one of this name, which the declared one takes over.
+# Until a QueueSet is declared, a default one of this name exists, which the declared one takes over.
 - name: DTQ_QUEUE_SET
   value: {{ .Values.queueSet | quote }}
 - name: DTQ_LOG_LEVEL
@@ -129,7 +129,7 @@ topologySpreadConstraints:
 
 {{/* Probes of a process. Call: (list "port name" "liveness seconds"). */}}
 {{- define "dtq.probes" -}}
-# The first probe finds a process that has loaded its modules: a refused connection is a Warning event.
+# The first probe comes after the process has loaded its modules: a refused connection causes a Warning event.
 startupProbe:
   httpGet: {path: /livez, port: {{ . }}}
   initialDelaySeconds: 5

@@ -1,6 +1,7 @@
-"""Plain English: docs, docstrings and comments use none of the phrases below, and ARCHITECTURE's walks name real files.
+"""Plain English: docs, comments and run-time texts use none of the phrases below; ARCHITECTURE's walks name real files.
 
-Only prose is searched: code blocks, code spans, link targets and string literals are skipped.
+Only prose is searched: code blocks, code spans and link targets are skipped. Of the string literals, those that people
+read at run time are searched: log events, errors, descriptions and help texts.
 """
 
 import ast
@@ -8,7 +9,7 @@ import io
 import re
 import tokenize
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -64,7 +65,14 @@ PAGES: Final = sorted(
 )
 COMMENTED: Final = sorted(
     path
-    for pattern in ("charts/dtq/*.yaml", "charts/dtq/ci/*.yaml", "examples/*.yaml", "examples/**/*.go")
+    for pattern in (
+        "charts/dtq/*.yaml",
+        "charts/dtq/ci/*.yaml",
+        "charts/dtq/templates/**/*.yaml",
+        "charts/dtq/templates/**/*.tpl",
+        "examples/*.yaml",
+        "examples/**/*.go",
+    )
     for path in ROOT.glob(pattern)
 )
 CEILINGS: Final = {"bench": 8, "db": 3, "hack": 119, "operator": 3, "services": 17, "tests": 198}
@@ -72,17 +80,38 @@ CEILINGS: Final = {"bench": 8, "db": 3, "hack": 119, "operator": 3, "services": 
 LOOP_VARIABLES: Final = {"bench": 2, "db": 4, "hack": 3, "operator": 4, "services": 15, "tests": 170}
 """The most loop variables of a folder that may still be called `one`."""
 
+PRODUCT: Final = ("db", "operator", "services")
+"""The folders whose log events and texts a user or operator of dtq reads at run time."""
+UNFINISHED: Final = {"openapi.py", "token_review_client.py"}
+"""Files of PRODUCT whose texts are still to be rewritten: remove a name after its rewrite."""
+ALERTS: Final = sorted((ROOT / "charts/dtq/files").glob("*/*.*"))
+"""Alert rules, dashboards and definitions."""
+TEXT_PHRASES: Final = (
+    (r"go(?:es)? on", "enqueuing goes on", "continues"),
+    (r"let(?:s|ting)? go(?: of)?", "let go of by the sweep", "release"),
+    (r"(?:is|are|was|were) looked at", "everything is looked at again", "check, reconcile"),
+    (r"(?:take|taken|takes|took) (?:back|out)", "tasks taken back", "delete, remove, return"),
+    (r"tells? why|is told|are told|has not told|said|says so|nobody knows", "nobody is told", "name the answer"),
+    (r"as things stand|just now|at this moment|a stretch of time", "the plan, as things stand now", "the time meant"),
+    (r"all is well|answered nonsense|for want of|is not good", "answered nonsense", "the fact"),
+    (r"whether [^.:;,\n]+ is unknown", "whether it runs is unknown", "the outcome of … is unknown"),
+)
+"""Further patterns that run-time texts must not contain, in the form of PHRASES."""
+EVENT: Final = re.compile(r"[a-z]+(?: [a-z-]+){1,4}")
+"""A log event: a stable name of two to five words. Values are fields."""
+LEVELS: Final = {"debug", "info", "warning", "error", "exception", "critical"}
+
 Lines = Iterator[tuple[int, str]]
 
 
-def phrases(path: Path, numbered: Lines) -> Iterator[str]:
+def phrases(path: Path, numbered: Lines, patterns: Sequence[tuple[str, str, str]] = PHRASES) -> Iterator[str]:
     """Yield each phrase with its place. Phrases may continue on the next line, but not across a blank line."""
     starts, numbers, text = [], [], ""
     for number, line in numbered:
         starts.append(len(text))
         numbers.append(number)
         text += line.strip() + (" " if line.strip() else "\n\n")
-    for pattern, _, instead in PHRASES:
+    for pattern, _, instead in patterns:
         for match in re.finditer(rf"\b(?:{pattern})\b", text, re.IGNORECASE if pattern.islower() else 0):
             number = numbers[bisect_right(starts, match.start()) - 1]
             yield f"{path.relative_to(ROOT)}:{number}: {match[0].strip()!r} (write: {instead})"
@@ -133,6 +162,52 @@ def code_phrases(folder: str) -> list[str]:
         if path.suffix in (".py", ".sql") and path != Path(__file__)
         for phrase in phrases(path, python_lines(path) if path.suffix == ".py" else comment_lines(path))
     ]
+
+
+def text_lines(source: str) -> Lines:
+    """Yield the string literals of Python code, one paragraph each; docstrings and code spans are left out."""
+    tree = ast.parse(source)
+    nodes = list(ast.walk(tree))
+    skipped = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+    skipped |= {id(part) for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values}
+    for node in nodes:
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.JoinedStr):
+            parts = [part.value if isinstance(part, ast.Constant) else "``" for part in node.values]
+            text = "".join(map(str, parts))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            text = node.value
+        else:
+            continue
+        if " " in text:
+            yield node.lineno, re.sub(r"`[^`]*`", "``", " ".join(text.split()))
+            yield node.lineno, ""
+
+
+def bad_events(path: Path, source: str) -> Iterator[str]:
+    """Yield each call of a logger whose event is not a plain name."""
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Call(func=ast.Attribute(value=ast.Name(id="_log"), attr=level), args=args) if level in LEVELS:
+                event = args[0].value if len(args) == 1 and isinstance(args[0], ast.Constant) else None
+                if not (isinstance(event, str) and EVENT.fullmatch(event)):
+                    yield f"{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)[:100]}"
+
+
+def summary_lines(path: Path) -> Lines:
+    """Yield the texts of alert rules, dashboards and definitions: the values of the keys that people read."""
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        found = re.search(r"\b(?:summary|description|title|message)\"?: (.*)", line)
+        yield number, found[1] if found else ""
+
+
+def sources(folders: Sequence[str]) -> Iterator[tuple[Path, str]]:
+    """Yield the finished Python files of folders with their text."""
+    for folder in folders:
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            if path.name not in UNFINISHED:
+                yield path, path.read_text()
 
 
 def loops_over_one(folder: str) -> list[str]:
@@ -186,6 +261,51 @@ def test_docstrings_and_comments_get_plainer(folder: str) -> None:
 def test_loop_variables_name_the_thing(folder: str) -> None:
     found = loops_over_one(folder)
     assert len(found) <= LOOP_VARIABLES[folder], "\n".join(found)
+
+
+@pytest.mark.parametrize(("example", "instead"), [(example, instead) for _, example, instead in TEXT_PHRASES])
+def test_a_phrase_of_a_run_time_text_is_found(example: str, instead: str) -> None:
+    source = f'"""{example}"""\nraise Rejected(\n    "Reason", f"{{name}}: "\n    "{example}")\n'
+    found = list(phrases(ROOT / "code.py", text_lines(source), TEXT_PHRASES))
+    assert len(found) == 1
+    assert found[0].startswith("code.py:3: ")
+    assert instead in found[0]
+
+
+def test_run_time_texts_are_in_plain_english() -> None:
+    patterns = PHRASES + TEXT_PHRASES
+    found = [text for path, source in sources(PRODUCT) for text in phrases(path, text_lines(source), patterns)]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("path", ALERTS, ids=lambda path: path.name)
+def test_alerts_dashboards_and_definitions_are_in_plain_english(path: Path) -> None:
+    lines = list(summary_lines(path))
+    assert any(line for _, line in lines)
+    assert not list(phrases(path, iter(lines), PHRASES + TEXT_PHRASES))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        '_log.info(f"queue {name} consumed")',
+        '_log.info("queue %s consumed", name)',
+        '_log.info("queue consumed" if ok else "consumer refused")',
+        '_log.info("Queue consumed")',
+        '_log.info("queue consumed.")',
+        '_log.info("queue consumed: it is declared")',
+        '_log.info("tasks that the broker lost are published again")',
+        "_log.info(text)",
+    ],
+)
+def test_an_event_that_is_a_sentence_or_has_values_is_found(call: str) -> None:
+    assert list(bad_events(ROOT / "code.py", call)) == [f"code.py:1: {call}".replace('"', "'")]
+
+
+def test_log_events_are_names_with_fields() -> None:
+    assert not list(bad_events(ROOT / "code.py", '_log.info("queue consumed", queue=name)'))
+    found = [event for path, source in sources(PRODUCT) for event in bad_events(path, source)]
+    assert not found, "\n".join(found)
 
 
 WALK_FILES_MAX: Final = 22

@@ -193,7 +193,7 @@ class Backends:
     def _down(self, key: Key, breaker: Breaker[Key], effect: str, reason: ConditionReason) -> Effect:
         breaker.trip(key)
         # The driver's message differs between tries, and each message would be another write.
-        text = f"{breaker.name} does not answer; the object is reconciled when it answers again"
+        text = f"{breaker.name.capitalize()} does not answer; the object is reconciled when it answers again"
         if reason is ConditionReason.BROKER_UNREACHABLE:
             text = (
                 f"no connection to RabbitMQ, vhost {self._settings.rmq_vhost!r}; the operator retries until it connects"

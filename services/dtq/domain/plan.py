@@ -140,7 +140,9 @@ def plan_task_type(desired: TaskTypeRow, owner: Owner, observed: ObservedTaskTyp
     assert observed.queues is not None
     if desired.default_queue not in observed.queues:
         known = ", ".join(sorted(observed.queues))
-        message = f"QueueSet {desired.queue_set!r} has no queue {desired.default_queue!r}: use one of {known}"
+        message = (
+            f"QueueSet {desired.queue_set!r} has no queue {desired.default_queue!r}: use one of its queues ({known})"
+        )
         return Plan(refusal=Refusal(reason=Reason.QUEUE_NOT_DECLARED, message=message))
     if refusal := _adoption_refusal(desired.type, observed.claim, observed.row, desired, adopt=adopt):
         return Plan(refusal=refusal)

@@ -137,9 +137,9 @@ async def _drift(dsn: str) -> None:
         began = time.monotonic()
         while await connection.fetchval("SELECT timeout_seconds FROM task_type WHERE type = 'measure.t0'") == 1:
             if time.monotonic() - began > DRIFT_SECONDS:
-                raise SystemExit(f"drift was not mended within {DRIFT_SECONDS:g} s")
+                raise SystemExit(f"drift was not repaired within {DRIFT_SECONDS:g} s")
             await asyncio.sleep(0.5)
-        print(f"drift: a row edited by hand was mended after {time.monotonic() - began:.1f} s")
+        print(f"drift: a row edited by hand was repaired after {time.monotonic() - began:.1f} s")
     finally:
         await connection.close()
 
@@ -165,7 +165,7 @@ def main() -> int:
         prog="python -m bench.operator_load",
         description="Measure a running operator: many task types at once, drift, and a steady state. DB_DSN is needed.",
     )
-    parser.add_argument("--kubeconfig", type=Path, required=True, help="of a cluster that nobody else uses")
+    parser.add_argument("--kubeconfig", type=Path, required=True, help="of a cluster without other users")
     parser.add_argument("--types", type=int, default=TYPES, help="how many (default: %(default)s)")
     parser.add_argument("--steady-seconds", type=float, default=STEADY_SECONDS, help="default: %(default)s")
     given = parser.parse_args()

@@ -69,7 +69,7 @@ def _wait_ready(url: str, process: "subprocess.Popen[bytes]") -> None:
     until = time.monotonic() + READY_SECONDS
     while time.monotonic() < until:
         if process.poll() is not None:
-            raise SystemExit(f"{url} ended by itself: its output above says why")
+            raise SystemExit(f"the process of {url} ended: see its output above")
         try:
             with urllib.request.urlopen(f"{url}/readyz", timeout=2):
                 return

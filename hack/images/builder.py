@@ -94,7 +94,8 @@ class _Buildah:
                 check=False,
             )
         if done.returncode != 0:
-            raise HackError(f"buildah {command} failed", log=self._log, next_step="read the log, mend, build again")
+            next_step = "read the log, fix the cause, build again"
+            raise HackError(f"buildah {command} failed", log=self._log, next_step=next_step)
 
     def _read(self, command: str, *arguments: str) -> str:
         done = subprocess.run(

@@ -75,7 +75,7 @@ def main() -> int:
         print(f"\n`{' '.join(map(str, error.cmd))}` did not end in {error.timeout:g} s.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nInterrupted. What was started goes on: `make down` stops it.", file=sys.stderr)
+        print("\nInterrupted. The processes that were started keep running: `make down` stops them.", file=sys.stderr)
         return 130
     return 0
 

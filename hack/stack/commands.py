@@ -30,7 +30,7 @@ def up(settings: Settings, wanted: str) -> None:
     provider = _servers(settings, wanted)
     with report.step("Bringing the database's schema up to date: dtq migrate"):
         app.command("migrate")
-    with report.step(f"Declaring the sample queues and types that are not there yet: dtq apply -f {SAMPLES}"):
+    with report.step(f"Declaring the missing sample queues and types: dtq apply -f {SAMPLES}"):
         declared = app.command("apply", "--if-absent", "-f", SAMPLES, may_be_refused=True)
         unchanged = demo.is_unchanged(app.command("apply", "--dry-run", "-f", SAMPLES, may_be_refused=True))
     with report.step("Starting the API and a worker"):
@@ -38,14 +38,14 @@ def up(settings: Settings, wanted: str) -> None:
     if unchanged:
         demo.run(app.url("api"), app.process("worker").log)
     else:
-        report.say(f"==> What {SAMPLES} declares was changed since, and is kept: no sample task is run ({declared})")
+        report.say(f"==> The objects of {SAMPLES} have been changed and are kept: no sample task is run ({declared})")
     _tell(settings, app, provider, time.monotonic() - started)
 
 
 def down(settings: Settings) -> None:
     """Stop every process; the data stays."""
     _stop(_saved(settings))
-    report.say("Nothing runs any more. The data is kept: `make up` goes on with it, `make destroy` deletes it.")
+    report.say("Everything is stopped. The data is kept: `make up` uses it again, `make destroy` deletes it.")
 
 
 def destroy(settings: Settings) -> None:
@@ -63,7 +63,7 @@ def destroy(settings: Settings) -> None:
             path.unlink(missing_ok=True)
     if saved.state.is_dir() and not any(saved.state.iterdir()):
         saved.state.rmdir()
-    report.say("Nothing is left of the local stack.")
+    report.say("The local stack is deleted.")
 
 
 def install(settings: Settings) -> None:

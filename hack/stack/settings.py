@@ -154,7 +154,7 @@ def _key(state: Path) -> str:
 
 def _port(variable: str, text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 0 < int(text) <= PORT_MAX:
-        raise HackError(f"{variable}={text!r} is no port.", next_step=f"a number from 1 to {PORT_MAX}.")
+        raise HackError(f"{variable}={text!r} is not a port.", next_step=f"a number from 1 to {PORT_MAX}.")
     return int(text)
 
 

@@ -47,7 +47,7 @@ def test_a_representation_keeps_the_passwords(state: Path) -> None:
 
 @pytest.mark.parametrize("text", ["0", "65536", "-1", "http", "80 80", "٨٠"])
 def test_a_bad_port_is_named(state: Path, text: str) -> None:
-    with pytest.raises(HackError, match=r"DTQ_API_PORT=.* is no port"):
+    with pytest.raises(HackError, match=r"DTQ_API_PORT=.* is not a port"):
         load(state, DTQ_API_PORT=text)
 
 

@@ -82,7 +82,7 @@ def test_rights_add_up_over_grants() -> None:
         ("[", "is not valid YAML", ""),
         ("", "the document", "dictionary"),
         ("grants: 1", "grants", "tuple"),
-        ("grant: []", "grant ", "is no field of a policy"),
+        ("grant: []", "grant ", "is not a field of a policy"),
         (policy_of("web"), "grants.0.subjects.0", "token:NAME"),
         (policy_of("system:serviceaccount:web"), "grants.0.subjects.0", "system:serviceaccount:NAMESPACE:NAME"),
         (policy_of(ACCOUNT, "write"), "grants.0.verbs.0", "enqueue, read, read-payload"),
@@ -173,7 +173,7 @@ def test_a_line_with_a_mistake_is_told_by_its_number_and_not_shown(line: str) ->
 
 
 def test_a_file_of_too_many_tokens_is_refused() -> None:
-    with pytest.raises(Rejected, match="more than 200"):
+    with pytest.raises(Rejected, match="at most 200"):
         parse_tokens("\n".join(f"ci:{number:064x}" for number in range(201)))
 
 

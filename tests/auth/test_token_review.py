@@ -148,7 +148,7 @@ async def test_one_of_another_namespace_is_known_but_has_no_right(cluster: Clust
         name = await cluster.account("other")
         answer = await enqueue(api, await cluster.token(name, "dtq", namespace="other"))
         detail = problem(answer, 403, "Forbidden")["detail"]
-        assert detail.startswith(f"system:serviceaccount:other:{name} lacks the right `enqueue`")
+        assert detail.startswith(f"system:serviceaccount:other:{name} lacks the permission `enqueue`")
 
 
 async def test_a_policy_names_accounts_groups_and_types(

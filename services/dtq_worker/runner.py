@@ -145,7 +145,9 @@ def _cancelled(error: asyncio.CancelledError, ended: Callable[..., Attempt]) -> 
         case (str(reason),) if reason == DRAIN:
             return ended(outcome=Outcome.DRAINED, error="the worker was stopped before the attempt ended")
         case (str(reason),) if reason == OUTAGE:
-            error_text = "the worker was stopped before the attempt ended: Postgres did not answer, so the lease was lost"
+            error_text = (
+                "the worker was stopped before the attempt ended: Postgres did not answer, so the lease was lost"
+            )
             return ended(outcome=Outcome.DRAINED, error=error_text)
         case (str(reason),) if reason == FENCE:
             raise error

@@ -130,7 +130,7 @@ class Consumer:
         """Subscribe to queues without a consumer, and cancel the consumers of removed queues; return False."""
         if not self.broker.is_up or self._draining:
             return False
-        async with self._changing("following the queues failed") as (connection, feeds):
+        async with self._changing("updating the consumers failed") as (connection, feeds):
             await self._align(connection, feeds)
         return False
 
@@ -213,7 +213,7 @@ class Consumer:
         """
         if not self.broker.is_up or self._draining:
             return False
-        async with self._changing("a subscription could not be renewed") as (connection, feeds):
+        async with self._changing("resubscribing failed") as (connection, feeds):
             for queue, feed in list(feeds.items()):
                 if feed.is_clean:
                     feeds[queue] = await self._subscribe(connection, feed.subscription)

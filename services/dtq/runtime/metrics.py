@@ -60,9 +60,7 @@ class BrokerMetrics(_Metrics):
         self.connected = self._gauge(
             "dq_broker_connected", "1 while the connection for that purpose is open.", "purpose"
         )
-        self.reconnects = self._counter(
-            "dq_broker_reconnects_total", "Attempts to reconnect to RabbitMQ.", "purpose"
-        )
+        self.reconnects = self._counter("dq_broker_reconnects_total", "Attempts to reconnect to RabbitMQ.", "purpose")
         self.repairs = self._counter(
             "dq_topology_repairs_total", "Exchanges, queues and bindings that were missing and declared again."
         )
@@ -131,7 +129,9 @@ class BacklogMetrics(_Metrics):
             "FAILED tasks whose copy in the dead letter queue is not confirmed, counted up to 10,000.",
         )
         self.workers = self._gauge(
-            "dq_workers", "Workers by the state of their lease (alive|expired); expired workers still hold tasks.", "state"
+            "dq_workers",
+            "Workers by the state of their lease (alive|expired); expired workers still hold tasks.",
+            "state",
         )
 
 
@@ -263,9 +263,7 @@ class OperatorMetrics(_Metrics):
         )
         self.backend_up = self._gauge("dq_operator_backend_up", "1 while a backend answers.", "backend")
         self.last_sweep = self._gauge("dq_operator_last_sweep_timestamp_seconds", "When a sweep last ended.")
-        self.orphans = self._gauge(
-            "dq_operator_orphans", "Claims whose object is gone and that are not yet released."
-        )
+        self.orphans = self._gauge("dq_operator_orphans", "Claims whose object is gone and that are not yet released.")
         self.requests = self._counter(
             "dq_operator_api_requests_total", "Requests to the Kubernetes API, without kopf's watches."
         )

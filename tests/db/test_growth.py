@@ -218,7 +218,7 @@ async def test_a_redrive_by_filter_looks_beyond_one_page(
     assert await pages.failed(database, FailedFilter(queue="high"), 10) == [failed[-1]]
     assert await pages.failed(database, FailedFilter(type=TYPE), 4) == failed[:4]
     monkeypatch.setattr(pages, "FAILED_SECONDS", -1.0)
-    with pytest.raises(Unavailable, match="name a type"):
+    with pytest.raises(Unavailable, match="filter by type"):
         await pages.failed(database, FailedFilter(queue="high"), 10)
 
 

@@ -3,24 +3,27 @@
 No SQL is built at run time: each statement is a file that can be read and explained on its own.
 """
 
-from functools import cache
 from importlib.resources import files
+from typing import Final
 
 
-@cache
 def query(name: str) -> str:
     """Return the statement of `queries/<name>.sql`.
 
     Raises:
-        FileNotFoundError: the statement does not exist.
+        KeyError: the statement does not exist.
     """
-    return (files("dtq_db") / "queries" / f"{name}.sql").read_text(encoding="utf-8")
+    return _TEXTS[name]
 
 
 def names() -> list[str]:
     """Return the name of every statement, sorted."""
-    return sorted(
-        entry.name.removesuffix(".sql")
-        for entry in (files("dtq_db") / "queries").iterdir()
-        if entry.name.endswith(".sql")
-    )
+    return sorted(_TEXTS)
+
+
+# Read at the start: a process without a free file descriptor must still be able to work.
+_TEXTS: Final = {
+    entry.name.removesuffix(".sql"): entry.read_text(encoding="utf-8")
+    for entry in (files("dtq_db") / "queries").iterdir()
+    if entry.name.endswith(".sql")
+}

@@ -35,6 +35,7 @@ from dtq_api.auth.policy import Rights, Verb
 from dtq_api.catalog import CatalogCache
 from dtq_api.enqueue import enqueue
 from dtq_api.group_commit import GroupCommit
+from dtq_api.payload_checks import PayloadChecks
 from dtq_api.response_metrics import ResponseMetricsMiddleware
 from dtq_api.scaling import ScalingHints
 from dtq_db.pages import FailedFilter, TaskFilter
@@ -65,6 +66,7 @@ class Parts:
     """
 
     catalog: CatalogCache
+    checks: PayloadChecks
     group_commit: GroupCommit
     trouble: Callable[[str, str], str | None]
     tasks: TaskStore
@@ -153,7 +155,9 @@ class _Routes:
             rights.require(Verb.ENQUEUE, asked.body.type)
             # Only declared names may become labels: clients can invent any number of names.
             type_ = asked.body.type if asked.body.type in self._parts.catalog.current.types else UNKNOWN
-            done = await enqueue(asked, self._parts.catalog, self._parts.group_commit, self._parts.trouble)
+            done = await enqueue(
+                asked, self._parts.catalog, self._parts.checks, self._parts.group_commit, self._parts.trouble
+            )
             type_, queue, status = asked.body.type, done.queue, "ok"
         finally:
             self._parts.metrics.enqueues.labels(type_, queue, status).inc()

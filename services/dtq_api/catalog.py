@@ -1,19 +1,17 @@
-"""The API's cache of the catalog: read from Postgres, kept fresh, with compiled payload schemas.
+"""The API's cache of the catalog: read from Postgres, and kept fresh.
 
 A stale cache cannot accept a task of an inactive type: the SQL of an enqueue checks the type again.
 """
 
 import asyncio
 import time
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import structlog
 
 from dtq.domain.catalog import Catalog, TypePolicy
-from dtq.domain.errors import Problem, Rejected, Unavailable
+from dtq.domain.errors import Rejected, Unavailable
 from dtq.domain.queue_sets import QueueSets
-from dtq.domain.schemas import PayloadValidator, check_schema
 from dtq_db import catalog as rows
 from dtq_db.connections import Database
 
@@ -25,19 +23,11 @@ MISS_SECONDS: Final = 0.2
 _log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class _Compiled:
-    schema: Any
-    validator: PayloadValidator | None
-    problems: tuple[Problem, ...]
-
-
 class CatalogCache:
     """The cached catalog; `refresh` replaces it."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._compiled: dict[str, _Compiled] = {}
         self._looked_at = float("-inf")
         self._trouble: Unavailable | None = None
         self._looking = asyncio.Lock()
@@ -58,7 +48,6 @@ class CatalogCache:
                 rows.tell_newer(found.newer, self.current.newer)
                 self.current = found
                 self.queue_sets.replace(found.queue_sets)
-                self._compiled = {name: one for name, one in self._compiled.items() if name in self.current.types}
                 _log.info("catalog read", revision=self.current.revision, types=len(self.current.types))
         return False
 
@@ -89,30 +78,3 @@ class CatalogCache:
                 self._looked_at = time.monotonic()
             if self._trouble is not None:
                 raise Unavailable(str(self._trouble)) from self._trouble
-
-    def payload_problems(self, policy: TypePolicy, payload: Any) -> tuple[Problem, ...]:
-        """Return what is wrong with a payload of that type.
-
-        Raises:
-            Unavailable: this release cannot read the stored schema, so it accepts no payload.
-        """
-        if policy.payload_schema is None:
-            return ()
-        compiled = self._compiled.get(policy.type)
-        if compiled is None or compiled.schema is not policy.payload_schema:
-            compiled = _compile(policy)
-            self._compiled[policy.type] = compiled
-        if compiled.validator is None:
-            problem = compiled.problems[0]
-            raise Unavailable(
-                f"the payload schema of type {policy.type!r} cannot be read by this release"
-                f" ({problem.path}: {problem.message}): update this API, or apply the TaskType again"
-            )
-        return compiled.validator.problems(payload)
-
-
-def _compile(policy: TypePolicy) -> _Compiled:
-    assert policy.payload_schema is not None
-    problems = check_schema(policy.payload_schema)
-    validator = None if problems else PayloadValidator(policy.payload_schema)
-    return _Compiled(policy.payload_schema, validator, problems)

@@ -12,10 +12,10 @@ from uuid_utils.compat import uuid7
 
 from dtq.domain.catalog import Catalog, TypePolicy
 from dtq.domain.errors import Problem, Rejected, Unavailable
-from dtq.domain.json_text import keep_number_kinds
 from dtq.domain.states import TaskStatus
 from dtq_api.catalog import CatalogCache
 from dtq_api.group_commit import GroupCommit
+from dtq_api.payload_checks import PayloadChecks
 from dtq_api.requests import EnqueueRequest
 from dtq_db.tasks import NewTask
 
@@ -38,13 +38,18 @@ class Enqueued:
 
 
 async def enqueue(
-    request: EnqueueRequest, catalog: CatalogCache, group_commit: GroupCommit, trouble: Callable[[str, str], str | None]
+    request: EnqueueRequest,
+    catalog: CatalogCache,
+    checks: PayloadChecks,
+    group_commit: GroupCommit,
+    trouble: Callable[[str, str], str | None],
 ) -> Enqueued:
     """Store the task of a request durably.
 
     Args:
         request: a well-formed request.
         catalog: the declared types and queue sets.
+        checks: checks the payload.
         group_commit: stores and publishes the task.
         trouble: returns why a task of a queue set and queue could not run now, or None.
 
@@ -52,12 +57,23 @@ async def enqueue(
         Rejected: the type, queue or payload is not allowed, or the idempotency key is taken.
         Unavailable: nothing was stored unless the error says in doubt; the same request may succeed later.
     """
-    policy = await catalog.policy(request.body.type)
-    task = new_task(request, policy, catalog.current)
-    if problems := catalog.payload_problems(policy, request.payload):
-        raise Rejected("InvalidPayload", f"the payload does not satisfy the schema of {policy.type}", problems)
-    if (reason := trouble(task.queue_set, task.queue)) is not None:
-        raise Unavailable(f"the task could not run: queue set {task.queue_set!r} is not declared: {reason}")
+    body = request.body
+    policy = await catalog.policy(body.type)
+    queue = queue_for(body.queue, policy, catalog.current)
+    payload = _within(policy, bytes(body.payload))
+    payload = _within(policy, await checks.checked(policy, payload))
+    if (reason := trouble(policy.queue_set, queue)) is not None:
+        raise Unavailable(f"the task could not run: queue set {policy.queue_set!r} is not declared: {reason}")
+    task = NewTask(
+        id=uuid7(),
+        type=policy.type,
+        queue_set=policy.queue_set,
+        queue=queue,
+        payload=payload.decode(),
+        max_attempts=body.max_attempts or policy.max_attempts,
+        idempotency_key=body.idempotency_key,
+        run_at=request.run_at,
+    )
     stored = await group_commit.store(task)
     if stored is None:
         return Enqueued(id=task.id, status=TaskStatus.ENQUEUED, queue=task.queue, replayed=False)
@@ -69,16 +85,15 @@ async def enqueue(
     return Enqueued(id=stored.id, status=stored.status, queue=stored.queue, replayed=True)
 
 
-def new_task(request: EnqueueRequest, policy: TypePolicy, catalog: Catalog) -> NewTask:
-    """Return the task for a request.
+def queue_for(asked: str | None, policy: TypePolicy, catalog: Catalog) -> str:
+    """Return the queue for a task of a type.
 
     Raises:
-        Rejected: `InactiveType`, `UnknownQueue` or `PayloadTooLarge`.
+        Rejected: `InactiveType` or `UnknownQueue`.
     """
     if not policy.active:
         raise Rejected("InactiveType", f"type {policy.type!r} is not active: its TaskType refuses new tasks")
-    body = request.body
-    queue = body.queue or policy.queue
+    queue = asked or policy.queue
     queue_set = catalog.queue_sets.get(policy.queue_set)
     queues = [declared.name for declared in queue_set.queues] if queue_set else []
     queues += [name for set_name, name in catalog.newer.queues if set_name == policy.queue_set]
@@ -86,22 +101,13 @@ def new_task(request: EnqueueRequest, policy: TypePolicy, catalog: Catalog) -> N
         allowed = ", ".join(queues) or f"none: queue set {policy.queue_set!r} is not declared"
         message = f"queue {queue[:QUEUE_SHOWN]!r} not allowed (one of: {allowed})"
         raise Rejected("UnknownQueue", message, (Problem(path="queue", message=message),))
-    try:
-        payload = keep_number_kinds(bytes(request.body.payload))
-    except ValueError as error:
-        raise Rejected("PayloadTooLarge", f"the payload is too large: {error}") from error
-    size = len(payload)
-    if size > policy.max_payload_bytes:
+    return queue
+
+
+def _within(policy: TypePolicy, payload: bytes) -> bytes:
+    """Return a payload that is not larger than its type allows: as received, and as stored."""
+    if len(payload) > policy.max_payload_bytes:
         raise Rejected(
-            "PayloadTooLarge", f"the payload has {size} bytes; {policy.type} allows {policy.max_payload_bytes}"
+            "PayloadTooLarge", f"the payload has {len(payload)} bytes; {policy.type} allows {policy.max_payload_bytes}"
         )
-    return NewTask(
-        id=uuid7(),
-        type=policy.type,
-        queue_set=policy.queue_set,
-        queue=queue,
-        payload=payload.decode(),
-        max_attempts=body.max_attempts or policy.max_attempts,
-        idempotency_key=body.idempotency_key,
-        run_at=request.run_at,
-    )
+    return payload

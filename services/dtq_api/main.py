@@ -15,6 +15,7 @@ from dtq_api.auth.authenticator import REFRESH_SECONDS as AUTH_REFRESH_SECONDS
 from dtq_api.auth.authenticator import authenticator_of
 from dtq_api.catalog import REFRESH_SECONDS, CatalogCache
 from dtq_api.group_commit import GroupCommit
+from dtq_api.payload_checks import PayloadChecks
 from dtq_api.scaling import ScalingHints
 from dtq_db.connections import Database
 from dtq_db.tasks import TaskStore
@@ -44,6 +45,7 @@ class Api:
         metrics = ApiMetrics(self.registry)
         self._loops = LoopMetrics(self.registry)
         self.catalog = CatalogCache(database)
+        self.checks = PayloadChecks()
         self.maintenance = Maintenance(
             settings, database, queue_sets=self.catalog.queue_sets, registry=self.registry, loops=self._loops
         )
@@ -63,6 +65,7 @@ class Api:
         self.app = build(
             Parts(
                 catalog=self.catalog,
+                checks=self.checks,
                 group_commit=self.group_commit,
                 trouble=self.maintenance.declarer.trouble,
                 tasks=self.tasks,
@@ -97,11 +100,14 @@ class Api:
             await serve_until(stop, serving)
             await self.group_commit.idle()
             stop_parts.set()
+        await self.checks.close()
         await self.authenticator.close()
         _log.info("api stopped")
 
     async def _refresh(self) -> bool:
-        return await self.maintenance.follow(self.catalog.current.revision, self.catalog.refresh)
+        followed = await self.maintenance.follow(self.catalog.current.revision, self.catalog.refresh)
+        self.checks.keep(self.catalog.current.types)
+        return followed
 
 
 def main(settings: ApiSettings) -> None:

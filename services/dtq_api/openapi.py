@@ -95,7 +95,7 @@ def _problems(*codes: str) -> dict[str, Schema]:
         told[str(int(status))] = {
             "description": " ".join(f"`{code}`: {problems.KINDS[code].meaning}" for code in here),
             "content": {problems.MEDIA_TYPE: {"schema": {"allOf": [_schema(problems.ProblemDetails), kind]}}},
-        } | ({"headers": _RETRY_AFTER} if "Unavailable" in here else {})
+        } | ({"headers": _RETRY_AFTER} if {"Unavailable", "TooManyRequests"} & set(here) else {})
     return told
 
 
@@ -170,7 +170,15 @@ _PATHS: Final[dict[str, Schema]] = {
         "Accept a task durably.",
         requests.EnqueueBody,
         {"201": _answer(answers.Enqueued, headers=_ENQUEUED_HEADERS, links=_LINKS)},
-        *("UnknownType", "InactiveType", "UnknownQueue", "InvalidPayload", "IdempotencyConflict", "OutcomeUnknown"),
+        *(
+            "UnknownType",
+            "InactiveType",
+            "UnknownQueue",
+            "InvalidPayload",
+            "IdempotencyConflict",
+            "TooManyRequests",
+            "OutcomeUnknown",
+        ),
         description="A 2xx means that the task will run; a 503 means that nothing was left behind, unless it is "
         "`OutcomeUnknown`: then the same idempotency_key tells.",
     ),

@@ -59,6 +59,9 @@ KINDS: Final[Mapping[str, Kind]] = {
     "UnsupportedMediaType": Kind(
         HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "The body is not application/json, or it is compressed."
     ),
+    "TooManyRequests": Kind(
+        HTTPStatus.TOO_MANY_REQUESTS, "Too many requests of this kind wait; try again after Retry-After seconds."
+    ),
     "Internal": Kind(HTTPStatus.INTERNAL_SERVER_ERROR, "An internal error of dtq; its log has the traceback."),
     "Unavailable": Kind(
         HTTPStatus.SERVICE_UNAVAILABLE,
@@ -94,6 +97,7 @@ _ROUTER: Final[Mapping[int, tuple[str, str]]] = {
 _HEADERS: Final[Mapping[str, Mapping[str, str]]] = {
     # The rest of a slow body is not awaited.
     "RequestTimeout": {"Connection": "close"},
+    "TooManyRequests": {"Retry-After": "1"},
     "Unauthenticated": {"WWW-Authenticate": 'Bearer realm="dtq"'},
 }
 _log = structlog.get_logger(__name__)

@@ -1,5 +1,6 @@
 """Checks of a TaskType that the models cannot express: is the payload schema allowed, does a cron expression match?"""
 
+import json
 from datetime import UTC, datetime
 
 from dtq.domain.json_text import unstorable
@@ -31,5 +32,5 @@ def _schedule_trouble(schedule: Schedule, spec: TaskTypeSpec) -> str | None:
         return f"{path}: {message}"
     if spec.payload_schema is None:
         return None
-    problems = PayloadValidator(spec.payload_schema).problems(schedule.payload)
+    problems = PayloadValidator(spec.payload_schema).problems(schedule.payload, len(json.dumps(schedule.payload)))
     return "; ".join(f"{problem.path}: {problem.message}" for problem in problems) or None

@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from aiormq.abc import AbstractConnection
 
 from dtq.broker.consumer import Consumer
 from dtq.broker.publisher import Publisher
@@ -202,6 +203,23 @@ async def test_a_link_that_never_connected_ends_when_told(world: World) -> None:
     stop.set()
     async with asyncio.timeout(BOUND_SECONDS):
         await task
+
+
+async def test_a_bare_exception_of_the_driver_ends_the_connection_only(world: World) -> None:
+    publisher = world.publisher()
+    declare, failures = publisher.broker._setup, 0
+
+    async def setup(connection: AbstractConnection) -> None:
+        nonlocal failures
+        failures += 1
+        if failures == 1:
+            raise Exception("connection was stuck")  # noqa: TRY002 - as aiormq raises it
+        await declare(connection)
+
+    publisher.broker._setup = setup
+    async with running(publisher.broker):
+        assert await publisher.publish([world.message("after")]) == [None]
+    assert failures == 2
 
 
 async def test_starting_and_stopping_a_hundred_times_leaves_nothing_behind(world: World) -> None:

@@ -66,6 +66,10 @@ SCENES: Final[Mapping[str, Scene]] = {
         fires={LOOP % "pruner": LONG_AGO, LOOP % "scheduler": RECENT},
         quiet={LOOP % "pruner": RECENT, LOOP % "relay": LONG_AGO},
     ),
+    "DtqLoopBug": Scene(
+        fires={'dq_loop_bugs_total{loop="topology"}': f"0x50 1x{STEPS}"},
+        quiet={'dq_loop_failures_total{loop="topology"}': rising(1)},
+    ),
     "DtqBadCredentials": Scene(
         fires={'dq_auth_refused_total{reason="invalid"}': rising(60)},
         quiet={

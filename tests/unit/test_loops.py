@@ -3,10 +3,12 @@
 import asyncio
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from dtq.domain.errors import Unavailable
 from dtq.runtime import loops
 from dtq.runtime.loops import Retries, every
+from dtq.runtime.metrics import LoopMetrics
 
 
 async def test_a_step_that_never_ends_is_given_up_and_the_loop_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,13 +40,21 @@ async def test_an_outage_does_not_end_a_loop() -> None:
     assert calls == 2
 
 
-@pytest.mark.parametrize("error", [RuntimeError, TimeoutError])
-async def test_a_bug_ends_a_loop(error: type[Exception]) -> None:
-    async def once() -> None:
-        raise error
+@pytest.mark.parametrize("error", [RuntimeError, TimeoutError, OSError(24, "Too many open files"), Exception("aiormq")])
+async def test_a_bug_is_counted_and_does_not_end_a_loop(error: Exception) -> None:
+    registry = CollectorRegistry()
+    stop, calls = asyncio.Event(), 0
 
-    with pytest.raises(error):
-        await every(0.01, once, asyncio.Event(), name="sample")
+    async def once() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise error
+        stop.set()
+
+    await every(0.01, LoopMetrics(registry).instrumented("sample", once), stop, name="sample")
+    assert calls == 2
+    assert registry.get_sample_value("dq_loop_bugs_total", {"loop": "sample"}) == 1
 
 
 async def test_a_step_that_its_driver_cancels_does_not_end_its_loop() -> None:

@@ -105,10 +105,16 @@ class BrokerConnection:
                 with foreign_cancellation_as_error():
                     await self._live(stop)
                 retries.succeeded()
-            except (*BROKER_ERRORS, Rejected, Unavailable) as error:
+            except Exception as error:  # noqa: BLE001 - the driver raises bare exceptions too: connect again
                 # Errors of the driver may show the address, but never the password.
                 if retries.failed():
-                    _log.warning("broker connection failed", purpose=self._purpose, reason=_reason(error))
+                    is_known = isinstance(error, (*BROKER_ERRORS, Rejected, Unavailable))
+                    _log.warning(
+                        "broker connection failed",
+                        purpose=self._purpose,
+                        reason=_reason(error),
+                        exc_info=None if is_known else error,
+                    )
             if not stop.is_set():
                 await retries.pause(stop)
                 self._metrics.reconnects.labels(self._purpose).inc()

@@ -10,16 +10,24 @@ from typing import Any, Final
 
 NUMBER_DIGITS_MAX: Final = 1_000
 """Longest number, in digits: Postgres stores 131,072, Python refuses 4,300, and no payload needs it."""
-GROWTH_BYTES_MAX: Final = 1_048_576
-"""How much a text may grow when its numbers are written out, in bytes: many 1e308 would make it fifty times longer."""
-_GROWTH_BYTES_MIN: Final = 16
-"""The least that each number counts for, in bytes: it bounds how many numbers are written out."""
+GROWTH_BYTES_MAX: Final = 262_144
+"""How much the numbers of a text may grow when Postgres writes them out, in bytes: each 1e308 becomes 309 digits."""
+_WRITTEN_OUT_BYTES_MIN: Final = 4
+"""The least that each number with an exponent counts for, in bytes: it bounds how many numbers are written out."""
+_EXPONENT_CHARS: Final = 10
+"""How much of an exponent is read, in characters: far more than GROWTH_BYTES_MAX has."""
+_LONG_RUN: Final = b"0" * NUMBER_DIGITS_MAX
+_DIGITS_AS_ZERO: Final = bytes.maketrans(b"123456789", b"0" * 9)
 
 # An even run of backslashes escapes itself.
 _NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 # Each pattern is possessive throughout: one pass over any text.
 _OTHER: Final = rb'[^"0-9]++|"(?:[^"\\]++|\\.)*+"'
 _LONG_NUMBER: Final = re.compile(rb"(?:%b|[0-9]{1,%d}+(?![0-9]))*+[0-9]" % (_OTHER, NUMBER_DIGITS_MAX - 1), re.DOTALL)
+# Strings and zeros are passed over.
+_EXPONENTS: Final = re.compile(
+    rb'"(?:[^"\\]++|\\.)*+"|(?<![0-9.])0(?:\.0++)?+[eE][+-]?[0-9]++|[0-9][eE]([+-]?[0-9]++)', re.DOTALL
+)
 # A negative exponent leaves digits after the decimal point, which jsonb keeps.
 _NEXT_EXPONENT: Final = re.compile(
     rb"(?P<before>(?:%b|[0-9]++(?:\.[0-9]++)?+(?:[eE]-0*+[1-9][0-9]*+|(?![eE])))*+)"
@@ -35,7 +43,7 @@ def has_nul(text: bytes) -> bool:
 
 def has_long_number(text: bytes) -> bool:
     """Return whether a number in a JSON text has NUMBER_DIGITS_MAX digits in a row."""
-    return len(text) >= NUMBER_DIGITS_MAX and _LONG_NUMBER.match(text) is not None
+    return _LONG_RUN in text.translate(_DIGITS_AS_ZERO) and _LONG_NUMBER.match(text) is not None
 
 
 def keep_number_kinds(text: bytes) -> bytes:
@@ -44,14 +52,19 @@ def keep_number_kinds(text: bytes) -> bytes:
     Raises:
         ValueError: written out, the numbers would need more than GROWTH_BYTES_MAX.
     """
+    if b"e" not in text and b"E" not in text:
+        return text
+    grown = 0
+    for number in _EXPONENTS.finditer(text):
+        if (exponent := number[1]) is not None:
+            grown += max(_WRITTEN_OUT_BYTES_MIN, abs(int(exponent[:_EXPONENT_CHARS])))
+            if grown > GROWTH_BYTES_MAX:
+                raise ValueError(f"numbers such as 1e300 need over {GROWTH_BYTES_MAX} bytes when they are written out")
     parts: list[bytes] = []
-    at = grown = 0
+    at = 0
     while found := _NEXT_EXPONENT.match(text, at):
         at = found.end()
         digits, zeros = _written_out(found)
-        grown += max(_GROWTH_BYTES_MIN, zeros)
-        if grown > GROWTH_BYTES_MAX:
-            raise ValueError(f"numbers such as 1e300 need over {GROWTH_BYTES_MAX} bytes when they are written out")
         parts += (found["before"], digits, b"0" * zeros)
         if not digits.count(b"e"):
             parts.append(b".0")

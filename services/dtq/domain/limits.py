@@ -88,6 +88,15 @@ SCHEMA_REFS_MAX: Final = 200
 SCHEMA_BRANCHES_MAX: Final = 64
 """Most branches of `anyOf`, `oneOf` and `allOf` in a payload schema, all counted: nested branches double the work."""
 
+SCHEMA_WORK_MAX: Final = 2_000
+"""Most keywords of a payload schema that may apply at one place of a payload: a union of 64 objects stays below it."""
+
+SCHEMA_WORK_LEVELS: Final = 64
+"""How many levels of a payload are followed to bound the work of a recursive schema: real payloads are less deep."""
+
+SCHEMA_PATTERNS_MAX: Final = 64
+"""Most patterns in a payload schema, `patternProperties` included: each costs compilation and memory."""
+
 SCHEMA_REGEX_BYTES_MAX: Final = 1_000_000
 """Largest compiled pattern, in bytes: refuses `(a{1000}){1000}`."""
 

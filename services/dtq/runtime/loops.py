@@ -1,6 +1,6 @@
 """Loops: how every long-lived part runs, waits and ends.
 
-A loop survives `Unavailable`; any other error is a bug and stops the process.
+A loop survives every error of a step. `Unavailable` is expected; any other error is a bug, logged with its traceback.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ async def every(seconds: float, once: Callable[[], Awaitable[bool | None]], stop
 
     Args:
         seconds: the pause between two calls; there is no pause when `once` returns True: there is more to do.
-        once: one bounded step of work; it may raise `Unavailable` when Postgres or RabbitMQ does not answer.
+        once: one bounded step of work, from stored state only: after an error, the next step begins anew.
         stop: ends the loop after the current step.
         name: for the log.
     """
@@ -45,8 +45,11 @@ async def every(seconds: float, once: Callable[[], Awaitable[bool | None]], stop
     while not stop.is_set():
         try:
             more = await _bounded(once, name)
-        except Unavailable as error:
-            if retries.failed():
+        except Exception as error:  # noqa: BLE001 - a bug in one loop must not end the others
+            is_first = retries.failed()
+            if not isinstance(error, Unavailable):
+                _log.error("loop step crashed", loop=name, exc_info=error)
+            elif is_first:
                 _log.warning("loop step failed", loop=name, reason=str(error))
             await retries.pause(stop)
             continue

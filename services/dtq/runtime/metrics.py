@@ -81,6 +81,7 @@ class LoopMetrics(_Metrics):
             "When a step of a loop last succeeded: relay, reaper, pruner, topology, scheduler, catalog, backlog, ...",
             "loop",
         )
+        self.bugs = self._counter("dq_loop_bugs_total", "Steps of a loop that ended with an unexpected error.", "loop")
         self.failures = self._counter(
             "dq_loop_failures_total", "Steps of a loop that failed because Postgres or RabbitMQ did not answer.", "loop"
         )
@@ -89,12 +90,16 @@ class LoopMetrics(_Metrics):
         self, name: str, once: Callable[[], Awaitable[bool | None]]
     ) -> Callable[[], Awaitable[bool | None]]:
         """Return the same step, with a record of each completion."""
+        self.bugs.labels(name)  # the first bug must be an increase; otherwise no alert would fire
 
         async def step() -> bool | None:
             try:
                 more = await once()
             except Unavailable:
                 self.failures.labels(name).inc()
+                raise
+            except Exception:
+                self.bugs.labels(name).inc()
                 raise
             self.last_success.labels(name).set_to_current_time()
             return more

@@ -165,7 +165,7 @@ class Database:
                     raise
 
 
-async def is_read_only(database: Database) -> bool:
+async def is_read_only(database: "Database | DedicatedConnection") -> bool:
     """Return whether the database answers but is read-only.
 
     Raises:

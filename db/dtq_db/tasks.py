@@ -3,17 +3,20 @@
 Calls the statements `task_*`; the SQL functions guard each transition.
 """
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 from uuid import UUID
 
 import asyncpg
 
+from dtq.domain.errors import Unavailable
 from dtq.domain.limits import RELAY_GRACE_SECONDS
 from dtq_db import pages
-from dtq_db.connections import Database, DedicatedConnection
+from dtq_db.connections import ACQUIRE_SECONDS, Database, DedicatedConnection
 from dtq_db.pages import FailedFilter, Page, TaskFilter
 from dtq_db.queries import query
 
@@ -95,11 +98,16 @@ async def confirm(dedicated: DedicatedConnection, confirmed: Mapping[UUID, datet
     await dedicated.fetch(query("task_confirm"), ids, [confirmed[id_] for id_ in ids])
 
 
+LISTS_MAX: Final = 4
+"""Most lists of tasks that are read at the same time: half of the pool, so that lists never delay other requests."""
+
+
 class TaskStore:
     """Look-ups, and actions of a person on single tasks."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._lists = asyncio.Semaphore(LISTS_MAX)
 
     async def get(self, id_: UUID) -> asyncpg.Record | None:
         """Return a task's row, or None."""
@@ -116,8 +124,13 @@ class TaskStore:
         return await self._database.fetch(query("task_events"), id_, limit)
 
     async def page(self, chosen: TaskFilter, limit: int) -> Page:
-        """Return one page of tasks, newest first."""
-        return await pages.page(self._database, chosen, limit)
+        """Return one page of tasks, newest first.
+
+        Raises:
+            Unavailable: too many other lists are being read.
+        """
+        async with self._list():
+            return await pages.page(self._database, chosen, limit)
 
     async def cancel(self, id_: UUID) -> asyncpg.Record | None:
         """Cancel a task or ask its worker to cancel it; return `status` and whether a cancel was `requested`."""
@@ -128,9 +141,11 @@ class TaskStore:
         """Return the failed tasks that match a filter, oldest failure first.
 
         Raises:
-            Unavailable: so many other tasks failed that no matching task was found in time.
+            Unavailable: so many other tasks failed that no matching task was found in time, or too many other lists
+                are being read.
         """
-        return await pages.failed(self._database, chosen, limit)
+        async with self._list():
+            return await pages.failed(self._database, chosen, limit)
 
     async def redrive(self, ids: Sequence[UUID]) -> dict[UUID, str]:
         """Redrive failed tasks; return the queue set of each task that was FAILED, by id."""
@@ -141,3 +156,15 @@ class TaskStore:
         """Return which of these tasks are FAILED and of one of these types."""
         rows = await self._database.fetch(query("task_status_many"), list(ids), types)
         return {row["id"] for row in rows}
+
+    @asynccontextmanager
+    async def _list(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(ACQUIRE_SECONDS):
+                await self._lists.acquire()
+        except TimeoutError as error:
+            raise Unavailable(f"{LISTS_MAX} lists are being read already", retry_after_seconds=1) from error
+        try:
+            yield
+        finally:
+            self._lists.release()

@@ -126,10 +126,14 @@ class _Routes:
         return _json(SERVICE)
 
     async def healthz(self, _: Request) -> Response:
-        return health_response(await self._parts.health())
+        return self._health_response(await self._parts.health())
 
     async def readyz(self, _: Request) -> Response:
-        return health_response(await self._parts.ready())
+        return self._health_response(await self._parts.ready())
+
+    def _health_response(self, wrong: dict[str, str]) -> Response:
+        # The probes need no token, so whoever reaches the API may read the answer; the log has the reasons.
+        return health_response(wrong, detailed=isinstance(self._parts.authenticator, NoAuthentication))
 
     async def livez(self, _: Request) -> Response:
         return health_response({})

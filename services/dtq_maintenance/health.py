@@ -7,6 +7,8 @@ import asyncio
 import time
 from typing import Final
 
+import structlog
+
 from dtq.broker.admin import ready_counts
 from dtq.broker.publisher import Publisher
 from dtq.broker.topology_declarer import TopologyDeclarer
@@ -22,6 +24,8 @@ CHECK_SECONDS: Final = 1.5
 """Longest check of one part, in seconds."""
 READ_ONLY: Final = "read-only: a standby, or a failover in progress"
 
+_log = structlog.get_logger(__name__)
+
 
 class Health:
     """Checks database and broker, at most once in CACHE_SECONDS."""
@@ -34,7 +38,7 @@ class Health:
         *,
         queue_sets: QueueSets,
     ) -> None:
-        self._database = database
+        self._database = database.dedicated("health")  # requests that use up the pool must not make probes fail
         self._publisher = publisher
         self._keeper = declarer
         self._queue_sets = queue_sets
@@ -47,7 +51,10 @@ class Health:
         async with self._checking:
             if time.monotonic() - self._checked_at > CACHE_SECONDS:
                 database, broker = await asyncio.gather(self._database_trouble(), self._broker_trouble())
-                self._wrong = ({"db": database} if database else {}) | broker
+                wrong = ({"db": database} if database else {}) | broker
+                if wrong.keys() != self._wrong.keys():
+                    _log.info("health changed", wrong=wrong)
+                self._wrong = wrong
                 self._checked_at = time.monotonic()
             return self._wrong
 

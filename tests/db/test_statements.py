@@ -1,5 +1,7 @@
 """Statements and indexes: each prepares, none scans the table, and a finish touches no index."""
 
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from uuid import UUID, uuid4
 
@@ -105,3 +107,12 @@ async def test_no_index_mentions_the_status(world: World) -> None:
     rows = await world.sql.fetch("SELECT indexdef FROM pg_indexes WHERE tablename = 'tasks'")
     assert rows
     assert not [row["indexdef"] for row in rows if "status" in row["indexdef"]]
+
+
+def test_the_statements_are_read_at_the_start() -> None:
+    script = """
+import resource, dtq_db.queries as queries
+resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
+assert all(queries.query(name) for name in queries.names())
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)

@@ -39,6 +39,7 @@ def server(app: ASGIApp, address: tuple[str, int], *, grace_seconds: int) -> Ser
         log_config=None,
         access_log=False,
         server_header=False,
+        headers=[("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff")],
         lifespan="off",
         timeout_graceful_shutdown=grace_seconds,
         http=RequestHeaderLimits,
@@ -99,8 +100,9 @@ def probe_app(registry: CollectorRegistry, *, ready: Health = no_trouble, alive:
     )
 
 
-def health_response(wrong: dict[str, str]) -> JSONResponse:
-    """Return 200 `{"status": "ok"}`, or 503 with what is wrong."""
+def health_response(wrong: dict[str, str], *, detailed: bool = True) -> JSONResponse:
+    """Return 200 `{"status": "ok"}`, or 503 with what is wrong: by part the reason, or `down` only."""
     if not wrong:
         return JSONResponse({"status": "ok"})
-    return JSONResponse({"status": "degraded", **wrong}, status_code=503)
+    told = wrong if detailed else dict.fromkeys(wrong, "down")
+    return JSONResponse({"status": "degraded", **told}, status_code=503)

@@ -1,0 +1,51 @@
+"""What one caller's requests may take from others, and what a stranger may read."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Final
+
+import httpx2
+
+from dtq_db.tasks import LISTS_MAX
+from tests.api.world import Running, problem, serving
+from tests.support.addresses import BrokerVhost
+
+LISTS: Final = 24
+
+
+@asynccontextmanager
+async def held_lists(api: Running) -> AsyncIterator[None]:
+    """Occupy every list that may be read at the same time, as slow statements would."""
+    async with AsyncExitStack() as held:
+        for _ in range(LISTS_MAX):
+            await held.enter_async_context(api.api.tasks._list())
+            await held.enter_async_context(api.api.tasks._database.acquired())
+        yield
+
+
+async def test_lists_that_wait_leave_the_probes_and_other_requests_alone(api: Running) -> None:
+    id_ = await api.enqueued()
+    async with held_lists(api):
+        lists = [asyncio.create_task(api.client.get("/tasks", params={"status": "FAILED"})) for _ in range(LISTS)]
+        answers = await asyncio.gather(*(api.client.get(path) for path in ("/readyz", f"/tasks/{id_}", "/healthz")))
+        assert [answer.status_code for answer in answers] == [200, 200, 200]
+        assert (await api.enqueue()).status_code == 201
+        for answer in await asyncio.gather(*lists):
+            assert problem(answer, 503, "Unavailable")["detail"] == f"{LISTS_MAX} lists are being read already"
+            assert answer.headers["retry-after"] == "1"
+    assert (await api.client.get("/tasks")).status_code == 200
+
+
+async def test_a_stranger_learns_which_part_is_down_and_nothing_else(authenticating: Running) -> None:
+    authenticating.api.maintenance.publisher.broker.invalidate("amqp://admin:secret@10.0.0.1 is gone")
+    answer = await authenticating.client.get("/healthz")
+    assert answer.json() == {"status": "degraded", "rmq": "down"}
+
+
+async def test_no_answer_may_be_cached_or_sniffed(declared_dsn: str, broker_vhost: BrokerVhost) -> None:
+    async with serving(declared_dsn, broker_vhost) as (_, host, port), httpx2.AsyncClient() as client:
+        for path in ("/", "/livez", "/tasks", "/nowhere", "/metrics"):
+            answer = await client.get(f"http://{host}:{port}{path}")
+            assert answer.headers["cache-control"] == "no-store"
+            assert answer.headers["x-content-type-options"] == "nosniff"

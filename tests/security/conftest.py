@@ -1,4 +1,4 @@
-"""Owns the fixtures of the security suite: an API of its own, and one that authenticates its callers."""
+"""Fixtures of the security suite: an API with its own services, and one that authenticates its callers."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path

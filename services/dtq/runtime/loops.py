@@ -37,7 +37,7 @@ async def every(seconds: float, once: Callable[[], Awaitable[bool | None]], stop
 
     Args:
         seconds: the pause between two calls; there is no pause when `once` returns True: there is more to do.
-        once: one bounded step of work, from stored state only: after an error, the next step begins anew.
+        once: one bounded step of work, from stored state only: after an error, the next step starts fresh.
         stop: ends the loop after the current step.
         name: for the log.
     """

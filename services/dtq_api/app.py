@@ -28,7 +28,7 @@ from dtq.domain.states import TaskStatus
 from dtq.runtime import failpoints
 from dtq.runtime.metrics import UNKNOWN, ApiMetrics
 from dtq.runtime.probes import Health, health_response, metrics_response
-from dtq_api import answers, openapi, problems, requests
+from dtq_api import bodies, openapi, problems, requests
 from dtq_api.auth.authenticator import Authenticator, NoAuthentication
 from dtq_api.auth.middleware import AuthenticationMiddleware, permissions_of
 from dtq_api.auth.policy import Rights, Verb
@@ -46,7 +46,7 @@ BODY_SECONDS: Final = 10.0
 _audit = structlog.get_logger("dtq.audit")
 EVENTS_MAX: Final = 1_000
 """Most events shown for one task: 20 attempts write far fewer."""
-SERVICE: Final = answers.Service(
+SERVICE: Final = bodies.Service(
     service="dtq",
     enqueue="POST /enqueue",
     task="GET /tasks/{id}",
@@ -170,7 +170,7 @@ class _Routes:
         if done.replayed:
             self._parts.metrics.replayed.labels(type_).inc()
             headers["Idempotency-Replayed"] = "true"
-        accepted = answers.Enqueued(id=done.id, status=done.status, queue=done.queue)
+        accepted = bodies.Enqueued(id=done.id, status=done.status, queue=done.queue)
         return _json(accepted, status=201, headers=headers)
 
     async def list_tasks(self, request: Request) -> Response:
@@ -185,14 +185,14 @@ class _Routes:
             types=rights.types(Verb.READ, self._parts.catalog.current.types),
         )
         found = await self._parts.tasks.page(chosen, page.limit)
-        return _json(answers.Page(tasks=[answers.TaskRow(**row) for row in found.rows], next_cursor=found.next))
+        return _json(bodies.Page(tasks=[bodies.TaskRow(**row) for row in found.rows], next_cursor=found.next))
 
     async def get_task(self, request: Request) -> Response:
         id_, rights = _id(request), permissions_of(request)
         row = await self._parts.tasks.get(id_)
         if row is None or not rights.may(Verb.READ, row["type"]):
             raise _not_found(id_)
-        shown = answers.Task(**dict(row) | {"result": msgspec.Raw((row["result"] or "null").encode())})
+        shown = bodies.Task(**dict(row) | {"result": msgspec.Raw((row["result"] or "null").encode())})
         if not rights.may(Verb.READ_PAYLOAD, row["type"]):
             shown.result = shown.last_traceback = msgspec.UNSET
         return _json(shown)
@@ -203,7 +203,7 @@ class _Routes:
         self._check(id_, row, rights, Verb.READ)
         assert row is not None
         rights.require(Verb.READ_PAYLOAD, row["type"])
-        return _json(answers.Payload(payload=msgspec.Raw(row["payload"].encode())))
+        return _json(bodies.Payload(payload=msgspec.Raw(row["payload"].encode())))
 
     async def get_events(self, request: Request) -> Response:
         id_, rights = _id(request), permissions_of(request)
@@ -212,7 +212,7 @@ class _Routes:
         rows = await self._parts.tasks.events(id_, EVENTS_MAX)
         if not rows and await self._parts.tasks.get(id_) is None:
             raise _not_found(id_)
-        return _json(answers.Events(events=[answers.TaskEvent(**dict(row)) for row in rows]))
+        return _json(bodies.Events(events=[bodies.TaskEvent(**dict(row)) for row in rows]))
 
     async def cancel(self, request: Request) -> Response:
         id_, rights = _id(request), permissions_of(request)
@@ -227,7 +227,7 @@ class _Routes:
         _audit.info("cancel", caller=rights.caller.name, task_id=str(id_), status=row["status"], done=row["requested"])
         if not row["requested"]:
             raise Rejected("AlreadyFinished", f"task {id_} is {row['status']} and can no longer be cancelled")
-        cancelled = answers.Cancelled(id=row["id"], status=row["status"])
+        cancelled = bodies.Cancelled(id=row["id"], status=row["status"])
         return _json(cancelled, status=202 if row["status"] == TaskStatus.RUNNING else 200)
 
     async def scaling(self, request: Request) -> Response:
@@ -249,12 +249,12 @@ class _Routes:
                 failed_before=requests.parse_time(asked.failed_before),
                 types=types,
             )
-            ids = await self._parts.tasks.failed(chosen, asked.limit or requests.REDRIVE_DEFAULT)
+            ids = await self._parts.tasks.failed(chosen, asked.limit or bodies.REDRIVE_DEFAULT)
         elif types is not None:
             ids = sorted(await self._parts.tasks.still_failed(ids, types))
         if asked.dry_run:
             still = await self._parts.tasks.still_failed(ids)
-            return _json(answers.Redriven(dry_run=True, matched=len(still), redriven=0, ids=sorted(still)))
+            return _json(bodies.Redriven(dry_run=True, matched=len(still), redriven=0, ids=sorted(still)))
         try:
             redriven = await self._parts.tasks.redrive(ids)
             await failpoints.hit("redrive.committed")
@@ -274,7 +274,7 @@ class _Routes:
             failed_before=asked.failed_before,
         )
         done = len(redriven)
-        return _json(answers.Redriven(dry_run=False, matched=done, redriven=done, ids=sorted(redriven)))
+        return _json(bodies.Redriven(dry_run=False, matched=done, redriven=done, ids=sorted(redriven)))
 
     async def _find(self, id_: UUID, rights: Rights, verb: Verb) -> None:
         """Raise `Forbidden` unless the caller may perform `verb`, and `NotFound` if they may not even read the task."""

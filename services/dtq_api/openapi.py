@@ -1,6 +1,6 @@
 """The OpenAPI document: the paths and their answers, for people and for schemathesis.
 
-The bodies are generated from the types of `requests`, `answers` and `problems`. Tests compare the paths with the
+The bodies are generated from the types of `bodies` and `problems`. Tests compare the paths with the
 routes, and every answer that they get with the document.
 """
 
@@ -11,26 +11,26 @@ from uuid import UUID
 
 import msgspec
 
-from dtq_api import answers, problems, requests
+from dtq_api import bodies, problems
 from dtq_api.auth.middleware import OPEN_PATHS
 
 Schema = dict[str, Any]
 
 _REFERENCE: Final = "#/components/schemas/{name}"
 _BODIES: Final = (
-    answers.Service,
-    requests.EnqueueBody,
-    answers.Enqueued,
-    answers.Task,
-    answers.Payload,
-    answers.Page,
-    answers.Events,
-    answers.Cancelled,
-    requests.RedriveBody,
-    answers.Redriven,
-    answers.ScalingHint,
-    answers.Healthy,
-    answers.Degraded,
+    bodies.Service,
+    bodies.EnqueueBody,
+    bodies.Enqueued,
+    bodies.Task,
+    bodies.Payload,
+    bodies.Page,
+    bodies.Events,
+    bodies.Cancelled,
+    bodies.RedriveBody,
+    bodies.Redriven,
+    bodies.ScalingHint,
+    bodies.Healthy,
+    bodies.Degraded,
     problems.ProblemDetails,
 )
 _STRING: Final = {"type": "string"}
@@ -147,7 +147,7 @@ _LINKS: Final = {
     name: {"operationId": operation, "parameters": {"id": "$response.body#/id"}}
     for name, operation in (("task", "getTask"), ("events", "getEvents"), ("cancel", "cancelTask"))
 }
-_HEALTH: Final = {"200": _answer(answers.Healthy), "503": _answer(answers.Degraded)}
+_HEALTH: Final = {"200": _answer(bodies.Healthy), "503": _answer(bodies.Degraded)}
 _TEXT: Final = {"200": {"description": "The exposition.", "content": {"text/plain": {"schema": _STRING}}}}
 _ID: Final = [_path("id", UUID, "As POST /enqueue returned it.")]
 _ENQUEUED_HEADERS: Final = {
@@ -159,17 +159,17 @@ _ENQUEUED_HEADERS: Final = {
 }
 
 _PATHS: Final[dict[str, Schema]] = {
-    "/": _probe("getService", "What this service is.", answers.Service),
+    "/": _probe("getService", "What this service is.", bodies.Service),
     "/healthz": _probe("getHealth", "Whether database and topology are as they should be.", _HEALTH),
     "/readyz": _probe("getReadiness", "Whether requests should be sent here: the database.", _HEALTH),
-    "/livez": _probe("getLiveness", "Whether the process runs.", answers.Healthy),
+    "/livez": _probe("getLiveness", "Whether the process runs.", bodies.Healthy),
     "/metrics": _probe("getMetrics", "Metrics, in Prometheus' text format.", _TEXT),
     "/openapi.json": _probe("getDocument", "This document.", {"200": _answer(dict, "It.")}),
     "/enqueue": _post(
         "enqueue",
         "Accept a task durably.",
-        requests.EnqueueBody,
-        {"201": _answer(answers.Enqueued, headers=_ENQUEUED_HEADERS, links=_LINKS)},
+        bodies.EnqueueBody,
+        {"201": _answer(bodies.Enqueued, headers=_ENQUEUED_HEADERS, links=_LINKS)},
         *(
             "UnknownType",
             "InactiveType",
@@ -185,28 +185,28 @@ _PATHS: Final[dict[str, Schema]] = {
     "/tasks": _get(
         "listTasks",
         "One page of tasks, newest first.",
-        answers.Page,
+        bodies.Page,
         "InvalidQuery",
         parameters=[
-            _query("limit", requests.PageLimit, "Most tasks of the page."),
+            _query("limit", bodies.PageLimit, "Most tasks of the page."),
             _query("cursor", UUID, "next_cursor of the page before."),
-            _query("status", answers.Status, "Only tasks of that status."),
-            _query("type", requests.TypeName, "Only tasks of that type."),
-            _query("queue", requests.Text, "Only tasks of that queue."),
+            _query("status", bodies.Status, "Only tasks of that status."),
+            _query("type", bodies.TypeName, "Only tasks of that type."),
+            _query("queue", bodies.Text, "Only tasks of that queue."),
         ],
     ),
-    "/tasks/{id}": _get("getTask", "One task.", answers.Task, "NotFound", parameters=_ID),
-    "/tasks/{id}/payload": _get("getPayload", "The payload of one task.", answers.Payload, "NotFound", parameters=_ID),
+    "/tasks/{id}": _get("getTask", "One task.", bodies.Task, "NotFound", parameters=_ID),
+    "/tasks/{id}/payload": _get("getPayload", "The payload of one task.", bodies.Payload, "NotFound", parameters=_ID),
     "/tasks/{id}/events": _get(
-        "getEvents", "The history of one task, oldest event first.", answers.Events, "NotFound", parameters=_ID
+        "getEvents", "The history of one task, oldest event first.", bodies.Events, "NotFound", parameters=_ID
     ),
     "/tasks/{id}/cancel": _operation(
         "post",
         "cancelTask",
         "Stop a task.",
         {
-            "200": _answer(answers.Cancelled, "It will not run any more."),
-            "202": _answer(answers.Cancelled, "It runs; its worker is asked to stop it."),
+            "200": _answer(bodies.Cancelled, "It will not run any more."),
+            "202": _answer(bodies.Cancelled, "It runs; its worker is asked to stop it."),
         },
         *("NotFound", "AlreadyFinished", "OutcomeUnknown", *_SERVER_PROBLEMS),
         parameters=_ID,
@@ -214,14 +214,14 @@ _PATHS: Final[dict[str, Schema]] = {
     "/dlq/redrive": _post(
         "redrive",
         "Send failed tasks again, by id, by filter or all of them, each with its own attempt budget afresh.",
-        requests.RedriveBody,
-        answers.Redriven,
+        bodies.RedriveBody,
+        bodies.Redriven,
         "OutcomeUnknown",
     ),
     "/queues/{queue}/scaling": _get(
         "getScaling",
         "How many workers a queue wants; 503, never 0, when that is unknown.",
-        answers.ScalingHint,
+        bodies.ScalingHint,
         "NotFound",
         tag="Queues",
         parameters=[

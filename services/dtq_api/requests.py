@@ -4,83 +4,22 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Final
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
-from msgspec import Meta
 from starlette.datastructures import QueryParams
 
 from dtq.domain import limits
 from dtq.domain.errors import Problem, Rejected
 from dtq.domain.names import TYPE_PATTERN
 from dtq.domain.states import TaskStatus
+from dtq_api.bodies import PAGE_DEFAULT, REDRIVE_IDS_MAX, EnqueueBody, RedriveBody
 
-PAGE_DEFAULT: Final = 50
-REDRIVE_IDS_MAX: Final = 1_000
-"""Most ids in one redrive, a page of a person's work; a filter may take more tasks."""
-REDRIVE_DEFAULT: Final = 100
-"""Default limit of a redrive by filter, in tasks."""
 _TYPE: Final = re.compile(TYPE_PATTERN)
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _FIRST_DAY: Final = datetime(1970, 1, 1, tzinfo=UTC)
 """Earliest accepted time: drivers and databases turn the very first day into an infinity."""
-
-
-def _shown(description: str, **schema: Any) -> Meta:
-    """Return what the OpenAPI document says about a field; the parsers below check it, so that they can name it."""
-    return Meta(description=description, extra_json_schema=schema)
-
-
-_TYPE_SCHEMA: Final = {"pattern": TYPE_PATTERN, "maxLength": limits.TYPE_CHARS_MAX}
-_TEXT_SCHEMA: Final = {"pattern": r"^[^\x00-\x1f\x7f-\x9f]*$"}
-"""Text without control characters."""
-PageLimit = Annotated[int, Meta(extra_json_schema={"minimum": 1, "maximum": limits.PAGE_MAX, "default": PAGE_DEFAULT})]
-TypeName = Annotated[str, Meta(extra_json_schema=_TYPE_SCHEMA)]
-Text = Annotated[str, Meta(extra_json_schema=_TEXT_SCHEMA)]
-
-
-class EnqueueBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A task to accept."""
-
-    type: Annotated[str, _shown("The name of a TaskType.", **_TYPE_SCHEMA)]
-    payload: Annotated[
-        msgspec.Raw, _shown("Any JSON but null; must satisfy the type's payloadSchema.", **{"not": {"type": "null"}})
-    ]
-    queue: Annotated[str | None, _shown("One of the queue set's queues; else the type's own.")] = None
-    max_attempts: Annotated[
-        int | None,
-        _shown("How often the task is tried; else as its type says.", minimum=1, maximum=limits.ATTEMPTS_MAX),
-    ] = None
-    idempotency_key: Annotated[
-        str | None,
-        _shown(
-            "Of the type: the same key and payload again are answered with the first task.",
-            minLength=1,
-            maxLength=limits.IDEMPOTENCY_KEY_CHARS_MAX,
-            **_TEXT_SCHEMA,
-        ),
-    ] = None
-    run_at: Annotated[str | None, _shown("Not before, with a zone; at most a year ahead.", format="date-time")] = None
-
-
-class RedriveBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The failed tasks to send again: ids, or a filter, or all."""
-
-    ids: Annotated[list[UUID] | None, _shown("By id.", minItems=1, maxItems=REDRIVE_IDS_MAX)] = None
-    type: Annotated[str | None, _shown("Only tasks of that type.", **_TYPE_SCHEMA)] = None
-    queue: Annotated[str | None, _shown("Only tasks of that queue.", **_TEXT_SCHEMA)] = None
-    failed_before: Annotated[str | None, _shown("Only tasks that failed earlier.", format="date-time")] = None
-    limit: Annotated[
-        int | None,
-        _shown(
-            f"Most tasks to send again, oldest failure first; else {REDRIVE_DEFAULT}.",
-            minimum=1,
-            maximum=limits.REDRIVE_MAX,
-        ),
-    ] = None
-    all: Annotated[bool, _shown("Every failed task, oldest failure first.")] = False
-    dry_run: Annotated[bool, _shown("Only tell what would be sent again.")] = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

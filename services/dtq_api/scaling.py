@@ -11,7 +11,7 @@ from dtq.domain.errors import Rejected, Unavailable
 from dtq.domain.queue_sets import QueueSets
 from dtq.domain.scaling import Load, desired_replicas
 from dtq.domain.stored import Newer
-from dtq_api.answers import ScalingHint
+from dtq_api.bodies import ScalingHint
 from dtq_db import backlog, catalog
 from dtq_db.connections import Database
 

@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 
 from dtq.domain.limits import PAGE_MAX, REDRIVE_MAX
-from dtq_api.requests import REDRIVE_IDS_MAX
+from dtq_api.bodies import REDRIVE_IDS_MAX
 from tests.api.world import ANY, DEEP, STRICT, Running, problem
 
 JSON = "application/json"

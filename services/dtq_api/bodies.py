@@ -1,17 +1,79 @@
-"""The bodies of answers; the OpenAPI document is generated from these types."""
+"""The bodies of requests and answers; the OpenAPI document is generated from these types."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from dtq.domain import limits
+from dtq.domain.names import TYPE_PATTERN
 from dtq.domain.states import Event, TaskStatus
 
+PAGE_DEFAULT: Final = 50
+REDRIVE_IDS_MAX: Final = 1_000
+"""Most ids in one redrive, a page of a person's work; a filter may take more tasks."""
+REDRIVE_DEFAULT: Final = 100
+"""Default limit of a redrive by filter, in tasks."""
+
+
+def _shown(description: str, **schema: Any) -> Meta:
+    """Return what the OpenAPI document says about a field; `requests` does the check and names every mistake."""
+    return Meta(description=description, extra_json_schema=schema)
+
+
+_TYPE_SCHEMA: Final = {"pattern": TYPE_PATTERN, "maxLength": limits.TYPE_CHARS_MAX}
+_TEXT_SCHEMA: Final = {"pattern": r"^[^\x00-\x1f\x7f-\x9f]*$"}
+"""Text without control characters."""
+PageLimit = Annotated[int, Meta(extra_json_schema={"minimum": 1, "maximum": limits.PAGE_MAX, "default": PAGE_DEFAULT})]
+TypeName = Annotated[str, Meta(extra_json_schema=_TYPE_SCHEMA)]
+Text = Annotated[str, Meta(extra_json_schema=_TEXT_SCHEMA)]
 Time = Annotated[datetime, Meta(tz=True)]
 Count = Annotated[int, Meta(ge=0)]
 Status = Annotated[str, Meta(extra_json_schema={"enum": [str(status) for status in TaskStatus]})]
+
+
+class EnqueueBody(Struct, frozen=True, forbid_unknown_fields=True):
+    """A task to accept."""
+
+    type: Annotated[str, _shown("The name of a TaskType.", **_TYPE_SCHEMA)]
+    payload: Annotated[
+        Raw, _shown("Any JSON but null; must satisfy the type's payloadSchema.", **{"not": {"type": "null"}})
+    ]
+    queue: Annotated[str | None, _shown("One of the queue set's queues; else the type's own.")] = None
+    max_attempts: Annotated[
+        int | None,
+        _shown("How often the task is tried; else as its type says.", minimum=1, maximum=limits.ATTEMPTS_MAX),
+    ] = None
+    idempotency_key: Annotated[
+        str | None,
+        _shown(
+            "Of the type: the same key and payload again are answered with the first task.",
+            minLength=1,
+            maxLength=limits.IDEMPOTENCY_KEY_CHARS_MAX,
+            **_TEXT_SCHEMA,
+        ),
+    ] = None
+    run_at: Annotated[str | None, _shown("Not before, with a zone; at most a year ahead.", format="date-time")] = None
+
+
+class RedriveBody(Struct, frozen=True, forbid_unknown_fields=True):
+    """The failed tasks to send again: ids, or a filter, or all."""
+
+    ids: Annotated[list[UUID] | None, _shown("By id.", minItems=1, maxItems=REDRIVE_IDS_MAX)] = None
+    type: Annotated[str | None, _shown("Only tasks of that type.", **_TYPE_SCHEMA)] = None
+    queue: Annotated[str | None, _shown("Only tasks of that queue.", **_TEXT_SCHEMA)] = None
+    failed_before: Annotated[str | None, _shown("Only tasks that failed earlier.", format="date-time")] = None
+    limit: Annotated[
+        int | None,
+        _shown(
+            f"Most tasks to send again, oldest failure first; else {REDRIVE_DEFAULT}.",
+            minimum=1,
+            maximum=limits.REDRIVE_MAX,
+        ),
+    ] = None
+    all: Annotated[bool, _shown("Every failed task, oldest failure first.")] = False
+    dry_run: Annotated[bool, _shown("Only tell what would be sent again.")] = False
 
 
 class Service(Struct):

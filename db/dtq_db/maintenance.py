@@ -11,8 +11,10 @@ from typing import Final
 from uuid import UUID
 
 from dtq.domain.backoff import Backoff
+from dtq.domain.decisions import Attempt
 from dtq.domain.limits import RELAY_GRACE_SECONDS
-from dtq.domain.memory import Memory, parse_memory
+from dtq.domain.memory import cause_of_death, parse_memory
+from dtq.domain.states import Outcome
 from dtq.domain.stored import NewerRelease
 from dtq.runtime import failpoints
 from dtq_db.attempts import Completion, dead_lettered, finish_columns, parse_backoff
@@ -42,29 +44,12 @@ class DueTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrphanedTask:
-    """A task that an expired worker still holds.
-
-    Attributes:
-        neighbours: how many other tasks the worker holds.
-        alone: the task ran alone, as a suspect.
-        suspected_seconds: for how long it has been a suspect; None if it is not a suspect.
-        memory: the worker's last memory report.
-        oom_kills_since: `memory.oom_kills` in a later report by a worker of the same control group.
-    """
+    """A task that an expired worker still holds: its fence, and its attempt, which ended with the worker."""
 
     worker_id: UUID
     id: UUID
-    type: str
-    attempt: int
-    max_attempts: int
-    crashes: int
+    ended: Attempt
     backoff: Backoff | None
-    uncounted: int = 0
-    neighbours: int = 0
-    alone: bool = False
-    suspected_seconds: float | None = None
-    memory: Memory | None = None
-    oom_kills_since: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,20 +182,15 @@ async def reap(
         expired = await connection.fetch(query("worker_expired_lock"))
         if not expired:
             return Counter(), False
-        worker_id, memory = expired[0]["id"], parse_memory(expired[0]["memory"])
+        worker_id = expired[0]["id"]
+        cause = cause_of_death(parse_memory(expired[0]["memory"]), expired[0]["oom_kills_since"])
         rows = await connection.fetch(query("worker_running"), worker_id, BATCH)
-        ended = [
-            decide(
-                OrphanedTask(
-                    **dict(row) | {"backoff": _backoff(row["backoff"])},
-                    worker_id=worker_id,
-                    neighbours=len(rows) - 1,
-                    memory=memory,
-                    oom_kills_since=expired[0]["oom_kills_since"],
-                )
-            )
-            for row in rows
-        ]
+        ended = []
+        for row in rows:
+            columns = dict(row)
+            id_, backoff = columns.pop("id"), _backoff(columns.pop("backoff"))
+            attempt = Attempt(outcome=Outcome.LOST, neighbours=len(rows) - 1, cause=cause, **columns)
+            ended.append(decide(OrphanedTask(worker_id=worker_id, id=id_, ended=attempt, backoff=backoff)))
         taken = await connection.fetch(query("task_finish"), *finish_columns(ended))
         if taken:
             await failpoints.hit("reap.written")

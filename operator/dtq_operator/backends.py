@@ -117,7 +117,9 @@ class Backends:
             done = await reconcile_queue_set(self._database, self._settings.rmq_url, manifest, owner, lost=lost)
             self._lost.pop(key, None)
         except Rejected as error:
-            return _trouble(ConditionReason.ACCESS_REFUSED, str(error))
+            warning = (ConditionReason.ACCESS_REFUSED, str(error))
+            found = conditions.broker_trouble(*warning, stalled=True)
+            return Effect(conditions=found, result="refused", warning=warning, waits=True)
         except Unavailable:
             for breaker, reason in backends:
                 if await breaker.is_down():
@@ -217,11 +219,6 @@ def _refused(refusal: Refusal, effect: str) -> Effect:
         # A claim may be released, or a queue set created. Only an edit, which the watch reports, ends other refusals.
         waits=refusal.reason not in USER_ERRORS or refusal.reason is Reason.NAME_CONFLICT,
     )
-
-
-def _trouble(reason: ConditionReason, message: str) -> Effect:
-    found = conditions.broker_trouble(reason, message, stalled=True)
-    return Effect(conditions=found, result="refused", warning=(reason, message), waits=True)
 
 
 def _written(plan: Plan) -> str:

@@ -16,7 +16,6 @@ from uuid import UUID
 import structlog
 
 from dtq.broker.messages import work
-from dtq.broker.publish_window import Message
 from dtq.broker.publisher import Publisher
 from dtq.domain.errors import Rejected, Unavailable
 from dtq.domain.queue_sets import QueueSets
@@ -191,7 +190,10 @@ class GroupCommit:
         for request in fresh:
             if request not in due:
                 request.resolve(None)
-        results = await self._publisher.publish([self._message(request.task) for request in due])
+        tasks = [request.task for request in due]
+        results = await self._publisher.publish(
+            [work(self._queue_sets.prefix(task.queue_set), task.queue, task.id, task.type) for task in tasks]
+        )
         await failpoints.hit("enqueue.published")
         self._confirmed(
             {
@@ -227,6 +229,3 @@ class GroupCommit:
             return set()
         _log.warning("refused tasks deleted", tasks=len(gone), reason=next(iter(refused.values())))
         return gone
-
-    def _message(self, task: NewTask) -> Message:
-        return work(self._queue_sets.prefix(task.queue_set), task.queue, task.id, task.type)

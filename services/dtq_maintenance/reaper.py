@@ -7,10 +7,8 @@ from typing import Final
 import structlog
 
 from dtq.domain.backoff import Backoff
-from dtq.domain.decisions import Attempt, decide
+from dtq.domain.decisions import decide
 from dtq.domain.errors import Unavailable
-from dtq.domain.memory import cause_of_death
-from dtq.domain.states import Outcome
 from dtq.runtime import failpoints
 from dtq.runtime.metrics import MaintenanceMetrics
 from dtq_db import catalog, maintenance
@@ -61,16 +59,5 @@ class Reaper:
         return more
 
     def _lost(self, held: OrphanedTask) -> Completion:
-        ended = Attempt(
-            outcome=Outcome.LOST,
-            attempt=held.attempt,
-            max_attempts=held.max_attempts,
-            crashes=held.crashes,
-            uncounted=held.uncounted,
-            alone=held.alone,
-            neighbours=held.neighbours,
-            suspected_seconds=held.suspected_seconds,
-            cause=cause_of_death(held.memory, held.oom_kills_since),
-        )
-        decision = decide(ended, held.backoff or self._backoff, random.random())  # noqa: S311
-        return Completion(worker_id=held.worker_id, id=held.id, attempt=held.attempt, decision=decision)
+        decision = decide(held.ended, held.backoff or self._backoff, random.random())  # noqa: S311
+        return Completion(worker_id=held.worker_id, id=held.id, attempt=held.ended.attempt, decision=decision)

@@ -23,6 +23,7 @@ LINE_BYTES_MAX: Final = 16 * 1_048_576
 """Longest line of the protocol, in bytes: a payload and a result fit, a flood does not."""
 LAST_WORDS_SECONDS: Final = 0.5
 """How long the answer of an ended process may take to arrive through its pipe, in seconds."""
+_SECRETS: Final = frozenset({"DB_DSN", "RMQ_PASS", "DB_DSN_FILE", "RMQ_PASS_FILE"})
 REAP_SECONDS: Final = 1.0
 """How long the processes of a killed child may take to end, in seconds."""
 
@@ -49,7 +50,7 @@ class Processes:
         self._command = [sys.executable, "-m", "dtq_worker.child", *modules]
         # A copy: a handler in a thread may change the environment of the whole worker.
         # Without secrets: a child needs none of the worker's.
-        self._environ = {name: value for name, value in os.environ.items() if not _is_secret(name)}
+        self._environ = {name: value for name, value in os.environ.items() if name not in _SECRETS}
         self._folder = Path.cwd()
         self._idle: list[Child] = []
         self._busy: set[Child] = set()
@@ -137,7 +138,8 @@ class Child:
             talk.cancel()
         if not line.endswith(b"\n"):
             code = await self.exited
-            ended = RunResult(error=f"the handler's process ended with {_how(code)}")
+            how = f"signal {-code}" if code < 0 else f"exit code {code}"
+            ended = RunResult(error=f"the handler's process ended with {how}")
             raise ChildError(ended, was_killed=code == -signal.SIGKILL)
         try:
             return msgspec.json.decode(line, type=RunResult)
@@ -202,11 +204,3 @@ def _has_living_children(group: int) -> bool:
     except ChildProcessError:
         return False
     return True
-
-
-def _how(code: int) -> str:
-    return f"signal {-code}" if code < 0 else f"exit code {code}"
-
-
-def _is_secret(name: str) -> bool:
-    return name in ("DB_DSN", "RMQ_PASS", "DB_DSN_FILE", "RMQ_PASS_FILE")

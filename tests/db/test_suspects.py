@@ -3,9 +3,8 @@
 import pytest
 
 from dtq.domain.backoff import Backoff
-from dtq.domain.decisions import CRASHES_MAX, Attempt, decide
-from dtq.domain.memory import cause_of_death
-from dtq.domain.states import Outcome, TaskStatus
+from dtq.domain.decisions import CRASHES_MAX, decide
+from dtq.domain.states import TaskStatus
 from dtq_db import maintenance
 from dtq_db.attempts import Completion
 from dtq_db.connections import Database
@@ -14,13 +13,8 @@ from tests.db.world import TYPE, World, ending
 
 
 def lost(held: OrphanedTask) -> Completion:
-    ended = Attempt(
-        outcome=Outcome.LOST, attempt=held.attempt, max_attempts=held.max_attempts, crashes=held.crashes,
-        alone=held.alone, neighbours=held.neighbours, suspected_seconds=held.suspected_seconds,
-        cause=cause_of_death(held.memory, held.oom_kills_since),
-    )  # fmt: skip
-    decision = decide(ended, Backoff(delays_seconds=(0.0,)), 0.0)
-    return Completion(worker_id=held.worker_id, id=held.id, attempt=held.attempt, decision=decision)
+    decision = decide(held.ended, Backoff(delays_seconds=(0.0,)), 0.0)
+    return Completion(worker_id=held.worker_id, id=held.id, attempt=held.ended.attempt, decision=decision)
 
 
 async def reap(dsn: str) -> None:

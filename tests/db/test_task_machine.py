@@ -319,14 +319,10 @@ class Life(RuleBasedStateMachine):
 
     def _lost(self, held: OrphanedTask) -> Completion:
         task = self.tasks[held.id]
-        assert (task.status, task.attempts, task.worker) == (TaskStatus.RUNNING, held.attempt, held.worker_id)
-        assert held.alone == task.alone
-        assert (held.suspected_seconds is not None) == task.suspect
-        ended = Attempt(
-            outcome=Outcome.LOST, attempt=held.attempt, max_attempts=held.max_attempts, crashes=held.crashes,
-            alone=held.alone, suspected_seconds=held.suspected_seconds,
-        )  # fmt: skip
-        decision = decide(ended, BACKOFF, 0.5)
+        assert (task.status, task.attempts, task.worker) == (TaskStatus.RUNNING, held.ended.attempt, held.worker_id)
+        assert held.ended.alone == task.alone
+        assert (held.ended.suspected_seconds is not None) == task.suspect
+        decision = decide(held.ended, BACKOFF, 0.5)
         assert decision.crashed == task.alone, "only a task that ran alone is charged"
         again = decision.status is TaskStatus.ENQUEUED
         task.status = TaskStatus.CANCELLED if again and task.cancelling else decision.status
@@ -335,7 +331,7 @@ class Life(RuleBasedStateMachine):
         task.suspect = task.status is TaskStatus.ENQUEUED
         task.alone = False
         task.max_attempts += decision.suspected and task.suspect
-        return Completion(worker_id=held.worker_id, id=held.id, attempt=held.attempt, decision=decision)
+        return Completion(worker_id=held.worker_id, id=held.id, attempt=held.ended.attempt, decision=decision)
 
     @rule(who=st.integers(0, WORKERS - 1))
     def a_renewal_says_what_to_cancel(self, who: int) -> None:

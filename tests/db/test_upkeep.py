@@ -9,8 +9,8 @@ import pytest_asyncio
 from prometheus_client import CollectorRegistry
 
 from dtq.domain.backoff import Backoff
-from dtq.domain.decisions import CRASHES_MAX, Attempt, decide
-from dtq.domain.states import Outcome, TaskStatus
+from dtq.domain.decisions import CRASHES_MAX, decide
+from dtq.domain.states import TaskStatus
 from dtq.runtime.metrics import MaintenanceMetrics
 from dtq_db import maintenance
 from dtq_db.attempts import Completion
@@ -35,12 +35,8 @@ async def dedicated(database: Database) -> DedicatedConnection:
 
 
 def lost(held: OrphanedTask) -> Completion:
-    ended = Attempt(
-        outcome=Outcome.LOST, attempt=held.attempt, max_attempts=held.max_attempts, crashes=held.crashes,
-        alone=held.alone, suspected_seconds=held.suspected_seconds,
-    )  # fmt: skip
-    decision = decide(ended, held.backoff or Backoff(), 0.0)
-    return Completion(worker_id=held.worker_id, id=held.id, attempt=held.attempt, decision=decision)
+    decision = decide(held.ended, held.backoff or Backoff(), 0.0)
+    return Completion(worker_id=held.worker_id, id=held.id, attempt=held.ended.attempt, decision=decision)
 
 
 async def test_a_reap_takes_back_what_a_lost_worker_ran(world: World, dedicated: DedicatedConnection) -> None:

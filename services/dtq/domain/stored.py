@@ -165,7 +165,7 @@ def queue_set_of(row: Mapping[str, Any], queues: Sequence[Mapping[str, Any]]) ->
                 name=name, type=QueueType(queue["type"]), max_length=queue["max_length"], scaling=scaling
             )
         )
-    policy = row["deletion_policy"]
+    policy, moved_to = row["deletion_policy"], row["removal_queue"]
     spec = QueueSetSpec.model_construct(
         namespace=row["namespace"],
         queues=readable,
@@ -175,13 +175,9 @@ def queue_set_of(row: Mapping[str, Any], queues: Sequence[Mapping[str, Any]]) ->
         deletion_policy=QueueSetDeletionPolicy(policy)
         if policy in set(QueueSetDeletionPolicy)
         else QueueSetDeletionPolicy.RETAIN,
-        on_removal=_on_removal(row["removal_queue"]),
+        on_removal=OnRemoval(policy=RemovalPolicy.MOVE_TO, queue=moved_to) if moved_to else OnRemoval(),
     )
     return StoredQueueSet(spec=spec, queues=unknown_queues, scaling=unknown_scaling)
-
-
-def _on_removal(queue: str | None) -> OnRemoval:
-    return OnRemoval() if queue is None else OnRemoval(policy=RemovalPolicy.MOVE_TO, queue=queue)
 
 
 def _read(model: type[T], stored: Any, where: str) -> T:

@@ -20,8 +20,7 @@ from dtq.domain.limits import CLAIM_EARLY_SECONDS, LEASE_SECONDS
 from dtq.domain.memory import Memory
 from dtq.domain.stored import NewerRelease, backoff_of
 from dtq.handlers import Context
-from dtq_db.connections import DedicatedConnection, Dsn, connect
-from dtq_db.driver_errors import translated
+from dtq_db.connections import DedicatedConnection, Dsn
 from dtq_db.queries import query
 
 LEASE_GONE: Final = "DTQ01"
@@ -186,8 +185,7 @@ class LeaseStore:
     """The worker's own row, on a dedicated connection that nothing else can block."""
 
     def __init__(self, dsn: Dsn) -> None:
-        self._dsn = dsn
-        self._connection: asyncpg.Connection[asyncpg.Record] | None = None
+        self._dedicated = DedicatedConnection(dsn, name="dtq-worker/lease")
 
     async def register(
         self,
@@ -206,7 +204,7 @@ class LeaseStore:
             Unavailable: the database does not answer.
         """
         told = None if memory is None else json.dumps(asdict(memory))
-        await self._fetch(
+        await self._dedicated.fetch(
             query("worker_register"),
             worker_id,
             name,
@@ -229,27 +227,15 @@ class LeaseStore:
             Unavailable: the database does not answer.
         """
         told = None if memory is None else json.dumps(asdict(memory))
-        (row,) = await self._fetch(query("worker_renew"), worker_id, LEASE_SECONDS, json.dumps(running), told)
+        (row,) = await self._dedicated.fetch(query("worker_renew"), worker_id, LEASE_SECONDS, json.dumps(running), told)
         if not row["renewed"]:
             raise Stale(f"the lease of worker {worker_id} expired")
         return list(row["cancel_ids"])
 
     async def expire(self, worker_id: UUID) -> None:
         """End the lease: tasks that the worker still holds may be taken back at once."""
-        await self._fetch(query("worker_expire"), worker_id)
+        await self._dedicated.fetch(query("worker_expire"), worker_id)
 
     async def close(self) -> None:
         """Close the connection."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.terminate()
-
-    async def _fetch(self, statement: str, *args: Any) -> list[asyncpg.Record]:
-        if self._connection is None or self._connection.is_closed():
-            self._connection = await connect(self._dsn, name="dtq-worker/lease")
-        try:
-            with translated():
-                return await self._connection.fetch(statement, *args)
-        except BaseException:
-            await self.close()
-            raise
+        await self._dedicated.close()

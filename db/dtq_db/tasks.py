@@ -111,13 +111,11 @@ class TaskStore:
 
     async def get(self, id_: UUID) -> asyncpg.Record | None:
         """Return a task's row, or None."""
-        rows = await self._database.fetch(query("task_get"), id_)
-        return rows[0] if rows else None
+        return await self._one("task_get", id_)
 
     async def payload(self, id_: UUID) -> asyncpg.Record | None:
         """Return a task's type and its payload as JSON text, or None."""
-        rows = await self._database.fetch(query("task_payload"), id_)
-        return rows[0] if rows else None
+        return await self._one("task_payload", id_)
 
     async def events(self, id_: UUID, limit: int) -> list[asyncpg.Record]:
         """Return the first events of a task, oldest first."""
@@ -134,8 +132,7 @@ class TaskStore:
 
     async def cancel(self, id_: UUID) -> asyncpg.Record | None:
         """Cancel a task or ask its worker to cancel it; return `status` and whether a cancel was `requested`."""
-        rows = await self._database.fetch(query("task_cancel"), id_)
-        return rows[0] if rows else None
+        return await self._one("task_cancel", id_)
 
     async def failed(self, chosen: FailedFilter, limit: int) -> list[UUID]:
         """Return the failed tasks that match a filter, oldest failure first.
@@ -168,3 +165,7 @@ class TaskStore:
             yield
         finally:
             self._lists.release()
+
+    async def _one(self, statement: str, id_: UUID) -> asyncpg.Record | None:
+        rows = await self._database.fetch(query(statement), id_)
+        return rows[0] if rows else None

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, contextmanager
 import aiormq
 from aiormq.abc import AbstractConnection
 
-from dtq.broker.broker_connection import BROKER_ERRORS, CONNECT_SECONDS, BrokerConnection, connect, hang_up
+from dtq.broker.broker_connection import BROKER_ERRORS, CONNECT_SECONDS, BrokerConnection, connect, hang_up, translated
 from dtq.broker.declare import Channels, Declared, declare, message_count
 from dtq.domain.errors import Rejected, Unavailable
 from dtq.domain.topology import Topology
@@ -118,11 +118,8 @@ def _translated() -> Iterator[None]:
 
 async def ready_counts(broker: BrokerConnection, queues: Sequence[str]) -> dict[str, int | None]:
     """Return how many messages of each queue are ready; None where the queue is missing."""
-    try:
-        with foreign_cancellation_as_error():
-            return await _counts(broker.connection(), queues)
-    except BROKER_ERRORS as error:
-        raise Unavailable(f"RabbitMQ does not answer: {type(error).__name__}") from error
+    with translated():
+        return await _counts(broker.connection(), queues)
 
 
 async def _counts(connection: AbstractConnection, queues: Sequence[str]) -> dict[str, int | None]:

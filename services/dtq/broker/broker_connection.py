@@ -4,8 +4,8 @@ A connection is handed out only after `setup` has run, also after every reconnec
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Final
 
 import aiormq
@@ -36,6 +36,16 @@ Url = str | Callable[[], str]
 pamqp_patch.install()
 
 _log = structlog.get_logger(__name__)
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn the errors of a broken connection into `Unavailable`."""
+    try:
+        with foreign_cancellation_as_error():
+            yield
+    except BROKER_ERRORS as error:
+        raise Unavailable(f"RabbitMQ does not answer: {type(error).__name__}") from error
 
 
 class BrokerConnection:

@@ -9,10 +9,8 @@ from uuid import UUID
 
 import aiormq
 
-from dtq.broker.broker_connection import BROKER_ERRORS, BrokerConnection
+from dtq.broker.broker_connection import BrokerConnection, translated
 from dtq.domain.envelope import decode
-from dtq.domain.errors import Unavailable
-from dtq.runtime.loops import foreign_cancellation_as_error
 
 WALK_MAX: Final = 10_000
 """Most dead letters in one walk: each is held unacknowledged meanwhile."""
@@ -31,15 +29,12 @@ async def drop_spent(broker: BrokerConnection, queue: str, spent: Callable[[list
     Raises:
         Unavailable: the broker does not answer; copies that were not dropped are still there.
     """
-    try:
-        with foreign_cancellation_as_error():
-            channel = await broker.connection().channel(publisher_confirms=False)
-            try:
-                return await _walk(channel, queue, spent)
-            finally:
-                await channel.close()  # returns the unacknowledged messages in their old order
-    except BROKER_ERRORS as error:
-        raise Unavailable(f"RabbitMQ does not answer: {type(error).__name__}") from error
+    with translated():
+        channel = await broker.connection().channel(publisher_confirms=False)
+        try:
+            return await _walk(channel, queue, spent)
+        finally:
+            await channel.close()  # returns the unacknowledged messages in their old order
 
 
 async def _walk(

@@ -15,7 +15,7 @@ import aiormq
 import structlog
 from aiormq.abc import AbstractChannel, AbstractConnection
 
-from dtq.broker.broker_connection import BROKER_ERRORS, SETUP_SECONDS, BrokerConnection, Url
+from dtq.broker.broker_connection import BROKER_ERRORS, SETUP_SECONDS, BrokerConnection, Url, translated
 from dtq.broker.declare import Channels, exchange_exists
 from dtq.broker.publish_window import Message, publish_window
 from dtq.domain.errors import Rejected, Unavailable
@@ -155,13 +155,11 @@ class Publisher:
             Unavailable: the broker does not answer, or does not permit us to declare.
         """
         try:
-            async with asyncio.timeout(SETUP_SECONDS):
-                with foreign_cancellation_as_error():
+            with translated():
+                async with asyncio.timeout(SETUP_SECONDS):
                     await self._declare(self.broker.connection())
         except Rejected as error:
             raise Unavailable(str(error)) from error
-        except BROKER_ERRORS as error:
-            raise Unavailable(f"RabbitMQ does not answer: {type(error).__name__}") from error
 
     async def _declared_again(self) -> bool:
         """Declare the topology after a message could not be routed; return whether to try again."""

@@ -15,7 +15,7 @@ import aiormq
 import structlog
 from aiormq.abc import AbstractConnection
 
-from dtq.broker.broker_connection import BROKER_ERRORS, CONNECT_SECONDS, Url
+from dtq.broker.broker_connection import BROKER_ERRORS, CONNECT_SECONDS, Url, translated
 from dtq.broker.declare import Declared, declare
 from dtq.domain.errors import Rejected, Unavailable
 from dtq.domain.manifests import QueueSetSpec
@@ -142,12 +142,9 @@ class TopologyDeclarer:
         return False
 
     async def _retry(self, name: str, spec: QueueSetSpec) -> None:
-        try:
-            with foreign_cancellation_as_error():
-                async with asyncio.timeout(CONNECT_SECONDS):
-                    connection = await aiormq.connect(self._url if isinstance(self._url, str) else self._url())
-        except BROKER_ERRORS as error:
-            raise Unavailable(f"RabbitMQ does not answer: {type(error).__name__}") from error
+        with translated():
+            async with asyncio.timeout(CONNECT_SECONDS):
+                connection = await aiormq.connect(self._url if isinstance(self._url, str) else self._url())
         try:
             await self._declare(connection, name, spec)
         except BROKER_ERRORS:

@@ -82,7 +82,13 @@ async def reconcile_queue_set(
         claims = _claims_only(plan).steps
         if dry_run or plan.refusal:
             return Reconciled(plan=plan, ready=ready)
-        declared = await admin.declare(topology, lost)
+
+        async def before_making(queues: frozenset[str]) -> None:
+            # Once the queue is there, nothing shows that its copies are lost: a crash must not come in between.
+            if dead_letter_queue(manifest.spec.namespace) in queues:
+                await dead_letters_lost(database, manifest.metadata.name)
+
+        declared = await admin.declare(topology, lost, before_making=before_making)
         await failpoints.hit("reconcile.topology_declared")
         async with transaction(database) as resources:
             claim = await resources.claim("QueueSet", manifest.metadata.name)
@@ -95,9 +101,6 @@ async def reconcile_queue_set(
             return Reconciled(plan=plan, ready=ready)
         if before is not None:
             await _retire(admin, before, manifest.spec)
-        if dead_letter_queue(manifest.spec.namespace) in declared.missing:
-            # The API finds nothing missing any more, so it would never publish these copies again.
-            await dead_letters_lost(database, manifest.metadata.name)
         late = tuple(
             Step(action=Action.DECLARE, target=name, detail="missing in RabbitMQ")
             for name in sorted(declared.missing - missing)

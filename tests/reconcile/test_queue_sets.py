@@ -1,8 +1,10 @@
 """Two reconcilers of one queue set: they take turns, and what both have a hand in belongs to somebody."""
 
 import asyncio
+from typing import Any
 from urllib.parse import quote
 
+import asyncpg
 import pytest
 
 from dtq.broker.admin import Admin
@@ -12,6 +14,7 @@ from dtq.domain.manifests import QueueSet
 from dtq.domain.owners import Owner
 from dtq.domain.plan import Action
 from dtq.domain.topology import Topology
+from dtq.runtime import failpoints
 from dtq_db import resources
 from dtq_db.connections import Database
 from dtq_reconcile.queue_sets import reconcile_queue_set, release_queue_set
@@ -37,10 +40,10 @@ async def test_a_queue_set_that_is_deleted_while_another_declares_it_leaves_no_q
     declare, delete = Admin.declare, Admin.delete
     comes_to_declare, is_deleted, is_declared = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
-    async def declare_late(self: Admin, topology: Topology, lost: set[str] | None = None) -> Declared:
+    async def declare_late(self: Admin, *args: Any, **how: Any) -> Declared:
         comes_to_declare.set()
         await is_deleted.wait()
-        found = await declare(self, topology, lost)
+        found = await declare(self, *args, **how)
         is_declared.set()
         return found
 
@@ -69,8 +72,8 @@ async def test_what_a_reconcile_has_mended_before_it_failed_is_told_by_the_next(
     manifest, lost = queue_set(), set[str]()
     declare = Admin.declare
 
-    async def declare_and_fail(self: Admin, topology: Topology, lost: set[str] | None = None) -> Declared:
-        await declare(self, topology, lost)
+    async def declare_and_fail(self: Admin, *args: Any, **how: Any) -> Declared:
+        await declare(self, *args, **how)
         raise Unavailable("cut off after the declaration")
 
     async with Database(dsn, name="test") as database:
@@ -83,3 +86,30 @@ async def test_what_a_reconcile_has_mended_before_it_failed_is_told_by_the_next(
                 await reconcile_queue_set(database, broker_vhost.url, manifest, OWNER, lost=lost)
         done = await reconcile_queue_set(database, broker_vhost.url, manifest, OWNER, lost=lost)
     assert [(step.action, step.target) for step in done.plan.steps] == [(Action.DECLARE, "tasks.default")]
+
+
+async def test_the_copies_of_a_lost_dead_letter_queue_are_due_though_its_reconciler_died_after_declaring_it(
+    dsn: str, broker_vhost: BrokerVhost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = queue_set()
+    monkeypatch.setattr(failpoints, "hit", failpoints.hit)  # disarmed at the end
+    sql = await asyncpg.connect(dsn)
+    async with Database(dsn, name="test") as database:
+        await reconcile_queue_set(database, broker_vhost.url, manifest, OWNER)
+        await sql.execute("INSERT INTO task_type (type, default_queue) VALUES ('a.v1', 'default')")
+        await sql.execute(
+            "INSERT INTO tasks (id, type, queue, status, payload, failed_at, dead_lettered_at)"
+            " VALUES (gen_random_uuid(), 'a.v1', 'default', 'FAILED', '{}', now(), now())"
+        )
+        path = f"/api/queues/{quote(broker_vhost.vhost, safe='')}/tasks.dlq"
+        await asyncio.to_thread(broker_vhost.management.call, "DELETE", path)
+        failpoints.arm("reconcile.topology_declared=raise@1")
+        with pytest.raises(failpoints.InjectedBug):
+            await reconcile_queue_set(database, broker_vhost.url, manifest, OWNER, lost=set())
+        # A new process knows nothing of the queue that was missing.
+        await reconcile_queue_set(database, broker_vhost.url, manifest, OWNER, lost=set())
+    row = await sql.fetchrow("SELECT dead_letter_at, dead_lettered_at FROM tasks")
+    await sql.close()
+    assert row is not None
+    assert row["dead_letter_at"] is not None
+    assert row["dead_lettered_at"] is None

@@ -12,7 +12,7 @@ import aiormq
 from aiormq.abc import AbstractConnection
 
 from dtq.broker.broker_connection import BROKER_ERRORS, CONNECT_SECONDS, BrokerConnection, connect, hang_up, translated
-from dtq.broker.declare import Channels, Declared, declare, message_count
+from dtq.broker.declare import BeforeMaking, Channels, Declared, declare, message_count
 from dtq.domain.errors import Rejected, Unavailable
 from dtq.domain.topology import Topology
 from dtq.runtime.loops import foreign_cancellation_as_error
@@ -51,18 +51,22 @@ class Admin:
         with _translated():
             return await _counts(self._connection, queues)
 
-    async def declare(self, topology: Topology, lost: set[str] | None = None) -> Declared:
+    async def declare(
+        self, topology: Topology, lost: set[str] | None = None, *, before_making: BeforeMaking | None = None
+    ) -> Declared:
         """Declare a topology; existing queues and exchanges stay unchanged.
 
         Args:
             topology: the desired topology.
             lost: receives the names of queues that were missing, even if the declaration fails later.
+            before_making: called with the names of missing queues before they are declared.
 
         Raises:
             Rejected: the broker does not permit us to declare.
         """
         with _translated():
-            return await declare(self._connection, topology, Declared(missing=set() if lost is None else lost))
+            found = Declared(missing=set() if lost is None else lost)
+            return await declare(self._connection, topology, found, before_making=before_making)
 
     async def delete(self, topology: Topology) -> None:
         """Delete a topology: bindings first, so that no message arrives in a queue that is about to be deleted.

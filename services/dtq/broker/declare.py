@@ -4,6 +4,7 @@ Must never delete or re-create a queue: a queue with other arguments is reported
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
@@ -18,6 +19,9 @@ from dtq.domain.topology import Queue, Topology
 SETTLE_SECONDS: Final = 0.5
 """Pause before a lost queue is declared again, in seconds: ten times what RabbitMQ needs to cancel the consumers of a
 deleted queue. A queue declared sooner would keep consumers that receive nothing: see `Consumer.resubscribe`."""
+
+BeforeMaking = Callable[[frozenset[str]], Awaitable[None]]
+"""Called with the names of missing queues before they are declared: afterwards nothing shows that they were lost."""
 
 _log = structlog.get_logger(__name__)
 
@@ -56,7 +60,13 @@ class Channels:
             await self._channel.close()
 
 
-async def declare(connection: AbstractConnection, topology: Topology, found: Declared | None = None) -> Declared:
+async def declare(
+    connection: AbstractConnection,
+    topology: Topology,
+    found: Declared | None = None,
+    *,
+    before_making: BeforeMaking | None = None,
+) -> Declared:
     """Make the broker hold `topology`; existing exchanges and queues stay unchanged.
 
     A queue that is deleted meanwhile is not silently re-created: this declaration fails, or the next one finds the
@@ -66,6 +76,7 @@ async def declare(connection: AbstractConnection, topology: Topology, found: Dec
         connection: an open connection.
         topology: the desired topology.
         found: filled step by step, for a caller that must learn of a loss even if the declaration fails later.
+        before_making: called if queues are missing; its errors end the declaration.
 
     Raises:
         Rejected: something is missing, and the broker does not permit us to declare.
@@ -89,6 +100,8 @@ async def declare(connection: AbstractConnection, topology: Topology, found: Dec
             except aiormq.exceptions.ChannelPreconditionFailed as error:
                 found.mismatched[exchange.name] = str(error)
             found.absent.discard(exchange.name)
+        if missing and before_making is not None:
+            await before_making(frozenset(queue.name for queue in missing))
         for queue in missing:
             await _make(channels, queue, found)
         for binding in topology.bindings:

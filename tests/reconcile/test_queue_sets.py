@@ -12,7 +12,7 @@ from dtq.broker.declare import Declared
 from dtq.domain.errors import Unavailable
 from dtq.domain.manifests import QueueSet
 from dtq.domain.owners import Owner
-from dtq.domain.plan import Action
+from dtq.domain.plan import Action, Reason
 from dtq.domain.topology import Topology
 from dtq.runtime import failpoints
 from dtq_db import resources
@@ -113,3 +113,28 @@ async def test_the_copies_of_a_lost_dead_letter_queue_are_due_though_its_reconci
     assert row is not None
     assert row["dead_letter_at"] is not None
     assert row["dead_lettered_at"] is None
+
+
+async def test_a_forced_deletion_strands_no_accepted_task(dsn: str, broker_vhost: BrokerVhost) -> None:
+    spec = {"namespace": "others", "queues": [{"name": "default"}], "deletionPolicy": "Delete"}
+    manifest = QueueSet.model_validate({"kind": "QueueSet", "metadata": {"name": "others"}, "spec": spec})
+    owner = Owner(uid="two", namespace="apps", name="others", generation=1)
+    sql = await asyncpg.connect(dsn)
+    async with Database(dsn, name="test") as database:
+        await reconcile_queue_set(database, broker_vhost.url, manifest, owner)
+        # Its type has moved to another set since the task was accepted.
+        await sql.execute("INSERT INTO task_type (type, default_queue) VALUES ('a.v1', 'default')")
+        id_ = await sql.fetchval(
+            "INSERT INTO tasks (id, type, queue_set, queue, status, payload, needs_publish, publish_at)"
+            " VALUES (gen_random_uuid(), 'a.v1', 'others', 'default', 'ENQUEUED', '{}', true, now()) RETURNING id"
+        )
+        refused = await release_queue_set(database, broker_vhost.url, "others", owner, force=True)
+        assert refused.plan.refusal is not None
+        assert refused.plan.refusal.reason is Reason.IN_USE
+        assert "default (1)" in refused.plan.refusal.message
+        async with resources.transaction(database) as found:
+            assert await found.queue_set("others") is not None
+        await sql.execute("SELECT dtq_cancel($1)", id_)
+        done = await release_queue_set(database, broker_vhost.url, "others", owner, force=True)
+        assert [str(step.action) for step in done.plan.steps] == ["delete", "release"]
+    await sql.close()

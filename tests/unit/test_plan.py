@@ -189,15 +189,23 @@ def test_what_the_broker_cannot_change_is_refused(
     assert plan.refusal is not None or not changed
 
 
-@given(row=st.none() | sets, owner=callers, observed=observed_sets, force=st.booleans())
+@given(
+    row=st.none() | sets,
+    owner=callers,
+    observed=observed_sets,
+    waiting=st.dictionaries(st.sampled_from(["high", "low"]), st.integers(0, 2)),
+    force=st.booleans(),
+)
 def test_queues_with_messages_or_users_are_never_deleted_unasked(
-    row: QueueSetRow | None, owner: Owner, observed: ObservedQueueSet, *, force: bool
+    row: QueueSetRow | None, owner: Owner, observed: ObservedQueueSet, waiting: dict[str, int], *, force: bool
 ) -> None:
+    observed = replace(observed, waiting=waiting)
     plan = plan_queue_set_deletion(row, owner, observed, "default", force=force)
     if Action.DELETE in actions(plan):
         assert row is not None
         assert row.deletion_policy != "Retain"
         assert not observed.used_queues
+        assert not any(observed.waiting.values())
         assert not any((observed.ready or {}).values()) or (force and row.deletion_policy == "Delete")
         assert observed.claim is not None
         assert owner.is_same_object(observed.claim)

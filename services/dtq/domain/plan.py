@@ -229,18 +229,18 @@ def plan_queue_set_deletion(
         return Plan(steps=(release,))
     if (
         refusal := _newer_refusal(row)
-        or _used_refusal(row, observed, name, force=force)
+        or _used_refusal(observed, name)
         or _full_refusal(row, observed, name, force=force)
     ):
         return Plan(refusal=refusal)
     return Plan(steps=(Step(action=Action.DELETE, target=name), release))
 
 
-def _used_refusal(row: QueueSetRow, observed: ObservedQueueSet, name: str, *, force: bool) -> Refusal | None:
+def _used_refusal(observed: ObservedQueueSet, name: str) -> Refusal | None:
+    """Refuse to delete a set whose tasks would then wait for ever; messages may be deleted, accepted tasks may not."""
     if observed.used_queues:
         return Refusal(reason=Reason.IN_USE, message=f"task types still refer to QueueSet {name}: delete them first")
-    forced = row.deletion_policy == QueueSetDeletionPolicy.DELETE and force
-    if (held := told_waiting(observed.waiting)) and not forced:
+    if held := told_waiting(observed.waiting):
         message = f"tasks still wait in queues of QueueSet {name}: {held}; let them run, or cancel them"
         return Refusal(reason=Reason.IN_USE, message=message)
     return None

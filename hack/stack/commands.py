@@ -31,8 +31,7 @@ def up(settings: Settings, wanted: str) -> None:
     with report.step("Bringing the database's schema up to date: dtq migrate"):
         app.command("migrate")
     with report.step(f"Declaring the missing sample queues and types: dtq apply -f {SAMPLES}"):
-        declared = app.command("apply", "--if-absent", "-f", SAMPLES, may_be_refused=True)
-        unchanged = demo.is_unchanged(app.command("apply", "--dry-run", "-f", SAMPLES, may_be_refused=True))
+        declared, unchanged = declare_samples(app)
     with report.step("Starting the API and a worker"):
         app.start()
     if unchanged:
@@ -40,6 +39,12 @@ def up(settings: Settings, wanted: str) -> None:
     else:
         report.say(f"==> The objects of {SAMPLES} have been changed and are kept: no sample task is run ({declared})")
     _tell(settings, app, provider, time.monotonic() - started)
+
+
+def declare_samples(app: App) -> tuple[Path, bool]:
+    """Declare the samples that are not there yet; return the log, and whether all are as their files say."""
+    log = app.command("apply", "--if-absent", "-f", SAMPLES, may_be_refused=True)
+    return log, demo.is_unchanged(app.command("apply", "--dry-run", "-f", SAMPLES, may_be_refused=True))
 
 
 def down(settings: Settings) -> None:

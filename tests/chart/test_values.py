@@ -1,6 +1,7 @@
 """Bad values are refused with words that say what to do; every switch does its one thing; the README tells them all."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -98,6 +99,17 @@ def test_a_switch_changes_just_the_objects_it_is_about(
 def test_no_pool_pretends_to_work_unless_it_is_the_demos() -> None:
     for name in rendering.VALUE_SETS:
         assert ("dtq_worker.demo" in rendering.text(name)) == (name == "demo")
+
+
+def test_a_pool_whose_handlers_were_forgotten_is_refused(tmp_path: Path) -> None:
+    # Not by a null over the value: helm takes that as "delete the default", whatever the default is.
+    values = yaml.safe_load(rendering.values_file("minimal").read_text())
+    del values["workers"]
+    file = tmp_path / "values.yaml"
+    file.write_text(yaml.safe_dump(values))
+    done = rendering.run("template", "dtq", str(rendering.CHART), "--values", str(file))
+    assert done.returncode != 0
+    assert "workers.pools.default.handlers: name the modules" in done.stderr
 
 
 def test_the_demo_runs_what_the_examples_declare_and_declares_the_same() -> None:

@@ -1,23 +1,15 @@
 """Owns the fixtures of the API's suite."""
 
-import os
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
-from typing import Final
+from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
 
-from tests.api.world import Running, declare, free_port, running
+from tests.api.world import Running, declare, running
 from tests.support.addresses import BrokerVhost, PostgresService, RabbitMQService
 from tests.support.databases import fresh_database
-
-READY_SECONDS: Final = 60.0
+from tests.support.system import opened
+from tests.support.waiting import LONG_SECONDS
 
 
 @pytest_asyncio.fixture(loop_scope="session", scope="session")
@@ -59,31 +51,14 @@ async def replica(declared_dsn: str, broker_vhost: BrokerVhost) -> AsyncIterator
         yield one
 
 
-@pytest.fixture(scope="session")
-def live(shared_services: tuple[str, BrokerVhost], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+@pytest_asyncio.fixture(loop_scope="session", scope="session")
+async def live(
+    shared_services: tuple[str, BrokerVhost], tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[str]:
     """The address of `dtq api` as it is run in production, serving the sample types."""
-    address = f"127.0.0.1:{free_port()}"
-    log = tmp_path_factory.mktemp("live") / "api.log"
-    dsn, broker = shared_services
-    environ = dict(os.environ) | broker.environ(dsn, HTTP_PORT=address)
-    with log.open("wb") as out:
-        process = subprocess.Popen([sys.executable, "-m", "dtq_cli", "api"], env=environ, stdout=out, stderr=out)
-        try:
-            _wait(f"http://{address}/healthz", process, log)
-            yield f"http://{address}"
-            assert process.poll() is None, log.read_text()[-2000:]
-            assert "request crashed" not in log.read_text()
-        finally:
-            process.terminate()
-            process.wait(30)
-
-
-def _wait(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    until = time.monotonic() + READY_SECONDS
-    while True:
-        try:
-            with urllib.request.urlopen(url, timeout=5):
-                return
-        except (urllib.error.URLError, OSError):
-            assert process.poll() is None, log.read_text()[-2000:]
-            assert time.monotonic() < until, log.read_text()[-2000:]
+    with opened(tmp_path_factory.mktemp("live"), *shared_services) as system:
+        process = system.api()
+        await process.ready("/healthz", seconds=LONG_SECONDS)
+        yield f"http://{process.address}"
+        assert process.popen.poll() is None, process.tail()
+        assert "request crashed" not in process.log.read_text()

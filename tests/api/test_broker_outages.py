@@ -1,7 +1,6 @@
 """What the API answers while RabbitMQ does not: 503 and nothing left behind, or 201 and the relay sees to it."""
 
 import asyncio
-import subprocess
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from urllib.parse import quote
@@ -12,9 +11,11 @@ import pytest
 import pytest_asyncio
 
 from hack.stack.rabbitmq import RabbitMQ
-from tests.api.world import ANY, NAMESPACE, Running, declare, eventually, problem, running
+from tests.api.world import ANY, NAMESPACE, Running, declare, problem, running
 from tests.support.addresses import BrokerVhost, vhost_of
+from tests.support.rabbitmqctl import rabbitmqctl
 from tests.support.services import Services
+from tests.support.waiting import LONG_SECONDS, eventually
 
 pytestmark = pytest.mark.timeout(300)  # brokers are stopped and started again
 REFUSAL_SECONDS = 2.0
@@ -59,7 +60,7 @@ async def becomes(api: Running, *, up: bool) -> None:
     async def so() -> bool:
         return api.api.maintenance.publisher.broker.is_up is up
 
-    await eventually(so, f"the link is {'up' if up else 'down'}", 60)
+    await eventually(so, f"the link is {'up' if up else 'down'}", LONG_SECONDS)
 
 
 async def test_while_the_broker_is_stopped_one_refuses_and_one_keeps(
@@ -121,7 +122,7 @@ async def test_a_broker_short_of_memory_is_told_apart_and_recovers(
     own_broker: RabbitMQ, apis: tuple[Running, Running]
 ) -> None:
     refusing, accepting = apis
-    await asyncio.to_thread(control, own_broker, "set_vm_memory_high_watermark", "0")
+    await rabbitmqctl(own_broker, "set_vm_memory_high_watermark", "0")
     try:
         # The broker tells of its alarm when somebody publishes.
         await refuses(refusing, seconds=1.0 + REFUSAL_SECONDS)
@@ -129,7 +130,7 @@ async def test_a_broker_short_of_memory_is_told_apart_and_recovers(
         assert await accepting.events(await accepting.enqueued()) == ["ENQUEUED"]
         assert "memory" in (await refusing.client.get("/healthz")).json()["rmq"]
     finally:
-        await asyncio.to_thread(control, own_broker, "set_vm_memory_high_watermark", "absolute", "1GB")
+        await rabbitmqctl(own_broker, "set_vm_memory_high_watermark", "absolute", "1GB")
 
     async def accepts() -> bool:
         return (await refusing.enqueue()).status_code == 201
@@ -199,11 +200,6 @@ async def test_a_broker_that_forbids_to_declare_is_unavailable(
         assert (await refusing.enqueue(queue="high")).status_code == 201
     finally:
         management.call("PUT", permissions, {"configure": ".*", "write": ".*", "read": ".*"})
-
-
-def control(server: RabbitMQ, *command: str) -> None:
-    """Have the broker's own tool do something."""
-    subprocess.run(server.control(*command), env=server.environ, check=True, timeout=60, capture_output=True)
 
 
 async def _due(api: Running, id_: UUID) -> None:

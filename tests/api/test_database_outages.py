@@ -11,9 +11,10 @@ from dtq.domain.catalog import Catalog
 from dtq_db.connections import ACQUIRE_SECONDS, POOL_MAX
 from dtq_db.migrations import migrate
 from hack.stack.postgres import Postgres
-from tests.api.world import ANY, Running, declare, eventually, problem, running, serving
+from tests.api.world import ANY, Running, declare, problem, running, serving
 from tests.support.addresses import BrokerVhost
 from tests.support.services import Services
+from tests.support.waiting import eventually
 
 ID = "00000000-0000-7000-8000-000000000000"
 READ = ("/tasks", f"/tasks/{ID}", f"/tasks/{ID}/events", "/queues/default/scaling")

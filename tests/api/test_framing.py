@@ -12,8 +12,9 @@ import pytest_asyncio
 from dtq.domain.limits import PAYLOAD_BYTES_MAX
 from dtq.runtime import http_limits
 from dtq_api import app
-from tests.api.world import ANY, Running, eventually, serving
+from tests.api.world import ANY, Running, serving
 from tests.support.addresses import BrokerVhost
+from tests.support.waiting import eventually
 
 ANSWER_SECONDS: Final = 20.0
 BODY: Final = f'{{"type": "{ANY}", "payload": {{}}}}'.encode()

@@ -6,7 +6,8 @@ import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.api.world import ANY, NAMESPACE, SMALL, STRICT, Running, eventually, problem
+from tests.api.world import ANY, NAMESPACE, SMALL, STRICT, Running, problem
+from tests.support.waiting import eventually
 
 OWN_NAMES = re.compile(r"dq_[a-z_]+")
 

@@ -6,8 +6,9 @@ from dtq.domain.manifests import QueueSet, TaskType
 from dtq.domain.rows import queue_set_row, task_type_row
 from dtq_db.connections import Database
 from dtq_db.resources import transaction
-from tests.api.world import ANY, NAMESPACE, eventually, problem, running
+from tests.api.world import ANY, NAMESPACE, problem, running
 from tests.support.addresses import BrokerVhost
+from tests.support.waiting import eventually
 
 OTHER = "report.build.v1"
 

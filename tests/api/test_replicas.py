@@ -8,8 +8,9 @@ from uuid import UUID
 import httpx2
 
 from dtq_api.main import Api
-from tests.api.world import ANY, NAMESPACE, Running, eventually, serving
+from tests.api.world import ANY, NAMESPACE, Running, serving
 from tests.support.addresses import BrokerVhost
+from tests.support.waiting import eventually
 
 
 async def both(*steps: Callable[[], Awaitable[bool]]) -> None:

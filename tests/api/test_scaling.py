@@ -2,7 +2,8 @@
 
 from datetime import UTC, datetime
 
-from tests.api.world import NAMESPACE, Running, declare, eventually, problem
+from tests.api.world import NAMESPACE, Running, declare, problem
+from tests.support.waiting import eventually
 
 
 async def test_the_hint_counts_what_waits_and_what_runs(fresh_api: Running) -> None:

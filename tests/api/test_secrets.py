@@ -2,12 +2,7 @@
 
 import asyncio
 import json
-import os
-import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import IO
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -16,37 +11,13 @@ import pytest
 
 from dtq.domain.errors import Rejected
 from dtq_db.connections import Database
-from tests.api.world import ANY, SMALL, STRICT, declare, eventually, free_port
+from tests.api.world import ANY, SMALL, STRICT, declare
 from tests.support.addresses import BrokerVhost
+from tests.support.system import opened
+from tests.support.waiting import READY_SECONDS
 
 CANARY = "canary-4cbf1c"
 JSON = {"Content-Type": "application/json"}
-
-
-@asynccontextmanager
-async def api_process(environ: dict[str, str], log: IO[bytes]) -> AsyncIterator[httpx2.AsyncClient]:
-    """`dtq api` as it is run in production; `log` gets all that it says."""
-    port = free_port()
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "dtq_cli", "api"),
-        env=dict(os.environ) | environ | {"HTTP_PORT": f"127.0.0.1:{port}"},
-        stderr=log,
-    )
-    try:
-        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
-
-            async def healthy() -> bool:
-                assert process.returncode is None
-                try:
-                    return (await client.get("/healthz")).status_code == 200
-                except httpx2.TransportError:
-                    return False
-
-            await eventually(healthy, "the API is healthy")
-            yield client
-    finally:
-        process.terminate()
-        await process.wait()
 
 
 def requests() -> list[tuple[bytes, int]]:
@@ -72,38 +43,36 @@ def requests() -> list[tuple[bytes, int]]:
     ]
 
 
-@pytest.fixture
-def log(tmp_path: Path) -> Iterator[IO[bytes]]:
-    with (tmp_path / "log").open("w+b") as file:
-        yield file
-
-
 @pytest.mark.parametrize("log_format", ["json", "console"])
 async def test_nothing_that_the_api_says_holds_a_secret(
-    dsn: str, broker_vhost: BrokerVhost, log: IO[bytes], log_format: str
+    dsn: str, broker_vhost: BrokerVhost, tmp_path: Path, log_format: str
 ) -> None:
     await declare(dsn)
-    environ = broker_vhost.environ(dsn, DTQ_LOG_LEVEL="debug", DTQ_LOG_FORMAT=log_format)
     said: list[str] = []
     sql = await asyncpg.connect(dsn)
-    async with api_process(environ, log) as client:
-        for content, status in requests():
-            answer = await client.post("/enqueue", content=content, headers=JSON)
-            assert answer.status_code == status, answer.text
+    with opened(tmp_path, dsn, broker_vhost, DTQ_LOG_LEVEL="debug", DTQ_LOG_FORMAT=log_format) as system:
+        api = system.api()
+        await api.ready("/healthz", seconds=READY_SECONDS)
+        async with httpx2.AsyncClient(base_url=f"http://{api.address}") as client:
+            for content, status in requests():
+                answer = await client.post("/enqueue", content=content, headers=JSON)
+                assert answer.status_code == status, answer.text
+                said.append(answer.text)
+            # A bug: Postgres' own words would show the whole row.
+            await sql.execute("ALTER TABLE tasks ADD CONSTRAINT forbidden CHECK (payload::text !~ 'other')")
+            answer = await client.post("/enqueue", content=requests()[2][0].replace(b'"k"', b'"l"'), headers=JSON)
+            assert (answer.status_code, answer.json()["type"]) == (500, "https://dtq.dev/problems/Internal")
             said.append(answer.text)
-        # A bug: Postgres' own words would show the whole row.
-        await sql.execute("ALTER TABLE tasks ADD CONSTRAINT forbidden CHECK (payload::text !~ 'other')")
-        answer = await client.post("/enqueue", content=requests()[2][0].replace(b'"k"', b'"l"'), headers=JSON)
-        assert (answer.status_code, answer.json()["type"]) == (500, "https://dtq.dev/problems/Internal")
-        said.append(answer.text)
-        await sql.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name ~ '^dtq-api'"
-                          " AND datname = current_database()")  # fmt: skip
-        paths = ("/", "/tasks", "/metrics", "/healthz", "/readyz", "/dlq/redrive", "/nope")
-        said += [(await client.get(path)).text for path in paths]
-        said.append((await client.post("/enqueue", content=requests()[0][0], headers=JSON)).text)
+            await sql.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE application_name ~ '^dtq-api' AND datname = current_database()"
+            )
+            paths = ("/", "/tasks", "/metrics", "/healthz", "/readyz", "/dlq/redrive", "/nope")
+            said += [(await client.get(path)).text for path in paths]
+            said.append((await client.post("/enqueue", content=requests()[0][0], headers=JSON)).text)
+        await asyncio.to_thread(api.terminate)
     await sql.close()
-    log.seek(0)
-    logged = log.read().decode()
+    logged = api.log.read_text()
     assert "request crashed" in logged
     assert "CheckViolation" in logged
     secrets = {"payload": CANARY, "database": urlsplit(dsn).password or "", "broker": broker_vhost.password}

@@ -5,8 +5,7 @@ It must never replace a part of the API; a test that needs the socket or the loo
 
 import asyncio
 import json
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
@@ -20,13 +19,14 @@ from dtq.broker.admin import ready_counts
 from dtq.domain.manifests import QueueSet, TaskType
 from dtq.domain.rows import queue_set_row, task_type_row
 from dtq.runtime.environment import load
-from dtq.runtime.loops import wait
 from dtq.runtime.settings import AllSettings
 from dtq_api.main import Api
 from dtq_db.connections import Database, Dsn
 from dtq_db.resources import transaction
+from hack.lib import ports
 from tests.api.conformance import conforms
 from tests.support.addresses import BrokerVhost
+from tests.support.waiting import READY_SECONDS, eventually
 
 ANY: Final = "sample.any.v1"
 SMALL: Final = "sample.small.v1"
@@ -37,7 +37,6 @@ STRAY: Final = "sample.stray.v1"
 NAMESPACE: Final = "tasks"
 QUEUES: Final = ("high", "default", "low")
 SMALL_BYTES: Final = 100
-READY_SECONDS: Final = 30.0
 
 TYPES: Final[Mapping[str, Mapping[str, Any]]] = {
     ANY: {"maxPayloadBytes": 1_048_576},
@@ -148,15 +147,6 @@ def metric(exposition: str, name: str, **labels: str) -> float:
     return 0.0
 
 
-async def eventually(holds: Callable[[], Awaitable[bool]], what: str, seconds: float = READY_SECONDS) -> None:
-    """Wait until `holds` says so, for a bounded time."""
-    loop = asyncio.get_running_loop()
-    until = loop.time() + seconds
-    while not await holds():
-        assert loop.time() < until, f"not within {seconds:g} s: {what}"
-        await wait(asyncio.Event(), 0.02)
-
-
 async def declare(dsn: Dsn, types: Mapping[str, Mapping[str, Any]] = TYPES, **spec: Any) -> None:
     """Write what a QueueSet `default` and these TaskTypes declare."""
     queue_set = QueueSet.model_validate(
@@ -212,7 +202,7 @@ async def running(dsn: str, broker: BrokerVhost, *, up: bool = True, **environ: 
 @asynccontextmanager
 async def serving(dsn: str, broker: BrokerVhost, **environ: str) -> AsyncIterator[tuple[Api, str, int]]:
     """A whole API with its loops behind a socket; return it and where it listens."""
-    port = free_port()
+    port = ports.choose(1)[0]
     settings = load(broker.environ(dsn, HTTP_PORT=f"127.0.0.1:{port}", **environ), AllSettings)
     stop = asyncio.Event()
     async with Database(dsn, name="dtq-api") as database:
@@ -235,13 +225,6 @@ async def _listens(port: int, process: "asyncio.Task[None]") -> bool:
         return False
     writer.close()
     return True
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def problem(answer: httpx2.Response, status: int, code: str) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import httpx2
@@ -11,21 +10,16 @@ import structlog
 
 from dtq_api.auth.tokens import parse_tokens
 from tests.auth.world import Guarded
-from tests.support.system import System, eventually, free_port
-from tests.system.conftest import handler_log, system
+from tests.support.addresses import free_address
+from tests.support.system import System, completed, dtq_command
+from tests.support.waiting import CHANGE_SECONDS, eventually
+from tests.system.conftest import system
 
-__all__ = ["handler_log", "system"]
+__all__ = ["system"]
 
 
 def dtq(system: System, *arguments: str, **environ: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "dtq_cli", *arguments],
-        env=system.environ | environ,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    return completed(dtq_command(*arguments), system.environ | environ, seconds=60)
 
 
 def test_an_api_that_others_reach_does_not_start_without_auth(system: System) -> None:
@@ -73,7 +67,7 @@ async def test_a_token_is_replaced_without_a_restart_and_metrics_have_a_port_of_
     tokens = system.folder / "tokens"
     (first, line), (second, other) = made(system, "ci"), made(system, "ci")
     tokens.write_text(line)
-    metrics = f"127.0.0.1:{free_port()}"
+    metrics = free_address()
     api = system.api(DTQ_AUTH="on", DTQ_AUTH_TOKENS_FILE=str(tokens), DTQ_METRICS_PORT=metrics)
     await api.ready()
     async with httpx2.AsyncClient() as client:
@@ -88,7 +82,7 @@ async def test_a_token_is_replaced_without_a_restart_and_metrics_have_a_port_of_
         async def replaced() -> bool:
             return (await status(first), await status(second)) == (401, 200)
 
-        await eventually(replaced, "the new token is good and the old one is not", 20)
+        await eventually(replaced, "the new token is good and the old one is not", CHANGE_SECONDS)
         answer = await client.get(f"http://{metrics}/metrics")
         assert "dq_auth_refused_total" in answer.text
         assert 'dq_http_responses_total{code="500",route="enqueue"} 0.0' in answer.text

@@ -28,7 +28,8 @@ from hack.cluster.control_plane import ControlPlane
 from tests.api.conftest import shared_services
 from tests.api.world import ANY, Running, problem, running
 from tests.support.addresses import BrokerVhost
-from tests.support.kube_api import KubeApi, eventually
+from tests.support.kube_api import KubeApi
+from tests.support.waiting import LONG_SECONDS, eventually
 
 __all__ = ["shared_services"]
 
@@ -238,7 +239,7 @@ async def test_the_token_of_a_deleted_account_is_refused_once_the_cache_has_forg
             return answer.status_code == 401 and "ServiceAccount" in answer.json()["detail"]
 
         # The API server itself believes a token that it has just seen for some seconds more.
-        await eventually("the token is refused", refused, seconds=60)
+        await eventually(refused, "the token is refused", LONG_SECONDS)
 
 
 async def test_while_the_api_server_is_away_who_is_known_goes_on_and_others_come_back_later(
@@ -263,7 +264,7 @@ async def test_while_the_api_server_is_away_who_is_known_goes_on_and_others_come
         async def accepted() -> bool:
             return (await enqueue(api, unknown)).status_code == 201
 
-        await eventually("the API server is asked again", accepted, seconds=60)
+        await eventually(accepted, "the API server is asked again", LONG_SECONDS)
 
 
 async def test_an_api_that_may_not_ask_says_503_and_its_log_says_what_it_needs(

@@ -6,7 +6,8 @@ import pytest
 
 from dtq.broker.consumer import Consumer, ConsumerChannel
 from dtq.domain.topology import main_exchange
-from tests.broker.world import World, bodies, eventually, running, take, up
+from tests.broker.world import World, bodies, running, take, up
+from tests.support.waiting import CHANGE_SECONDS, eventually
 
 
 async def consuming(*consumers: Consumer) -> None:
@@ -205,7 +206,7 @@ async def test_a_renewal_loses_and_repeats_nothing_under_load(world: World) -> N
             async def all_heard() -> bool:
                 return len(set(heard)) == 400
 
-            await eventually(all_heard, "every message was heard", 20)
+            await eventually(all_heard, "every message was heard", CHANGE_SECONDS)
             done.set()
     assert len(heard) == 400
 

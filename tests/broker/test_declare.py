@@ -15,7 +15,9 @@ from dtq.broker.declare import SETTLE_SECONDS, Channels, declare, message_count
 from dtq.domain.errors import Rejected, Unavailable
 from dtq.domain.topology import topology_of
 from hack.stack.rabbitmq import RabbitMQ
-from tests.broker.world import World, bodies, control, eventually, running, spec_of, take
+from tests.broker.world import World, bodies, running, spec_of, take
+from tests.support.rabbitmqctl import rabbitmqctl
+from tests.support.waiting import eventually
 
 
 async def test_a_topology_is_declared_whole_and_a_second_time_nothing_is_missing(world: World) -> None:
@@ -196,7 +198,7 @@ async def test_a_queue_whose_leader_is_busy_is_not_taken_for_empty(own_world: Wo
             return await admin.counts(["tasks.default"]) == {"tasks.default": 0}
 
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(control(broker, "eval", suspend))
+            tasks.create_task(rabbitmqctl(broker, "eval", suspend))
             await eventually(is_said_to_be_empty, "RabbitMQ says 0 while the leader is busy")
             held = await admin.holding(own_world.topology)
         assert {name for name, count in held.items() if count} == {"tasks.default"}

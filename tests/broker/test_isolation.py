@@ -7,7 +7,8 @@ from urllib.parse import urlsplit
 
 from dtq.broker.publish_window import Message
 from dtq.domain.topology import topology_of
-from tests.broker.world import World, bodies, eventually, running, spec_of, take, up
+from tests.broker.world import World, bodies, running, spec_of, take, up
+from tests.support.waiting import eventually
 
 OURS = r"^tasks\..*"
 REPORTS = spec_of(namespace="reports")

@@ -13,7 +13,9 @@ from dtq.broker.consumer import Consumer
 from dtq.broker.publisher import Publisher
 from dtq.domain.errors import Unavailable
 from hack.stack.rabbitmq import RabbitMQ
-from tests.broker.world import World, bodies, control, eventually, running, take, up
+from tests.broker.world import World, bodies, running, take, up
+from tests.support.rabbitmqctl import rabbitmqctl
+from tests.support.waiting import LONG_SECONDS, SHORT_SECONDS, eventually
 
 pytestmark = pytest.mark.timeout(300)  # brokers are killed and started again
 BOUND_SECONDS = 5.0
@@ -23,8 +25,8 @@ BOUND_SECONDS = 5.0
 async def cut_and_back(broker: RabbitMQ, how: str) -> None:
     """Make the broker go away, wait until everybody knows, and bring it back."""
     if how == "stop_app":
-        await control(broker, "stop_app")
-        await control(broker, "start_app")
+        await rabbitmqctl(broker, "stop_app")
+        await rabbitmqctl(broker, "start_app")
     else:
         await asyncio.to_thread(broker.kill)
         await asyncio.to_thread(broker.start)
@@ -77,14 +79,14 @@ async def test_queues_whose_processes_a_crash_took_are_back_once_they_are_delete
                 await own_world.declarer.retry()
             return await publisher.publish([own_world.message("urgent", "high")]) == [None]
 
-        await eventually(is_taken, "the queues are there again", 60.0)
+        await eventually(is_taken, "the queues are there again", LONG_SECONDS)
         await up(consumer.broker, 60.0)
 
         async def is_consumed() -> bool:
             await consumer.tend()
             return not consumer.missing
 
-        await eventually(is_consumed, "the queue has a consumer", 60.0)
+        await eventually(is_consumed, "the queue has a consumer", LONG_SECONDS)
         assert bodies(await take(consumer, 1)) == ["urgent"]
 
 
@@ -122,7 +124,7 @@ async def test_a_blocked_publisher_is_refused_in_time_while_consuming_goes_on(
         await publisher.check()
         publisher._timeout_seconds = 1.0
         try:
-            await control(broker, "set_vm_memory_high_watermark", "0")
+            await rabbitmqctl(broker, "set_vm_memory_high_watermark", "0")
             loop = asyncio.get_running_loop()
             asked_at = loop.time()
             (refused,) = await publisher.publish([own_world.message("late")])
@@ -137,7 +139,7 @@ async def test_a_blocked_publisher_is_refused_in_time_while_consuming_goes_on(
             await consumer.ack(taken)
             assert consumer.is_consuming
         finally:
-            await control(broker, "set_vm_memory_high_watermark", "0.4")
+            await rabbitmqctl(broker, "set_vm_memory_high_watermark", "0.4")
 
         async def is_free() -> bool:
             return not await publisher.broker.is_blocked()
@@ -237,7 +239,9 @@ async def test_starting_and_stopping_a_hundred_times_leaves_nothing_behind(world
     async def is_all_gone() -> bool:
         return all(now <= then for now, then in zip(_held(), before, strict=True))
 
-    await eventually(is_all_gone, f"tasks, threads and descriptors are back at {before}, not {_held()}", 10)
+    await eventually(
+        is_all_gone, lambda: f"tasks, threads and descriptors are back at {before}, not {_held()}", SHORT_SECONDS
+    )
 
 
 def _held() -> tuple[int, int, int]:

@@ -10,7 +10,8 @@ from dtq.broker import messages
 from dtq.broker.publish_window import Message
 from dtq.domain.errors import Unavailable
 from dtq.domain.topology import retry_queue
-from tests.broker.world import World, eventually, running, spec_of, take
+from tests.broker.world import World, running, spec_of, take
+from tests.support.waiting import SHORT_SECONDS, eventually
 
 
 async def test_a_confirmed_message_is_kept_once_and_persistently(world: World) -> None:
@@ -130,7 +131,7 @@ async def test_a_queue_that_nobody_consumes_takes_messages_again_once_its_limit_
     async with running(publisher.broker):
         async with world.limited("tasks.dlq", 1):
             await eventually(is_refused, "the queue is full")
-        await eventually(is_taken, "there is room again", 10.0)
+        await eventually(is_taken, "there is room again", SHORT_SECONDS)
 
 
 async def test_without_a_broker_a_publish_is_refused_at_once(world: World) -> None:
@@ -200,7 +201,7 @@ async def test_a_retry_that_a_full_queue_refuses_holds_up_none_behind_it(world: 
                 await consumer.ack(taken)
                 return any(str(late) in one.body.decode() for one in taken)
 
-            await eventually(has_come, "a later retry comes in time", 10.0)
+            await eventually(has_come, "a later retry comes in time", SHORT_SECONDS)
 
 
 async def test_a_dead_letter_arrives_in_the_dead_letter_queue_with_its_routing_key(world: World) -> None:

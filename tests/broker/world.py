@@ -2,8 +2,7 @@
 
 import asyncio
 import re
-import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,13 +21,9 @@ from dtq.broker.topology_declarer import TopologyDeclarer
 from dtq.domain.errors import Unavailable
 from dtq.domain.manifests import QueueSetSpec
 from dtq.domain.topology import Topology, main_exchange, topology_of, work_queue
-from dtq.runtime.loops import wait
 from dtq.runtime.metrics import BrokerMetrics
 from hack.stack.management import Management
-from hack.stack.rabbitmq import RabbitMQ
-
-READY_SECONDS = 30.0
-CONTROL_SECONDS = 60.0
+from tests.support.waiting import READY_SECONDS, eventually
 
 
 def spec_of(**values: Any) -> QueueSetSpec:
@@ -203,15 +198,6 @@ async def up(link: BrokerConnection, seconds: float = READY_SECONDS) -> None:
         await link.up.wait()
 
 
-async def eventually(holds: Callable[[], Awaitable[Any]], what: str, seconds: float = READY_SECONDS) -> None:
-    """Wait until `holds` says so, for a bounded time."""
-    loop = asyncio.get_running_loop()
-    until = loop.time() + seconds
-    while not await holds():
-        assert loop.time() < until, f"not within {seconds:g} s: {what}"
-        await wait(asyncio.Event(), 0.05)
-
-
 async def take(consumer: Consumer, count: int, seconds: float = 10.0) -> list[Delivery]:
     """Take that many deliveries; fewer if no more come in time."""
     taken: list[Delivery] = []
@@ -225,11 +211,3 @@ async def take(consumer: Consumer, count: int, seconds: float = 10.0) -> list[De
 def bodies(deliveries: list[Delivery]) -> list[str]:
     """What the messages say."""
     return [one.body.decode() for one in deliveries]
-
-
-async def control(broker: RabbitMQ, *arguments: str) -> None:
-    """Run rabbitmqctl on a broker."""
-    command = broker.control(*arguments)
-    await asyncio.to_thread(
-        subprocess.run, command, env=broker.environ, check=True, capture_output=True, timeout=CONTROL_SECONDS
-    )

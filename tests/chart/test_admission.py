@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from hack.cluster.control_plane import ControlPlane
 from hack.cluster.native import programs
 from tests.chart import rendering
 from tests.support.addresses import BrokerVhost
+from tests.support.system import opened
 
 NAMESPACES = ("dtq", "shop", "billing")
 # Kinds of others; tests/chart/test_schemas.py holds them to their schemas.
@@ -77,21 +77,14 @@ def test_the_operator_needs_no_more_than_the_role_of_the_chart(
     token = kubectl.run(plane.kubeconfig, "--namespace=dtq", "create", "token", "dtq-operator").strip()
     kubeconfig = tmp_path / "kubeconfig"
     kubeconfig.write_text(yaml.safe_dump(_signed_in(plane.kubeconfig, token)))
-    environ = {
-        **broker_vhost.environ(dsn),
-        "DTQ_WATCH_NAMESPACES": "dtq",
-        "DTQ_OPERATOR_HTTP_PORT": "127.0.0.1:0",
-        "KUBECONFIG": str(kubeconfig),
-    }
-    with subprocess.Popen([str(Path(sys.executable).parent / "dtq"), "operator"], env=environ) as operator:
-        try:
-            manifests = list(yaml.safe_load_all((rendering.CHART / "files/quickstart.yaml").read_text()))
-            assert apply(plane, manifests, "--namespace=dtq").returncode == 0
-            everything = ("queuesets,tasktypes", "--all", "--namespace=dtq", "--timeout=60s")
-            kubectl.run(plane.kubeconfig, "wait", "--for=condition=Ready", *everything, timeout_seconds=60)
-            kubectl.run(plane.kubeconfig, "delete", "--wait", *everything, timeout_seconds=60)
-        finally:
-            operator.kill()
+    environ = {"DTQ_WATCH_NAMESPACES": "dtq", "KUBECONFIG": str(kubeconfig)}
+    with opened(tmp_path, dsn, broker_vhost, **environ) as system:
+        system.operator()
+        manifests = list(yaml.safe_load_all((rendering.CHART / "files/quickstart.yaml").read_text()))
+        assert apply(plane, manifests, "--namespace=dtq").returncode == 0
+        everything = ("queuesets,tasktypes", "--all", "--namespace=dtq", "--timeout=60s")
+        kubectl.run(plane.kubeconfig, "wait", "--for=condition=Ready", *everything, timeout_seconds=60)
+        kubectl.run(plane.kubeconfig, "delete", "--wait", *everything, timeout_seconds=60)
 
 
 def _signed_in(kubeconfig: Path, token: str) -> dict[str, Any]:

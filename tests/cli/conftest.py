@@ -1,8 +1,6 @@
 """Owns the command `dtq` as a person runs it: a process, an environment, an exit code, and what it printed."""
 
 import asyncio
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.addresses import BrokerVhost
+from tests.support.system import completed, dtq_command
 
 COMMAND_SECONDS = 90.0
 
@@ -32,17 +31,10 @@ class Dtq:
 
     async def __call__(self, *args: str, stdin: str = "", environ: Mapping[str, str] | None = None) -> Done:
         """Run it to its end."""
-        chosen = self.environ if environ is None else environ
+        environ = {"PATH": "/usr/bin:/bin", "COLUMNS": "100", **(self.environ if environ is None else environ)}
+        command = dtq_command(*args)
         done = await asyncio.to_thread(
-            subprocess.run,
-            [sys.executable, "-m", "dtq_cli", *args],
-            env={"PATH": "/usr/bin:/bin", "COLUMNS": "100", **chosen},
-            input=stdin,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=COMMAND_SECONDS,
-            cwd=self.folder,
+            completed, command, environ, stdin=stdin, folder=self.folder, seconds=COMMAND_SECONDS
         )
         return Done(code=done.returncode, out=done.stdout, err=done.stderr)
 

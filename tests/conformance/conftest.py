@@ -7,9 +7,7 @@ import asyncio
 import os
 import shlex
 import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,8 @@ import asyncpg
 import pytest
 
 from tests.support.addresses import BrokerVhost
-from tests.support.system import REPOSITORY, Process, System, call, eventually, free_port
+from tests.support.system import REPOSITORY, Process, System, call, dtq_command, opened
+from tests.support.waiting import LONG_SECONDS, eventually
 
 GIVEN = os.environ.get("CONFORMANCE_WORKER")
 WORKERS = ["given"] if GIVEN else ["dtq", "go"]
@@ -71,7 +70,7 @@ def command(request: pytest.FixtureRequest) -> list[str]:
             built: list[str] = request.getfixturevalue("go_worker")
             return built
         case "dtq":
-            return [sys.executable, "-m", "dtq_cli", "worker"]
+            return dtq_command("worker")
         case _:
             assert GIVEN is not None
             return shlex.split(GIVEN)
@@ -89,15 +88,7 @@ class Bench:
 
     def worker(self) -> "subprocess.Popen[bytes]":
         """Start a worker."""
-        number = len(list(self.system.folder.glob("under-test-*.log")))
-        with (self.system.folder / f"under-test-{number}.log").open("wb") as out:
-            popen = subprocess.Popen(
-                self.command, env=self.system.environ | {"WORKER_HTTP_PORT": f"127.0.0.1:{free_port()}"},
-                stdout=out, stderr=out,
-            )  # fmt: skip
-        self.system.stack.callback(popen.wait)
-        self.system.stack.callback(popen.kill)
-        return popen
+        return self.system.start("worker", program=self.command).popen
 
     async def enqueue(self, type_: str, payload: Any) -> str:
         """Store a task and return its id."""
@@ -150,20 +141,14 @@ class Bench:
             (row,) = await self.sql("SELECT count(*) FROM workers WHERE lease_expires_at > now()")
             return int(row[0]) >= count
 
-        await eventually(held, f"{count} leases", 60.0)
+        await eventually(held, f"{count} leases", LONG_SECONDS)
 
 
 @pytest.fixture
 def system(tmp_path: Path, dsn: str, broker_vhost: BrokerVhost) -> Iterator[System]:
-    environ = {
-        **os.environ,
-        **broker_vhost.environ(dsn),
-        "WORKER_HANDLERS": "tests.conformance.handlers",
-        "PYTHONPATH": str(REPOSITORY),
-        "WORKER_DRAIN": "5s",
-    }
-    with ExitStack() as stack:
-        yield System(folder=tmp_path, environ=environ, handler_log=tmp_path / "none", stack=stack)
+    environ = {"QUEUES": "default", "WORKER_HANDLERS": "tests.conformance.handlers"}
+    with opened(tmp_path, dsn, broker_vhost, **environ) as system:
+        yield system
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ from uuid import uuid4
 import pytest
 
 from tests.conformance.conftest import Bench
-from tests.support.system import call, eventually
+from tests.support.system import call
+from tests.support.waiting import LONG_SECONDS, eventually
 
 LEASE_SECONDS = 15.0
 
@@ -35,7 +36,7 @@ async def test_a_failing_task_is_retried_by_its_back_off_and_then_dead_lettered(
     async def dead_lettered() -> bool:
         return "DLQ" in await bench.events(id_)
 
-    await eventually(dead_lettered, "the copy in the dead letter queue is confirmed", 30.0)
+    await eventually(dead_lettered, "the copy in the dead letter queue is confirmed")
 
 
 async def test_messages_that_are_doubled_forged_or_no_envelope_do_no_harm(bench: Bench) -> None:
@@ -55,7 +56,7 @@ async def test_messages_that_are_doubled_forged_or_no_envelope_do_no_harm(bench:
         queue = await asyncio.to_thread(bench.broker.management.call, "GET", path)
         return bool(queue.get("messages") == 0)
 
-    await eventually(drained, "every message is acknowledged", 30.0)
+    await eventually(drained, "every message is acknowledged")
 
 
 async def test_a_type_without_a_handler_is_left_to_others(bench: Bench) -> None:
@@ -75,7 +76,7 @@ async def test_an_attempt_is_stopped_after_its_timeout(bench: Bench) -> None:
         task = await bench.until(id_, "FAILED", 30.0)
         return "took longer than 1 s" in task["last_error"]
 
-    await eventually(takes_the_new_budget, "an attempt is stopped", 60.0)
+    await eventually(takes_the_new_budget, "an attempt is stopped", LONG_SECONDS)
 
 
 async def test_a_running_task_is_cancelled_when_somebody_asks(bench: Bench) -> None:
@@ -126,7 +127,7 @@ async def test_sigterm_lets_a_short_task_end_and_hands_a_long_one_back(bench: Be
     async def has_started() -> bool:
         return "RUNNING" in await bench.events(id_)
 
-    await eventually(has_started, "it has started", 60.0)
+    await eventually(has_started, "it has started", LONG_SECONDS)
     worker.terminate()
     assert await asyncio.to_thread(worker.wait, 30) == 0
     task = await bench.task(id_)
@@ -151,14 +152,14 @@ async def test_a_suspect_runs_alone_and_only_then_is_charged_for_its_worker(benc
         assert row["alone"] == 0 or row["running"] == 1, "nothing else runs meanwhile"
         return bool(row["alone"])
 
-    await eventually(runs_alone, "the suspect runs alone", 60.0)
+    await eventually(runs_alone, "the suspect runs alone", LONG_SECONDS)
     later = await bench.enqueue("conform.ok.v1", {})
     worker.kill()
 
     async def is_charged() -> bool:
         return bool((await bench.task(suspect))["crashes"] == 1)
 
-    await eventually(is_charged, "the crash is charged to the suspect", 60.0)
+    await eventually(is_charged, "the crash is charged to the suspect", LONG_SECONDS)
     bench.worker()
     for id_ in (*others, later):
         task = await bench.until(id_, "SUCCEEDED")

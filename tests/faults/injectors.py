@@ -17,11 +17,10 @@ from hack.stack.rabbitmq import RabbitMQ
 from tests.faults.proxy import FAIR, Weather
 from tests.faults.schedule import Fault, Kind
 from tests.faults.world import QUEUES, VHOST, World, links, targets
+from tests.support.rabbitmqctl import rabbitmqctl
 
 Injector = Callable[[World, Fault], AbstractAsyncContextManager[None]]
 
-COMMAND_SECONDS: Final = 60.0
-"""Longest rabbitmqctl, in seconds: it starts a whole Erlang node on two busy cores."""
 QUEUES_KEPT_SECONDS: Final = 5.0
 """How long after queues were lost the broker is not killed, in seconds: they are declared within two, and RabbitMQ
 (3.10) that crashes within a second of making a queue, where one of its name was before, comes back without the queue's
@@ -106,10 +105,10 @@ async def _broker_frozen(world: World, _: Fault) -> AsyncIterator[None]:
 async def _broker_alarm(world: World, _: Fault) -> AsyncIterator[None]:
     async with world.held(["broker"]):
         try:
-            await _ctl(world.rabbitmq, "set_vm_memory_high_watermark", "absolute", "1")
+            await rabbitmqctl(world.rabbitmq, "set_vm_memory_high_watermark", "absolute", "1")
             yield
         finally:
-            await _ctl(world.rabbitmq, "set_vm_memory_high_watermark", "absolute", "1GB")
+            await rabbitmqctl(world.rabbitmq, "set_vm_memory_high_watermark", "absolute", "1GB")
 
 
 @asynccontextmanager
@@ -149,17 +148,6 @@ async def _broker_wiped(world: World, _: Fault) -> AsyncIterator[None]:
         finally:
             await asyncio.to_thread(management.create_vhost, VHOST)
             world.queues_made_at = time.monotonic()
-
-
-async def _ctl(broker: RabbitMQ, *arguments: str) -> None:
-    command = broker.control(*arguments)
-    process = await asyncio.create_subprocess_exec(
-        *command, env=broker.environ, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
-    )
-    async with asyncio.timeout(COMMAND_SECONDS):
-        _, told = await process.communicate()
-    if process.returncode:
-        raise HackError(f"rabbitmqctl {' '.join(arguments)} failed: {told.decode(errors='replace')[-500:]}")
 
 
 @asynccontextmanager

@@ -27,6 +27,7 @@ from tests.faults.history import Injected, Metric
 from tests.faults.triggers import nothing
 from tests.faults.walk import SHELF, SLOW, Walk
 from tests.support.system import REPOSITORY
+from tests.support.waiting import eventually
 
 ROOTS: Final = ("services", "db", "operator")
 SOON_SECONDS: Final = 15.0
@@ -174,14 +175,11 @@ async def metrics_of(walk: Walk) -> list[Metric]:
 
 
 async def _exists(walk: Walk, queue: str) -> None:
-    until = time.monotonic() + SCENE_SECONDS
-    while f"tasks.{queue}" not in await asyncio.to_thread(walk.queues):
-        assert time.monotonic() < until, queue
-        await wait(asyncio.Event(), 0.2)
+    async def is_declared() -> bool:
+        return f"tasks.{queue}" in await asyncio.to_thread(walk.queues)
+
+    await eventually(is_declared, f"queue {queue} is declared", SCENE_SECONDS)
 
 
 async def _until(walk: Walk, query: str) -> None:
-    until = time.monotonic() + SCENE_SECONDS
-    while not await walk.sql.fetchval(query):
-        assert time.monotonic() < until, query
-        await wait(asyncio.Event(), 0.1)
+    await eventually(lambda: walk.sql.fetchval(query), query, SCENE_SECONDS)

@@ -1,8 +1,7 @@
 """Owns setting up a walk: a database and a virtual host of its own, everything declared, one healthy API."""
 
-import os
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -11,9 +10,9 @@ import asyncpg
 import httpx2
 
 from tests.faults.walk import ANSWER_SECONDS, BRIEF, CRON, MAX_ATTEMPTS, OK, Walk
-from tests.support.addresses import BrokerVhost, PostgresService, RabbitMQService
+from tests.support.addresses import PostgresService, RabbitMQService
 from tests.support.databases import fresh_database
-from tests.support.system import REPOSITORY, System
+from tests.support.system import opened
 
 MANIFESTS: Final = """
 apiVersion: dtq.dev/v1alpha1
@@ -32,6 +31,13 @@ spec: {{maxAttempts: {most}, timeoutSeconds: 60, backoff: {{delaysSeconds: [1, 2
 MORE: Final = {
     OK: f'schedule: [{{name: {CRON}, cron: "0 0 1 1 *", payload: {{op: 0}}}}]',
     BRIEF: "retention: {succeededSeconds: 0}",
+}
+
+
+ENVIRON: Final = {
+    "QUEUES": "default",
+    "WORKER_HANDLERS": "tests.support.fault_handlers",
+    "WORKER_CONCURRENCY": "8",
 }
 
 
@@ -65,10 +71,8 @@ async def stage(
     async with AsyncExitStack() as services:
         dsn = await services.enter_async_context(fresh_database(servers.postgres, template=servers.template))
         broker = services.enter_context(servers.rabbitmq.fresh_vhost())
-        stack = services.enter_context(ExitStack())
-        log = folder / "handler.jsonl"
-        log.touch()
-        system = System(folder=folder, environ=_environ(dsn, broker, log, environ or {}), handler_log=log, stack=stack)
+        system = services.enter_context(opened(folder, dsn, broker, **ENVIRON | dict(environ or {})))
+        system.handler_log.touch()
         connection = await asyncpg.connect(dsn)
         if finish is not None:
             definition = await connection.fetchval("SELECT pg_get_functiondef('dtq_finish'::regproc)")
@@ -86,17 +90,3 @@ def manifests() -> str:
     """Return everything that a walk declares."""
     types = [TYPE.format(name=name, most=most, more=MORE.get(name, "")) for name, most in MAX_ATTEMPTS.items()]
     return MANIFESTS + "".join(types)
-
-
-def _environ(dsn: str, broker: BrokerVhost, log: Path, more: Mapping[str, str]) -> dict[str, str]:
-    return {
-        **os.environ,
-        **broker.environ(dsn),
-        "QUEUES": "default",
-        "WORKER_HANDLERS": "tests.support.fault_handlers",
-        "WORKER_CONCURRENCY": "8",
-        "WORKER_DRAIN": "5s",
-        "HANDLER_LOG": str(log),
-        "PYTHONPATH": str(REPOSITORY),
-        **more,
-    }

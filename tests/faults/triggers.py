@@ -9,6 +9,7 @@ from typing import Final
 
 from tests.faults.history import Injected
 from tests.faults.walk import BRIEF, CRON, FAIL, FLAKY, SHELF, SLOW, Trigger, Victim, Walk, fresh_key
+from tests.support.waiting import CHANGE_SECONDS, SHORT_SECONDS, eventually
 
 BUG_ANSWERS_500: Final = "the request is answered 500 and the process goes on"
 BUG_ENDS: Final = "the process ends by itself"
@@ -89,11 +90,8 @@ async def later(walk: Walk, _: Victim) -> None:
 async def one_failed(walk: Walk) -> None:
     """See to a task that has failed, whose next attempt succeeds."""
     call = await walk.ask(walk.api.address, FLAKY, max_attempts=1)
-    for _ in range(100):
-        if await walk.sql.fetchval("SELECT status FROM tasks WHERE id = $1::uuid", call.task_id) == "FAILED":
-            return
-        await asyncio.sleep(0.1)
-    raise AssertionError(f"task {call.task_id} has not failed")
+    query = "SELECT status = 'FAILED' FROM tasks WHERE id = $1::uuid"
+    await eventually(lambda: walk.sql.fetchval(query, call.task_id), f"task {call.task_id} has failed", SHORT_SECONDS)
 
 
 async def forget_dead_letters(walk: Walk, _: Victim) -> None:
@@ -136,13 +134,9 @@ async def have_something_to_prune(walk: Walk) -> None:
     """See to finished tasks whose retention is over."""
     calls = await asyncio.gather(*(walk.ask(walk.api.address, BRIEF) for _ in range(5)))
     ids = [call.task_id for call in calls]
-    for _ in range(200):
-        done = "SELECT count(*) FROM tasks WHERE id = ANY ($1::uuid[]) AND status <> 'SUCCEEDED'"
-        if await walk.sql.fetchval(done, ids) == 0:
-            await walk.sql.execute(LOOK_AGAIN)
-            return
-        await asyncio.sleep(0.1)
-    raise AssertionError("the brief tasks have not ended")
+    query = "SELECT count(*) = 0 FROM tasks WHERE id = ANY ($1::uuid[]) AND status <> 'SUCCEEDED'"
+    await eventually(lambda: walk.sql.fetchval(query, ids), "the brief tasks have succeeded", CHANGE_SECONDS)
+    await walk.sql.execute(LOOK_AGAIN)
 
 
 async def brief(walk: Walk, _: Victim) -> None:

@@ -27,7 +27,8 @@ from tests.faults.checker import Verdict, check_folder
 from tests.faults.history import Call, DeadLetter, Exit, Injected, Lines, Metric, Run, Span, TypePolicy
 from tests.faults.invariants.index import Limits
 from tests.support.addresses import BrokerVhost
-from tests.support.system import Process, System, eventually
+from tests.support.system import Process, System
+from tests.support.waiting import eventually
 
 ANSWER_SECONDS: Final = 25.0
 """How long the client waits for an answer, in seconds: longer than any answer may take."""

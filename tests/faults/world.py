@@ -5,11 +5,10 @@ It must never lose a process silently: one that ends without being told to is st
 
 import asyncio
 import math
-import os
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
@@ -22,10 +21,10 @@ from hack.stack.rabbitmq import RabbitMQ
 from tests.faults.history import Exit
 from tests.faults.proxy import Proxy
 from tests.faults.schedule import GROUPS, LINKS, PROCESSES
-from tests.support.addresses import vhost_of
+from tests.support.addresses import free_address, vhost_of
 from tests.support.handlers import WALL_VARIABLE
 from tests.support.services import Services
-from tests.support.system import REPOSITORY, Process, System, free_port
+from tests.support.system import Process, System, opened
 
 VHOST: Final = "faults"
 QUEUES: Final = ("high", "default")
@@ -103,13 +102,13 @@ class World:
         """Start a process, at the address that it always has."""
         kind = name.split("-", maxsplit=1)[0]
         member = self.members.get(name)
-        address = member.address if member else f"127.0.0.1:{free_port()}"
+        address = member.address if member else free_address()
         environ = {
             "DB_DSN": self.dsn_through(self.proxies[f"{kind}.postgres"].port),
             "RMQ_PORT": str(self.proxies[f"{kind}.amqp"].port),
             **(clock_environ(clock_seconds) if clock_seconds else {}),
         }
-        process = self.system.start(kind, address, environ)
+        process = self.system.start(kind, address=address, **environ)
         # Whoever kills the run leaves these to the guard, which ends what has a pid file.
         if identity := processes.identify(process.popen.pid):
             (self.folder / f"{name}.pid").write_text(f"{identity}\n")
@@ -246,12 +245,16 @@ class Lane:
             link: await self._stack.enter_async_context(Proxy("127.0.0.1", servers[link.split(".")[1]]))
             for link in LINKS
         }
-        handler_log = self._folder / "handler.jsonl"
-        system = System(
-            folder=self._folder,
-            environ=_environ(postgres, rabbitmq, handler_log),
-            handler_log=handler_log,
-            stack=self._stack.enter_context(ExitStack()),
+        system = self._stack.enter_context(
+            opened(
+                self._folder,
+                postgres.dsn(),
+                vhost_of(rabbitmq, VHOST),
+                QUEUES=",".join(QUEUES),
+                WORKER_HANDLERS="tests.support.fault_handlers",
+                WORKER_CONCURRENCY="16",
+                **{WALL_VARIABLE: repr(time.time() - time.monotonic())},
+            )
         )
         await asyncio.to_thread(system.run, "migrate")
         types = "".join(
@@ -260,17 +263,3 @@ class Lane:
         )
         await asyncio.to_thread(lambda: system.run("apply", "-f", "-", stdin=MANIFESTS + types))
         return World(folder=self._folder, postgres=postgres, rabbitmq=rabbitmq, proxies=proxies, system=system)
-
-
-def _environ(postgres: Postgres, rabbitmq: RabbitMQ, handler_log: Path) -> dict[str, str]:
-    return {
-        **os.environ,
-        **vhost_of(rabbitmq, VHOST).environ(postgres.dsn()),
-        "QUEUES": ",".join(QUEUES),
-        "WORKER_HANDLERS": "tests.support.fault_handlers",
-        "WORKER_CONCURRENCY": "16",
-        "HANDLER_LOG": str(handler_log),
-        "PYTHONPATH": str(REPOSITORY),
-        "WORKER_DRAIN": "5s",
-        WALL_VARIABLE: repr(time.time() - time.monotonic()),
-    }

@@ -10,10 +10,11 @@ import asyncpg
 import httpx2
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.system import Process, System, call, eventually
-from tests.system.conftest import declared, handler_log, system
+from tests.support.system import Process, System, call
+from tests.support.waiting import CHANGE_SECONDS, LONG_SECONDS, eventually
+from tests.system.conftest import declared, system
 
-__all__ = ["declared", "handler_log", "system"]
+__all__ = ["declared", "system"]
 
 NOTE = "sample.note.v1"
 EVENTS: Mapping[str, list[tuple[int, str, dict[str, str]]]] = {
@@ -77,14 +78,14 @@ async def test_counters_equal_the_history(declared: System, dsn: str) -> None:
         async def all_begun() -> bool:
             return await has("RUNNING", 9) and await has("DLQ", 1)
 
-        await eventually(all_begun, "everything has begun, and what failed is a dead letter", 60)
+        await eventually(all_begun, "everything has begun, and what failed is a dead letter", LONG_SECONDS)
         await call(f"{second}/tasks/{long['id']}/cancel", {})
         await call(f"{second}/dlq/redrive", {"ids": [failing["id"], str(uuid4())]})
 
         async def all_ended() -> bool:
             return await has("CANCELLED", 2) and await has("SUCCEEDED", 6) and await has("DLQ", 2)
 
-        await eventually(all_ended, "everything has ended", 60)
+        await eventually(all_ended, "everything has ended", LONG_SECONDS)
 
         async def equal() -> bool:
             rows = await connection.fetch("SELECT event, count(*) AS count FROM task_events GROUP BY event")
@@ -97,7 +98,7 @@ async def test_counters_equal_the_history(declared: System, dsn: str) -> None:
             assert all(told[event] <= happened[event] for event in EVENTS), (told, happened)
             return all(told[event] == happened[event] for event in EVENTS)
 
-        await eventually(equal, "the counters equal the history", 20)
+        await eventually(equal, "the counters equal the history", CHANGE_SECONDS)
     finally:
         await connection.close()
     found = await samples(*apis, worker)
@@ -120,7 +121,7 @@ async def test_every_loop_says_when_it_last_ended_well(declared: System) -> None
             one.labels["loop"] for one in found if one.name == "dq_loop_last_success_timestamp_seconds" and one.value
         }
 
-    await eventually(all_told, "every loop has ended a step", 60)
+    await eventually(all_told, "every loop has ended a step", LONG_SECONDS)
     found = await samples(api)
     assert counted(found, "dq_queue_waiting_tasks", {"queue_set": "default", "queue": "high"}) == 0
     assert {one.labels["queue"] for one in found if one.name == "dq_queue_oldest_seconds"} == {"high", "default"}

@@ -3,7 +3,7 @@
 import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,7 +21,7 @@ from tests.operator.world import World
 from tests.support.addresses import BrokerVhost, PostgresService, RabbitMQService
 from tests.support.kube_api import KubeApi
 from tests.support.kube_proxy import KubeProxy
-from tests.support.system import System
+from tests.support.system import System, opened
 
 ROOT = Path(__file__).resolve().parents[2]
 Start = Callable[..., Any]
@@ -86,12 +86,8 @@ async def start(world: World) -> AsyncIterator[Start]:
 @pytest.fixture
 def system(world: World, tmp_path: Path) -> Iterator[System]:
     """The world's database, broker and API server for real processes: operators, APIs, workers."""
-    handler_log = tmp_path / "runs.jsonl"
-    more = {"WORKER_HANDLERS": "tests.support.handlers", "HANDLER_LOG": str(handler_log), "PYTHONPATH": str(ROOT)}
-    with ExitStack() as stack:
-        yield System(
-            folder=tmp_path, environ=dict(os.environ) | world.environ() | more, handler_log=handler_log, stack=stack
-        )
+    with opened(tmp_path, world.dsn, world.broker, QUEUES="default", **world.environ()) as system:
+        yield system
 
 
 @pytest_asyncio.fixture(loop_scope="session")

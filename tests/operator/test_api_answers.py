@@ -19,8 +19,9 @@ from tests.operator.conftest import Start
 from tests.operator.running import QUICK, Running
 from tests.operator.scenarios import DEPLOYMENT, scaled
 from tests.operator.world import World
-from tests.support.kube_api import Object, eventually
+from tests.support.kube_api import Object
 from tests.support.kube_proxy import Fault, KubeProxy
+from tests.support.waiting import CHANGE_SECONDS, eventually
 
 ANSWERS: Final[dict[str, dict[str, Any]]] = {
     **{str(status): {"status": status} for status in (400, 401, 403, 404, 409, 410, 413, 422, 429, 500, 503)},
@@ -32,6 +33,8 @@ ANSWERS: Final[dict[str, dict[str, Any]]] = {
 }
 TIMEOUT_SECONDS: Final = 3.0
 """Longest request of the operator in this suite, in seconds."""
+SWEEP_SECONDS: Final = 40.0
+"""A sweep ends although calls fail, in seconds."""
 STRUCK_SECONDS: Final = 60.0
 PROVOKE_SECONDS: Final = 1.0
 """How long a provocation has to show, in seconds."""
@@ -88,7 +91,7 @@ class Table:
             last[:] = [one for one in found["status"]["conditions"] if one["type"] == "ScalingActive"] if found else []
             return bool(last) and last[0]["status"] == "False" and f"{verb} {resource}" in last[0]["message"]
 
-        await eventually(f"{name}: ScalingActive=False names {verb} {resource}", says, seconds=40.0)
+        await eventually(says, f"{name}: ScalingActive=False names {verb} {resource}", SWEEP_SECONDS)
         assert last[0]["reason"] == "ScalingFailed"
         if name.isdigit():
             assert name in last[0]["message"]
@@ -110,7 +113,7 @@ class Table:
             assert self.running is not None
             return self.running.metric("dq_operator_last_sweep_timestamp_seconds") > swept
 
-        await eventually(f"{name}: a sweep comes to its end", sweeps, seconds=40.0)
+        await eventually(sweeps, f"{name}: a sweep comes to its end", SWEEP_SECONDS)
         await self.recovered()
 
     async def declared(self) -> None:
@@ -268,7 +271,7 @@ async def test_recording_an_event(table: Table, call: str) -> None:
         events = await table.world.events(elsewhere)
         return not call.startswith("POST") or any(f"elsewhere-{number}'" in message for _, _, message in events)
 
-    table.recovered = lambda: eventually("the warning is recorded after all", is_recorded)
+    table.recovered = lambda: eventually(is_recorded, "the warning is recorded after all", CHANGE_SECONDS)
     await table.answers(call, a_warning)
 
 
@@ -305,4 +308,4 @@ async def _struck(fault: Fault, times: int, what: str, provoke: Callable[[], Awa
             await provoke()
         return await wait(fault.hit, PROVOKE_SECONDS) and fault.struck >= times
 
-    await eventually(f"{what} is answered {times} times", often_enough, seconds=STRUCK_SECONDS)
+    await eventually(often_enough, f"{what} is answered {times} times", STRUCK_SECONDS)

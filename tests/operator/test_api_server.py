@@ -16,8 +16,11 @@ from hack.cluster.control_plane import ControlPlane
 from tests.operator.conftest import Start
 from tests.operator.running import Running
 from tests.operator.world import TYPE, World
-from tests.support.kube_api import eventually
 from tests.support.kube_proxy import KubeProxy
+from tests.support.waiting import CHANGE_SECONDS, LONG_SECONDS, eventually
+
+RELIST_SECONDS = 40.0
+"""A watch that ended is opened again and lists everything, in seconds."""
 
 
 @pytest.mark.parametrize(
@@ -87,9 +90,9 @@ async def test_a_watch_that_tells_of_an_error_begins_anew(
     lists = proxy.count("GET .*/tasktypes(?!.*watch)")
     status = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code}
     proxy.say_to_watches(json.dumps({"type": "ERROR", "object": status}).encode())
-    await eventually("everything is listed again", lambda: _after(proxy, lists), seconds=40)
+    await eventually(lambda: _after(proxy, lists), "everything is listed again", RELIST_SECONDS)
     await world.patch(world.task_type(), {"spec": {"maxAttempts": 9}})
-    await world.until(world.task_type(), "Ready", "True", seconds=40)
+    await world.until(world.task_type(), "Ready", "True", seconds=RELIST_SECONDS)
 
 
 async def _after(proxy: KubeProxy, lists: int) -> bool:
@@ -127,7 +130,7 @@ async def test_a_kopf_that_does_not_come_to_its_end_is_replaced(
         async def has_begun_anew() -> bool:
             return lives > 1
 
-        await eventually("another kopf begins", has_begun_anew)
+        await eventually(has_begun_anew, "another kopf begins", CHANGE_SECONDS)
         proxy.clear()
         await world.patch(world.task_type(), {"spec": {"maxAttempts": 7}})
         key = key_of("TaskType", world.task_type())
@@ -136,7 +139,7 @@ async def test_a_kopf_that_does_not_come_to_its_end_is_replaced(
             known = running.operator.store.get(key)
             return known is not None and known["spec"].get("maxAttempts") == 7
 
-        await eventually("the watch tells again", is_told)
+        await eventually(is_told, "the watch tells again", CHANGE_SECONDS)
     finally:
         may_end.set()
 
@@ -151,7 +154,7 @@ async def test_a_silent_watch_is_made_up_for_by_the_sweep_and_told_by_liveness(
     async def is_alive() -> bool:
         return await running.operator._alive() == {}
 
-    await eventually("it is alive", is_alive)
+    await eventually(is_alive, "it is alive", CHANGE_SECONDS)
     proxy.silence_watches()
     await world.patch(world.task_type(), {"spec": {"maxAttempts": 9}})
     await world.until(world.task_type(), "Ready", "True")
@@ -162,7 +165,7 @@ async def test_a_silent_watch_is_made_up_for_by_the_sweep_and_told_by_liveness(
     async def is_stale() -> bool:
         return "watch" in await running.operator._alive()
 
-    await eventually("liveness notices", is_stale)
+    await eventually(is_stale, "liveness notices", CHANGE_SECONDS)
 
 
 async def test_an_outage_of_the_api_server_is_no_reason_to_be_restarted(
@@ -173,7 +176,9 @@ async def test_an_outage_of_the_api_server_is_no_reason_to_be_restarted(
     await _until_told(running, world)
     outage = proxy.strike(".", status=503)
     before = running.operator.sweep.tried_at
-    await eventually("sweeps fail for a while", lambda: _is(running.operator.sweep.tried_at > before + 3.0))
+    await eventually(
+        lambda: _is(running.operator.sweep.tried_at > before + 3.0), "sweeps fail for a while", CHANGE_SECONDS
+    )
     assert await running.operator._alive() == {}
     assert outage.struck > 3
     proxy.clear()
@@ -189,7 +194,7 @@ async def _until_told(running: Running, world: World) -> None:
         found = [await world.get(one) for one in (world.queue_set(), world.task_type())]
         return all(one is not None and versions.get(key_of(one["kind"], one), 0) >= version(one) for one in found)
 
-    await eventually("the watch has told of both", is_told)
+    await eventually(is_told, "the watch has told of both", CHANGE_SECONDS)
     await running.sweep()
 
 
@@ -208,7 +213,7 @@ async def test_the_api_server_itself_stops_and_comes_back(plane: ControlPlane, w
         row = await world.row()
         return row is not None and row["default_max_attempts"] == 5
 
-    await eventually("drift is mended again", is_mended, seconds=60)
+    await eventually(is_mended, "drift is mended again", LONG_SECONDS)
     await world.patch(world.task_type(), {"spec": {"maxAttempts": 9}})
     await world.until(world.task_type(), "Ready", "True", seconds=60)
 
@@ -222,7 +227,7 @@ async def test_a_second_operator_is_harmless(world: World, start: Start) -> None
         await world.patch(one, {"spec": {"maxAttempts": 9}})
         await world.until(one, "Ready", "True")
     await world.broker_call("DELETE", "/api/queues/{vhost}/tasks.default")
-    await eventually("the queue is back", lambda: _has(world, "tasks.default"))
+    await eventually(lambda: _has(world, "tasks.default"), "the queue is back", CHANGE_SECONDS)
     for one in types:
         await world.delete(one)
         await world.until_gone(one)

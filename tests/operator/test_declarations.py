@@ -4,7 +4,7 @@ from dtq_db.connections import Database
 from dtq_maintenance.mover import Mover
 from tests.operator.conftest import Start
 from tests.operator.world import World
-from tests.support.kube_api import eventually
+from tests.support.waiting import CHANGE_SECONDS, eventually
 
 TWO = [{"name": "default"}, {"name": "low"}]
 
@@ -55,7 +55,7 @@ async def test_a_queue_is_removed_only_without_its_tasks_or_moves_them_and_the_c
         found = await world.get(world.queue_set())
         return found is not None and "left to move: low (1)" in str(found["status"]["conditions"])
 
-    await eventually("the condition counts what is left", counts_down)
+    await eventually(counts_down, "the condition counts what is left", CHANGE_SECONDS)
     async with Database(world.dsn, name="test") as database:
         await Mover(database).once()
     await world.until(world.queue_set(), "Reconciling", "False", "Settled")

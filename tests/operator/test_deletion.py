@@ -6,7 +6,7 @@ from dtq_operator.reconciler import FINALIZER
 from tests.operator.conftest import Start
 from tests.operator.door import Door
 from tests.operator.world import TYPE, World
-from tests.support.kube_api import eventually
+from tests.support.waiting import CHANGE_SECONDS, eventually
 
 
 @pytest.mark.parametrize(("policy", "finalizers"), [("Deactivate", []), ("Retain", []), ("Delete", [FINALIZER])])
@@ -95,7 +95,7 @@ async def test_nothing_is_made_again_for_an_object_that_is_being_deleted(world: 
     async def is_let_go_of() -> bool:
         return await world.finalizers(world.queue_set()) == ["example.com/other"]
 
-    await eventually("our finalizer is gone", is_let_go_of)
+    await eventually(is_let_go_of, "our finalizer is gone", CHANGE_SECONDS)
     await world.patch(world.queue_set(), {"spec": {"queues": [{"name": "default"}, {"name": "late"}]}})
     await world.patch(world.queue_set(), {"metadata": {"finalizers": None}})
     await world.until_gone(world.queue_set())
@@ -189,7 +189,7 @@ async def test_a_flood_of_orphans_is_a_wrong_setting_and_nothing_is_let_go_of(wo
         await running.sweep()
         return await world.claims() == {("QueueSet", "default"): world.namespace}
 
-    await eventually("five orphans are let go of", are_let_go_of)
+    await eventually(are_let_go_of, "five orphans are let go of", CHANGE_SECONDS)
 
 
 async def test_an_object_created_again_takes_its_name_over(world: World, start: Start) -> None:

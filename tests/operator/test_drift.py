@@ -12,8 +12,8 @@ from dtq_operator.store import key_of
 from dtq_reconcile.task_types import reconcile_task_type
 from tests.operator.conftest import Start
 from tests.operator.world import World
-from tests.support.kube_api import eventually
 from tests.support.kube_proxy import KubeProxy
+from tests.support.waiting import CHANGE_SECONDS, eventually
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ async def test_a_row_edited_by_hand_is_mended(world: World, start: Start, edit: 
             known = running.operator.store.get(key_of("TaskType", world.task_type()))
             return known is not None and "dtq.dev/adopt" in known["metadata"].get("annotations", {})
 
-        await eventually("the operator knows that it may adopt the row", may_adopt)
+        await eventually(may_adopt, "the operator knows that it may adopt the row", CHANGE_SECONDS)
         await running.idle()
     for statement in edit.split(";"):
         await world.sql(statement)
@@ -52,7 +52,7 @@ async def test_a_row_edited_by_hand_is_mended(world: World, start: Start, edit: 
             == {name: value for name, value in before.items() if name not in ignored}
         )
 
-    await eventually("the row is as before", is_mended)
+    await eventually(is_mended, "the row is as before", CHANGE_SECONDS)
     await world.until_event(world.task_type(), "DriftRepaired")
     assert running.metric("dq_operator_drift_repairs_total", kind="TaskType") == 1
     assert await world.claims() == claimed
@@ -67,7 +67,7 @@ async def test_a_queue_deleted_by_hand_comes_back(world: World, start: Start) ->
     async def is_back() -> bool:
         return set(await world.queues()) == before
 
-    await eventually("the queue is back", is_back)
+    await eventually(is_back, "the queue is back", CHANGE_SECONDS)
     assert "tasks.default" in await world.until_event(world.queue_set(), "DriftRepaired")
     assert running.metric("dq_operator_drift_repairs_total", kind="QueueSet") >= 1
 
@@ -89,7 +89,7 @@ async def test_the_dead_letters_of_a_queue_that_the_operator_declares_anew_are_d
         (row,) = await world.sql("SELECT dead_letter_at, dead_lettered_at FROM tasks")
         return row["dead_letter_at"] is not None and row["dead_lettered_at"] is None
 
-    await eventually("its copy is published again", is_due)
+    await eventually(is_due, "its copy is published again", CHANGE_SECONDS)
 
 
 async def test_a_repair_is_told_once_events_can_be_recorded_again(world: World, proxy: KubeProxy, start: Start) -> None:
@@ -101,7 +101,7 @@ async def test_a_repair_is_told_once_events_can_be_recorded_again(world: World, 
     async def is_repaired() -> bool:
         return bool(running.metric("dq_operator_drift_repairs_total", kind="QueueSet"))
 
-    await eventually("the queue is back", is_repaired)
+    await eventually(is_repaired, "the queue is back", CHANGE_SECONDS)
     await refused.hit.wait()
     proxy.clear()
     assert "tasks.default" in await world.until_event(world.queue_set(), "DriftRepaired")
@@ -116,7 +116,7 @@ async def test_a_binding_deleted_by_hand_comes_back(world: World, start: Start) 
     async def is_back() -> bool:
         return await world.bindings() == before
 
-    await eventually("the binding is back", is_back)
+    await eventually(is_back, "the binding is back", CHANGE_SECONDS)
 
 
 async def test_a_broker_rebuilt_empty_is_furnished_again(world: World, start: Start) -> None:
@@ -128,7 +128,7 @@ async def test_a_broker_rebuilt_empty_is_furnished_again(world: World, start: St
     async def is_furnished() -> bool:
         return (set(await world.queues()), await world.bindings(), await world.exchanges()) == before
 
-    await eventually("everything is declared again", is_furnished)
+    await eventually(is_furnished, "everything is declared again", CHANGE_SECONDS)
     await world.until(world.queue_set(), "Ready", "True")
 
 

@@ -10,7 +10,7 @@ from bench.operator_load import WRITES, requests_of
 from tests.operator.conftest import Start
 from tests.operator.running import QUICK, Running
 from tests.operator.world import World
-from tests.support.kube_api import eventually
+from tests.support.waiting import eventually
 
 TYPES: Final = 2000
 AT_ONCE: Final = 16
@@ -30,7 +30,7 @@ async def test_two_thousand_at_once(world: World, start: Start) -> None:
             await world.create(world.task_type(f"many.t{number}"))
 
     await asyncio.gather(*(create(number) for number in range(TYPES)))
-    await eventually("all are ready", lambda: _ready(running), seconds=SECONDS)
+    await eventually(lambda: _ready(running), "all are ready", SECONDS)
     asked = requests_of(await world.kube.call("GET", "/metrics")) - before
     assert asked["POST tasktypes"] == asked["PATCH tasktypes/status"] == TYPES
     assert sum(count for verb, count in asked.items() if "tasktypes" in verb) <= 2.1 * TYPES

@@ -6,8 +6,8 @@ import pytest
 
 from tests.operator.conftest import Start
 from tests.operator.world import TYPE, World
-from tests.support.kube_api import eventually
 from tests.support.system import System
+from tests.support.waiting import CHANGE_SECONDS, eventually
 
 
 async def test_claims_of_kinds_that_only_a_newer_release_knows_are_nobodys_orphans(world: World, start: Start) -> None:
@@ -40,7 +40,7 @@ async def test_rows_of_a_newer_release_are_read_and_written_back_as_declared(wor
         queues = await world.sql("SELECT name FROM queue")
         return json.loads(row["backoff"])["strategy"] == "Fixed" and [one["name"] for one in queues] == ["default"]
 
-    await eventually("the rows are as declared", is_as_declared)
+    await eventually(is_as_declared, "the rows are as declared", CHANGE_SECONDS)
     await world.until(world.task_type(), "Ready", "True")
     await world.until(world.queue_set(), "Ready", "True")
 
@@ -70,7 +70,7 @@ async def test_the_message_of_a_newer_field_names_it_and_the_row_stays(world: Wo
             patched = await world.patch(world.task_type(), {"spec": {"priority": 3}})
             return "priority" in patched["spec"]
 
-        await eventually("the definition keeps the new field", is_kept)
+        await eventually(is_kept, "the definition keeps the new field", CHANGE_SECONDS)
         await world.patch(world.task_type(), {"spec": {"maxAttempts": 9}})
         await start()
         found = await world.until(world.task_type(), "Ready", "False", "NewerRelease")

@@ -8,11 +8,13 @@ import pytest
 from dtq.runtime import failpoints
 from hack.cluster.control_plane import ControlPlane
 from tests.operator.world import TYPE, World
-from tests.support.kube_api import eventually
 from tests.support.system import Process, System, call
+from tests.support.waiting import CHANGE_SECONDS, LONG_SECONDS, eventually
 
 STEPS = {name for name in failpoints.NAMES if name.startswith(("operator.", "reconcile."))}
 GOING = {"operator.finalizer_removed", "operator.released", "reconcile.row_deleted", "reconcile.topology_deleted"}
+RUN_SECONDS = 40.0
+"""A task runs on a worker that has just started, in seconds."""
 EXIT_SECONDS = 20
 
 
@@ -20,7 +22,7 @@ async def until_killed(process: Process) -> None:
     async def is_gone() -> bool:
         return process.popen.poll() is not None
 
-    await eventually(f"the step is reached; {process.log}", is_gone, seconds=60)
+    await eventually(is_gone, f"the step is reached; {process.log}", LONG_SECONDS)
     assert process.popen.returncode == -signal.SIGKILL, process.log.read_text()[-2000:]
 
 
@@ -55,7 +57,7 @@ async def test_killed_while_things_go(world: World, system: System, step: str) -
     async def nothing_is_left() -> bool:
         return (await world.claims(), await world.queues(), await world.row()) == ({}, {}, None)
 
-    await eventually("nothing is left", nothing_is_left)
+    await eventually(nothing_is_left, "nothing is left", CHANGE_SECONDS)
 
 
 async def test_a_signal_ends_it_well_and_soon(world: World, system: System) -> None:
@@ -100,6 +102,6 @@ async def test_work_goes_on_without_operator_and_without_api_server(
             found = await call(f"http://{api.address}/tasks/{task['id']}")
             return bool(found[2]["status"] == "SUCCEEDED")
 
-        await eventually("the task has succeeded", is_done, seconds=40)
+        await eventually(is_done, "the task has succeeded", RUN_SECONDS)
     finally:
         await asyncio.to_thread(plane.start_api_server)

@@ -15,8 +15,9 @@ from tests.operator.conftest import Start
 from tests.operator.door import Door
 from tests.operator.scenarios import Scenario, Stage, scenarios
 from tests.operator.world import World
-from tests.support.kube_api import Object, eventually
+from tests.support.kube_api import Object
 from tests.support.kube_proxy import KubeProxy
+from tests.support.waiting import eventually
 
 DOCUMENTED = Path(__file__).resolve().parents[2] / "docs" / "operator.md"
 GOLDEN_SECONDS = 5.0
@@ -69,7 +70,7 @@ async def _says_as_before(world: World, obj: Object, reached: set[tuple[str, str
         return text == golden.sections().get(scenario)
 
     try:
-        await eventually("it says what the golden file has", says, seconds=GOLDEN_SECONDS)
+        await eventually(says, "it says what the golden file has", GOLDEN_SECONDS)
     except AssertionError:
         if golden.is_rewritten():
             golden.write(scenario, text)

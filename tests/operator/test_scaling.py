@@ -11,7 +11,8 @@ from tests.operator.door import Door
 from tests.operator.running import QUICK, Running
 from tests.operator.scenarios import DEPLOYMENT, scaled
 from tests.operator.world import World
-from tests.support.kube_api import ApiError, Object, eventually
+from tests.support.kube_api import ApiError, Object
+from tests.support.waiting import CHANGE_SECONDS, eventually
 
 BY_HAND = replace(QUICK, scaling_seconds=60.0)
 
@@ -29,7 +30,7 @@ async def until_replicas(world: World, count: int, *, look: Running | None = Non
             await look.operator.scaler.once()
         return await world.replicas(DEPLOYMENT) == count
 
-    await eventually(f"{count} replicas", has)
+    await eventually(has, f"{count} replicas", CHANGE_SECONDS)
 
 
 async def run_handlers(world: World, count: int, slots: int) -> None:
@@ -56,7 +57,7 @@ async def test_the_backlog_is_published_in_status_and_as_a_metric(world: World, 
         now = await world.get(obj)
         return now is not None and hint(now) == 3
 
-    await eventually("three replicas are wanted", wants_three)
+    await eventually(wants_three, "three replicas are wanted", CHANGE_SECONDS)
     assert running.metric("dq_queue_desired_replicas", queue_set="default", queue="default") == 3
     assert running.metric("dq_queue_tasks", queue_set="default", queue="default", state="ready") == 5
 
@@ -87,7 +88,7 @@ async def test_an_autoscaler_that_comes_has_the_deployment_to_itself(world: Worl
         now = await world.get(scaled(world))
         return now is not None and hint(now) == 4
 
-    await eventually("four replicas are wanted, and published", wants_four)
+    await eventually(wants_four, "four replicas are wanted, and published", CHANGE_SECONDS)
     assert await world.replicas(DEPLOYMENT) == 0
 
 
@@ -236,7 +237,7 @@ async def test_a_set_that_no_longer_parses_says_so_and_ends_nothing(world: World
                 return False
             return True
 
-        await eventually("the definition lets it in", is_let_in)
+        await eventually(is_let_in, "the definition lets it in", CHANGE_SECONDS)
     finally:
         queue["pattern"] = pattern
         await world.kube.call("PATCH", path, {"spec": crd["spec"]})
@@ -285,7 +286,7 @@ async def test_an_admission_policy_that_refuses_is_told_and_ends_nothing(world: 
         await world.kube.call("PATCH", path, {"spec": {"replicas": 1}})
         return False
 
-    await eventually("the policy is in force", is_in_force)
+    await eventually(is_in_force, "the policy is in force", CHANGE_SECONDS)
     running = await start()
     await world.create_ready(scaled(world, minReplicas=3))
     found = await world.until(scaled(world), "ScalingActive", "False", "ScalingFailed")

@@ -7,7 +7,8 @@ import pytest
 from tests.operator.conftest import Start
 from tests.operator.running import QUICK, Running
 from tests.operator.world import World
-from tests.support.kube_api import Object, eventually
+from tests.support.kube_api import Object
+from tests.support.waiting import CHANGE_SECONDS, eventually
 
 AT_ONCE = replace(QUICK, unserved_seconds=0.0)
 """Nothing may be without a worker for a while."""
@@ -136,4 +137,4 @@ async def _counted(running: Running, reason: str, count: float) -> None:
     async def says() -> bool:
         return running.metric(GAUGE, reason=reason) == count
 
-    await eventually(f"{count:g} types are {reason}", says)
+    await eventually(says, f"{count:g} types are {reason}", CHANGE_SECONDS)

@@ -24,12 +24,12 @@ from hack.lib.errors import HackError
 from hack.stack.management import Management
 from tests.operator.door import Door
 from tests.support.addresses import BrokerVhost
-from tests.support.kube_api import ApiError, KubeApi, Object, eventually
+from tests.support.kube_api import ApiError, KubeApi, Object
+from tests.support.waiting import CHANGE_SECONDS, eventually
 
 GROUP_PATH: Final = "/apis/dtq.dev/v1alpha1"
 PLURALS: Final = {"TaskType": "tasktypes", "QueueSet": "queuesets"}
 TYPE: Final = "email.send.v1"
-READY_SECONDS: Final = 20.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -81,7 +81,7 @@ class World:
                 raise
             return True
 
-        await eventually(f"{obj['metadata']['name']} is let in", created)
+        await eventually(created, f"{obj['metadata']['name']} is let in", CHANGE_SECONDS)
 
     async def create_ready(self, *objects: Object) -> None:
         """Create objects, each once the one before is ready."""
@@ -178,7 +178,7 @@ class World:
         return {one["type"]: (one["status"], one["reason"]) for one in found.get("status", {}).get("conditions", [])}
 
     async def until(
-        self, obj: Object, type_: str, status: str, reason: str | None = None, *, seconds: float = READY_SECONDS
+        self, obj: Object, type_: str, status: str, reason: str | None = None, *, seconds: float = CHANGE_SECONDS
     ) -> Object:
         """The object, once a condition of its present generation says so."""
         last: Any = None
@@ -196,19 +196,15 @@ class World:
             return None
 
         what = f"{obj['kind']} {obj['metadata']['name']}: {type_}={status}/{reason or '*'}"
-        try:
-            found: Object = await eventually(what, said, seconds=seconds)
-        except AssertionError as error:
-            raise AssertionError(f"{error}; status: {json.dumps(last)}") from None
-        return found
+        return await eventually(said, lambda: f"{what}; status: {json.dumps(last)}", seconds)
 
-    async def until_gone(self, obj: Object, *, seconds: float = READY_SECONDS) -> None:
+    async def until_gone(self, obj: Object, *, seconds: float = CHANGE_SECONDS) -> None:
         """Wait until an object is gone."""
 
         async def gone() -> bool:
             return await self.get(obj) is None
 
-        await eventually(f"{obj['metadata']['name']} is gone", gone, seconds=seconds)
+        await eventually(gone, f"{obj['metadata']['name']} is gone", seconds)
 
     async def events(self, obj: Object) -> list[tuple[str, str, str]]:
         """Type, reason and message of each event about an object."""
@@ -223,16 +219,15 @@ class World:
         async def unclaimed() -> bool:
             return (kind, name) not in await self.claims()
 
-        await eventually(f"{name} is let go of", unclaimed)
+        await eventually(unclaimed, f"{name} is let go of", CHANGE_SECONDS)
 
-    async def until_event(self, obj: Object, reason: str, *, seconds: float = READY_SECONDS) -> str:
+    async def until_event(self, obj: Object, reason: str, *, seconds: float = CHANGE_SECONDS) -> str:
         """The message of an event, once it is recorded."""
 
         async def recorded() -> str | None:
             return next((message for _, why, message in await self.events(obj) if why == reason), None)
 
-        message: str = await eventually(f"event {reason}", recorded, seconds=seconds)
-        return message
+        return await eventually(recorded, f"event {reason}", seconds)
 
     # What Postgres holds.
 

@@ -11,8 +11,7 @@ from tests.skew import next_version
 from tests.skew.scenario import live
 from tests.support.addresses import PostgresService, RabbitMQService
 from tests.support.databases import fresh_database
-from tests.support.system import Process, System
-from tests.system.conftest import opened
+from tests.support.system import Process, System, opened
 
 
 @dataclass(kw_only=True)
@@ -37,7 +36,7 @@ async def skewed(
     async with fresh_database(postgres_server, template=template_database) as dsn:
         with (
             rabbitmq_server.fresh_vhost() as vhost,
-            opened(folder, folder / "runs.jsonl", dsn, vhost) as system,
+            opened(folder, dsn, vhost) as system,
         ):
             sql = await asyncpg.connect(dsn)
             try:

@@ -2,7 +2,8 @@
 
 import asyncpg
 
-from tests.support.system import Process, System, call, eventually
+from tests.support.system import Process, System, call
+from tests.support.waiting import eventually
 from tests.system.conftest import declare
 
 SECONDS = 60.0
@@ -47,7 +48,7 @@ async def ends(api: Process, id_: str) -> str:
         last.update((await call(f"http://{api.address}/tasks/{id_}"))[2] or {})
         return last["status"] in ("SUCCEEDED", "FAILED", "CANCELLED")
 
-    await eventually(it_has_ended, f"task {id_} ends: {last}", SECONDS)
+    await eventually(it_has_ended, lambda: f"task {id_} ends: {last}", SECONDS)
     return last["status"]
 
 

@@ -8,11 +8,14 @@ import pytest
 from tests.skew import next_version
 from tests.skew.conftest import Skewed
 from tests.skew.scenario import ends, enqueue, row
-from tests.support.system import Process, call, eventually
+from tests.support.system import Process, call
+from tests.support.waiting import CHANGE_SECONDS, LONG_SECONDS, eventually
 
 # The first test of a process starts the system, on a machine that may be busy.
 pytestmark = pytest.mark.timeout(300)
 
+CATALOG_SECONDS = 15.0
+"""The API has read the catalog again, in seconds."""
 TYPE = "sample.note.v1"
 COLUMNS = ("backoff", "concurrency", "rate_limit", "payload_schema")
 
@@ -29,7 +32,7 @@ async def until_logged(process: Process, event: str, more_than: int) -> dict[str
     async def told() -> bool:
         return len(logs(process, event)) > more_than
 
-    await eventually(told, f"{event!r} is logged", 30.0)
+    await eventually(told, f"{event!r} is logged")
     return logs(process, event)[more_than]
 
 
@@ -124,9 +127,9 @@ async def test_a_payload_schema_of_the_next_version_asks_the_client_to_come_back
         status, _, _ = await call(f"http://{skewed.api.address}/enqueue", {"type": TYPE, "payload": {}})
         return status == HTTPStatus.CREATED
 
-    await eventually(refused, "503 with Retry-After", 15.0)
+    await eventually(refused, "503 with Retry-After", CATALOG_SECONDS)
     await next_version.change_type(skewed.sql, TYPE, "payload_schema", None)
-    await eventually(accepted, "the type is accepted again", 15.0)
+    await eventually(accepted, "the type is accepted again", CATALOG_SECONDS)
     await all_run(skewed)
 
 
@@ -143,7 +146,7 @@ async def test_a_schedule_of_the_next_version_holds_up_no_other(skewed: Skewed) 
         found = await skewed.sql.fetchval("SELECT next_fire_at > now() FROM schedule WHERE name = 'minute'")
         return bool(found) and len(logs(skewed.api, "schedule rejected")) == 2
 
-    await eventually(fired, "the third entry fires, and the others are told of", 20.0)
+    await eventually(fired, "the third entry fires, and the others are told of", CHANGE_SECONDS)
     await skewed.sql.execute("DELETE FROM schedule")
     await all_run(skewed)
 
@@ -154,14 +157,14 @@ async def test_a_lost_worker_of_such_a_type_is_reaped(skewed: Skewed) -> None:
     async def runs() -> bool:
         return str((await row(skewed.sql, id_))["status"]) == "RUNNING"
 
-    await eventually(runs, "the task runs", 20.0)
+    await eventually(runs, "the task runs", CHANGE_SECONDS)
     await next_version.change_type(skewed.sql, TYPE, "backoff", {"strategy": "Fibonacci"})
     skewed.worker.kill()
 
     async def is_back() -> bool:
         return str((await row(skewed.sql, id_))["status"]) == "ENQUEUED"
 
-    await eventually(is_back, "the reaper takes it back", 60.0)
+    await eventually(is_back, "the reaper takes it back", LONG_SECONDS)
     await next_version.change_type(skewed.sql, TYPE, "backoff", {"delaysSeconds": [1]})
     skewed.worker = skewed.system.worker()
     await all_run(skewed)

@@ -9,8 +9,7 @@ import pytest
 from tests.skew import revisions
 from tests.skew.scenario import live
 from tests.support.addresses import BrokerVhost
-from tests.support.system import REPOSITORY
-from tests.system.conftest import opened
+from tests.support.system import REPOSITORY, opened
 
 pytestmark = pytest.mark.timeout(600)
 PREVIOUS = revisions.previous()
@@ -30,14 +29,14 @@ async def test_the_previous_versions_code_lives_on_this_schema(
     tmp_path: Path, dsn: str, broker_vhost: BrokerVhost
 ) -> None:
     assert PREVIOUS is not None
-    with opened(tmp_path, tmp_path / "runs.jsonl", dsn, broker_vhost) as system:
+    with opened(tmp_path, dsn, broker_vhost) as system:
         await live(revisions.use(system, revisions.check_out(PREVIOUS, tmp_path / "previous")))
 
 
 async def test_the_harness_lets_a_version_live_that_fits(
     tmp_path: Path, source: Path, dsn: str, broker_vhost: BrokerVhost
 ) -> None:
-    with opened(tmp_path, tmp_path / "runs.jsonl", dsn, broker_vhost) as system:
+    with opened(tmp_path, dsn, broker_vhost) as system:
         await live(revisions.use(system, source))
 
 
@@ -75,11 +74,11 @@ async def test_the_harness_finds_a_version_that_does_not_fit(
     told: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("tests.support.system.READY_SECONDS", 30.0)
+    monkeypatch.setattr("tests.support.system.START_SECONDS", 30.0)
     monkeypatch.setattr("tests.skew.scenario.SECONDS", 20.0)
     breaking(source)
     with (
-        opened(tmp_path, tmp_path / "runs.jsonl", dsn, broker_vhost) as system,
+        opened(tmp_path, dsn, broker_vhost) as system,
         pytest.raises(AssertionError, match=told),
     ):
         await live(revisions.use(system, source))
@@ -97,7 +96,7 @@ def test_code_of_this_checkout_is_never_taken_for_another_versions(
     empty = tmp_path / "empty"
     empty.mkdir()
     with (
-        opened(tmp_path, tmp_path / "runs.jsonl", dsn, broker_vhost) as system,
+        opened(tmp_path, dsn, broker_vhost) as system,
         pytest.raises(AssertionError, match="not of"),
     ):
         revisions.use(system, empty)

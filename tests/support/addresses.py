@@ -87,6 +87,11 @@ class BrokerVhost:
         } | more
 
 
+def free_address() -> str:
+    """Return an address where a test's own server can listen."""
+    return f"{ports.HOST}:{ports.choose(1)[0]}"
+
+
 def vhost_of(server: RabbitMQ, name: str = "/") -> BrokerVhost:
     """Return where a virtual host of a broker of the test's own is."""
     return BrokerVhost(

@@ -3,7 +3,6 @@
 It must never read the environment's kubeconfig: that is somebody else's cluster.
 """
 
-import asyncio
 import re
 import ssl
 import tempfile
@@ -99,17 +98,3 @@ def _tls(cluster: Mapping[str, str], user: Mapping[str, str]) -> ssl.SSLContext:
 def _content(entry: Mapping[str, str], name: str) -> str:
     inline = entry.get(f"{name}-data")
     return b64decode(inline).decode() if inline else Path(entry[name]).read_text()
-
-
-async def eventually(what: str, check: Any, *, seconds: float = 20.0, every_seconds: float = 0.05) -> Any:
-    """Wait until `check` gives something true, and return it; say what it gave last when it never does."""
-    last: Any = None
-    try:
-        async with asyncio.timeout(seconds):
-            while True:
-                last = await check()
-                if last:
-                    return last
-                await asyncio.sleep(every_seconds)
-    except TimeoutError:
-        raise AssertionError(f"not within {seconds:g} s: {what}; last: {last!r}") from None

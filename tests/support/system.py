@@ -1,26 +1,31 @@
-"""Owns real processes on real services: `dtq api` and `dtq worker` as a person starts them.
+"""Real processes on real services: `dtq api`, `dtq worker` and the others as a person starts them.
 
-It must never leave one behind: the stack of a `System` ends them all.
+The end of a `System` ends all of its processes.
 """
 
 import asyncio
 import json
+import os
 import signal
-import socket
 import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dtq.runtime.loops import wait
+from tests.support.addresses import BrokerVhost, free_address
+from tests.support.waiting import eventually
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-READY_SECONDS = 90.0
+START_SECONDS = 90.0
+"""A process is ready after its start, on a busy machine, in seconds."""
+COMMAND_SECONDS = 120.0
+"""A command that runs to its end, in seconds."""
+TAIL_CHARS = 2_000
 ADDRESS_VARIABLES = {
     "api": "HTTP_PORT",
     "maintenance": "DTQ_MAINTENANCE_HTTP_PORT",
@@ -31,37 +36,42 @@ ADDRESS_VARIABLES = {
 
 @dataclass(kw_only=True)
 class Process:
-    """One process of dtq and where its probes answer."""
+    """A process of dtq and the address of its probes."""
 
     popen: "subprocess.Popen[bytes]"
     address: str
     log: Path
 
-    async def ready(self) -> None:
-        """Wait until it is ready."""
-        await eventually(self._is_ready, f"{self.log} ends:\n{self.log.read_text()[-2000:]}", READY_SECONDS)
+    async def ready(self, path: str = "/readyz", *, seconds: float | None = None) -> None:
+        """Wait until a probe answers 200."""
+
+        async def answers() -> bool:
+            assert self.popen.poll() is None, self.tail()
+            return (await call(f"http://{self.address}{path}"))[0] == 200
+
+        await eventually(answers, lambda: f"{self.log} ends:\n{self.tail()}", seconds or START_SECONDS)
+
+    def tail(self) -> str:
+        """Return the end of the log."""
+        return self.log.read_text(errors="replace")[-TAIL_CHARS:]
 
     def kill(self) -> None:
-        """End it at once, as a power cut would."""
+        """End the process at once, as a power cut would."""
         self.popen.kill()
         self.popen.wait()
 
     def freeze(self) -> None:
-        """Stop it where it is: its connections stay open, and it answers nobody."""
+        """Stop the process where it is: its connections stay open, and it answers no request."""
         self.popen.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Let it go on."""
+        """Continue a frozen process."""
         self.popen.send_signal(signal.SIGCONT)
 
     def terminate(self) -> int:
-        """End it as Kubernetes does; return its exit code."""
+        """End the process as Kubernetes does; return its exit code."""
         self.popen.send_signal(signal.SIGTERM)
         return self.popen.wait(timeout=60)
-
-    async def _is_ready(self) -> bool:
-        assert self.popen.poll() is None, self.log.read_text()[-2000:]
-        return (await call(f"http://{self.address}/readyz"))[0] == 200
 
 
 @dataclass(kw_only=True)
@@ -70,33 +80,45 @@ class System:
 
     folder: Path
     environ: dict[str, str]
-    handler_log: Path
     stack: ExitStack
     processes: list[Process] = field(default_factory=list)
 
+    @property
+    def handler_log(self) -> Path:
+        """Where the sample handlers write down each run."""
+        return Path(self.environ["HANDLER_LOG"])
+
     def api(self, **environ: str) -> Process:
         """Start an API."""
-        return self.start("api", f"127.0.0.1:{free_port()}", environ)
+        return self.start("api", **environ)
 
     def worker(self, **environ: str) -> Process:
         """Start a worker with the sample handlers."""
-        return self.start("worker", f"127.0.0.1:{free_port()}", environ)
+        return self.start("worker", **environ)
 
     def maintenance(self, **environ: str) -> Process:
         """Start the maintenance roles alone."""
-        return self.start("maintenance", f"127.0.0.1:{free_port()}", environ)
+        return self.start("maintenance", **environ)
 
     def operator(self, **environ: str) -> Process:
         """Start an operator."""
-        return self.start("operator", f"127.0.0.1:{free_port()}", environ)
+        return self.start("operator", **environ)
 
-    def start(self, command: str, address: str, environ: Mapping[str, str]) -> Process:
-        """Start a process whose HTTP server listens at `address`."""
-        log = self.folder / f"{command}-{len(self.processes)}.log"
+    def start(self, kind: str, *, program: Sequence[str] = (), address: str | None = None, **environ: str) -> Process:
+        """Start a process.
+
+        Args:
+            kind: the sub-command.
+            program: what to start instead of `dtq KIND`.
+            address: where the HTTP server of the process listens; a free address if not given.
+            environ: in addition to the system's environment.
+        """
+        address = address or free_address()
+        log = self.folder / f"{kind}-{len(self.processes)}.log"
         with log.open("wb") as out:
             popen = subprocess.Popen(
-                [sys.executable, "-m", "dtq_cli", command],
-                env={**self.environ, **environ, ADDRESS_VARIABLES[command]: address}, stdout=out, stderr=out,
+                program or dtq_command(kind),
+                env={**self.environ, **environ, ADDRESS_VARIABLES[kind]: address}, stdout=out, stderr=out,
             )  # fmt: skip
         process = Process(popen=popen, address=address, log=log)
         self.stack.callback(process.kill)
@@ -105,14 +127,14 @@ class System:
 
     def run(self, *args: str, stdin: str = "") -> str:
         """Run a sub-command to its end; return what it printed."""
-        return self.python("-m", "dtq_cli", *args, stdin=stdin)
+        return self._printed(dtq_command(*args), stdin)
 
-    def python(self, *args: str, stdin: str = "") -> str:
+    def python(self, *args: str) -> str:
         """Run the interpreter to its end, with the environment of the processes; return what it printed."""
-        done = subprocess.run(
-            [sys.executable, *args],
-            env=self.environ, input=stdin, capture_output=True, text=True, check=False, timeout=120,
-        )  # fmt: skip
+        return self._printed([sys.executable, *args], "")
+
+    def _printed(self, command: Sequence[str], stdin: str) -> str:
+        done = completed(command, self.environ, stdin=stdin)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -123,15 +145,51 @@ class System:
         return [json.loads(line) for line in self.handler_log.read_text().splitlines()]
 
 
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+@contextmanager
+def opened(folder: Path, dsn: str, vhost: BrokerVhost, **environ: str) -> Iterator[System]:
+    """Yield a system on a database and a virtual host; its processes end with the block.
+
+    Args:
+        folder: for logs.
+        environ: of every process, in addition to the addresses of the services and the sample handlers.
+    """
+    with ExitStack() as stack:
+        yield System(folder=folder, environ=_environ(folder, dsn, vhost) | environ, stack=stack)
+
+
+def _environ(folder: Path, dsn: str, vhost: BrokerVhost) -> dict[str, str]:
+    return {
+        **os.environ,
+        **vhost.environ(dsn),
+        "QUEUES": "high,default",
+        "WORKER_HANDLERS": "tests.support.handlers",
+        "HANDLER_LOG": str(folder / "runs.jsonl"),
+        "PYTHONPATH": str(REPOSITORY),
+        "WORKER_DRAIN": "5s",
+    }
+
+
+def dtq_command(*args: str) -> list[str]:
+    """Return the command line of a sub-command of this environment's dtq."""
+    return [sys.executable, "-m", "dtq_cli", *args]
+
+
+def completed(
+    command: Sequence[str],
+    environ: Mapping[str, str],
+    *,
+    stdin: str = "",
+    folder: Path | None = None,
+    seconds: float = COMMAND_SECONDS,
+) -> "subprocess.CompletedProcess[str]":
+    """Run a command to its end, in this environment alone."""
+    return subprocess.run(
+        command, env=environ, input=stdin, cwd=folder, capture_output=True, text=True, check=False, timeout=seconds
+    )
 
 
 async def call(url: str, body: Any = None) -> tuple[int, dict[str, str], Any]:
-    """Send one request; return status, headers and the decoded body; status 0 when nobody answers."""
+    """Send one request; return status, headers and the decoded body; status 0 without an answer."""
 
     def send() -> tuple[int, dict[str, str], Any]:
         data = None if body is None else json.dumps(body).encode()
@@ -155,12 +213,3 @@ async def text_of(url: str) -> str:
             return str(answer.read().decode())
 
     return await asyncio.to_thread(get)
-
-
-async def eventually(holds: Callable[[], Any], what: str, seconds: float) -> None:
-    """Wait until `holds` says so, for a bounded time."""
-    loop = asyncio.get_running_loop()
-    until = loop.time() + seconds
-    while not await holds():
-        assert loop.time() < until, f"not within {seconds:g} s: {what}"
-        await wait(asyncio.Event(), 0.1)

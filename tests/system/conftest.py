@@ -1,42 +1,19 @@
 """Fixtures of the system suite: a database, a broker, and what a test needs to start processes on them."""
 
-import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.support.addresses import BrokerVhost
-from tests.support.system import REPOSITORY, System
+from tests.support.system import System, opened
 
 
 @pytest.fixture
-def handler_log(tmp_path: Path) -> Path:
-    return tmp_path / "runs.jsonl"
-
-
-@pytest.fixture
-def system(tmp_path: Path, handler_log: Path, dsn: str, broker_vhost: BrokerVhost) -> Iterator[System]:
+def system(tmp_path: Path, dsn: str, broker_vhost: BrokerVhost) -> Iterator[System]:
     """A system on the shared servers, without anything declared."""
-    with opened(tmp_path, handler_log, dsn, broker_vhost) as system:
+    with opened(tmp_path, dsn, broker_vhost) as system:
         yield system
-
-
-@contextmanager
-def opened(folder: Path, handler_log: Path, dsn: str, vhost: BrokerVhost) -> Iterator[System]:
-    """A system on a database and a virtual host, whose processes end with the block."""
-    environ = {
-        **os.environ,
-        **vhost.environ(dsn),
-        "QUEUES": "high,default",
-        "WORKER_HANDLERS": "tests.support.handlers",
-        "HANDLER_LOG": str(handler_log),
-        "PYTHONPATH": str(REPOSITORY),
-        "WORKER_DRAIN": "5s",
-    }
-    with ExitStack() as stack:
-        yield System(folder=folder, environ=environ, handler_log=handler_log, stack=stack)
 
 
 @pytest.fixture

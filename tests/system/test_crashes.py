@@ -10,11 +10,14 @@ import pytest
 
 from dtq.domain.decisions import CRASHES_MAX
 from tests.support.control_group import can_limit_memory, memory_group
-from tests.support.system import Process, System, call, eventually
+from tests.support.system import Process, System, call
+from tests.support.waiting import READY_SECONDS, eventually
 from tests.system.test_life import enqueue, has_started, has_status
-from tests.system.test_outages import HURTFUL, _has_died, _is_healthy
+from tests.system.test_outages import HURTFUL, _has_died
 
 pytestmark = pytest.mark.timeout(600)  # a worker dies four times
+ALL_ENDED_SECONDS: Final = 500.0
+"""Every crash of the culprit is over, in seconds."""
 INNOCENTS: Final = 6
 LIMIT_MIB: Final = 256
 LIMITS: Final = ["address space", "control group"] if can_limit_memory() else ["address space"]
@@ -45,7 +48,7 @@ async def test_a_task_that_exhausts_memory_fails_alone_and_its_neighbours_lose_n
 ) -> None:
     api = declared.api()
     await api.ready()
-    await eventually(lambda: _is_healthy(api), "the API has its broker", 30)
+    await api.ready("/healthz", seconds=READY_SECONDS)
     worker = await start_worker(declared)
     innocents = [await enqueue(api, first_seconds=120, seconds=1) for _ in range(INNOCENTS)]
     for id_ in innocents:
@@ -59,7 +62,7 @@ async def test_a_task_that_exhausts_memory_fails_alone_and_its_neighbours_lose_n
             await _expire_lease(dsn, dead)
         return all([(await _task(api, id_))["status"] in ("SUCCEEDED", "FAILED") for id_ in (culprit, *innocents)])
 
-    await eventually(all_are_over, "all have ended", 500)
+    await eventually(all_are_over, "all have ended", ALL_ENDED_SECONDS)
     for id_ in innocents:
         task = await has_status(api, id_, "SUCCEEDED")
         assert (task["attempts"], task["crashes"]) == (2, 0), task

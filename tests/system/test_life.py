@@ -7,7 +7,8 @@ import asyncpg
 import pytest
 
 from tests.support.addresses import BrokerVhost
-from tests.support.system import Process, System, call, eventually
+from tests.support.system import Process, System, call
+from tests.support.waiting import CHANGE_SECONDS, LONG_SECONDS, eventually
 
 
 async def enqueue(api: Process, type_: str = "sample.note.v1", **payload: Any) -> str:
@@ -28,7 +29,7 @@ async def has_started(system: System, id_: str) -> None:
     async def is_so() -> bool:
         return any(run["task_id"] == id_ for run in system.runs())
 
-    await eventually(is_so, f"task {id_} has started", 20)
+    await eventually(is_so, f"task {id_} has started", CHANGE_SECONDS)
 
 
 async def test_a_task_is_accepted_run_and_shown(declared: System) -> None:
@@ -52,7 +53,7 @@ async def test_a_worker_that_waits_for_its_queues_is_alive_says_so_and_can_be_st
     why = (
         "none of QUEUES (nowhere) is declared with prefix tasks: declare a QueueSet, or correct QUEUES or RMQ_NAMESPACE"
     )
-    await eventually(says_why, "the worker says why it is not ready", 60)
+    await eventually(says_why, "the worker says why it is not ready", LONG_SECONDS)
     assert (await call(f"http://{worker.address}/livez"))[0] == 200
     assert await asyncio.to_thread(worker.terminate) == 0
 
@@ -92,7 +93,7 @@ async def test_two_workers_never_run_a_task_twice(declared: System) -> None:
     async def all_ended() -> bool:
         return bool(sum(run["phase"] == "end" for run in declared.runs()) >= len(ids))
 
-    await eventually(all_ended, "every task has run", 60)
+    await eventually(all_ended, "every task has run", LONG_SECONDS)
     starts = [run["task_id"] for run in declared.runs() if run["phase"] == "start"]
     assert sorted(starts) == sorted(ids)
     assert len({run["pid"] for run in declared.runs()}) == 2
@@ -131,7 +132,7 @@ async def test_a_queue_deleted_by_hand_comes_back_without_a_restart(
         ran = {run["pid"] for run in declared.runs() if run["task_id"] in ids}
         return ran == {worker.popen.pid for worker in workers}
 
-    await eventually(nobody_is_deaf, "every worker runs tasks again", 30)
+    await eventually(nobody_is_deaf, "every worker runs tasks again")
     starts = [run["task_id"] for run in declared.runs() if run["phase"] == "start"]
     assert len(starts) == len(set(starts)), "no task runs twice"
 

@@ -15,8 +15,9 @@ from hack.stack.postgres import ADMIN, OWNER, Postgres
 from hack.stack.rabbitmq import RabbitMQ
 from tests.support.addresses import BrokerVhost, PostgresService, vhost_of
 from tests.support.databases import create_database
-from tests.support.system import Process, System, call, eventually
-from tests.system.conftest import declare, opened
+from tests.support.system import Process, System, call, opened
+from tests.support.waiting import CHANGE_SECONDS, LONG_SECONDS, READY_SECONDS, eventually
+from tests.system.conftest import declare
 from tests.system.test_life import enqueue, has_started, has_status
 
 pytestmark = pytest.mark.timeout(300)  # servers are killed and started again
@@ -24,10 +25,10 @@ HURTFUL = "tests.support.handlers,tests.system.handlers"
 
 
 async def test_a_broker_that_is_killed_costs_no_task_and_holds_no_request_up(
-    tmp_path: Path, handler_log: Path, dsn: str, own_rabbitmq: Callable[[], Awaitable[RabbitMQ]]
+    tmp_path: Path, dsn: str, own_rabbitmq: Callable[[], Awaitable[RabbitMQ]]
 ) -> None:
     broker = await own_rabbitmq()
-    with opened(tmp_path, handler_log, dsn, vhost_of(broker)) as system:
+    with opened(tmp_path, dsn, vhost_of(broker)) as system:
         declare(system)
         refusing, accepting = system.api(), system.api(ENQUEUE_WHEN_BROKER_DOWN="accept")
         worker = system.worker()
@@ -54,12 +55,12 @@ async def test_a_broker_that_is_killed_costs_no_task_and_holds_no_request_up(
 
 
 async def test_an_immediate_restart_of_postgres_under_load_loses_nothing(
-    tmp_path: Path, handler_log: Path, broker_vhost: BrokerVhost, own_postgres: Callable[[], Awaitable[Postgres]]
+    tmp_path: Path, broker_vhost: BrokerVhost, own_postgres: Callable[[], Awaitable[Postgres]]
 ) -> None:
     server = await own_postgres()
     service = PostgresService(admin_dsn=server.dsn("postgres", user=ADMIN), owner=OWNER, password=server.password)
     await create_database(service, "system")
-    with opened(tmp_path, handler_log, service.dsn("system"), broker_vhost) as system:
+    with opened(tmp_path, service.dsn("system"), broker_vhost) as system:
         system.run("migrate")
         declare(system)
         api, worker = system.api(), system.worker()
@@ -75,7 +76,7 @@ async def test_an_immediate_restart_of_postgres_under_load_loses_nothing(
         async with asyncio.TaskGroup() as clients:
             for number in range(8):
                 clients.create_task(client(number))
-            await eventually(lambda: _at_least(ids, 40), "there is load", 60)
+            await eventually(lambda: _at_least(ids, 40), "there is load", LONG_SECONDS)
             await asyncio.to_thread(server.kill)
             await asyncio.to_thread(server.start)
         assert len(set(ids.values())) == 160, "one task for each key"
@@ -87,18 +88,18 @@ async def test_an_immediate_restart_of_postgres_under_load_loses_nothing(
 async def test_a_task_that_takes_its_worker_down_again_and_again_fails_for_good(declared: System, dsn: str) -> None:
     api = declared.api()
     await api.ready()
-    await eventually(functools.partial(_is_healthy, api), "the API has its broker", 30)
+    await api.ready("/healthz", seconds=READY_SECONDS)
     id_ = await enqueue(api, "sample.poison.v1")
     for crash in range(CRASHES_MAX + 1):  # the first makes it a suspect
         worker = declared.worker(WORKER_HANDLERS=HURTFUL)
-        await eventually(functools.partial(_has_died, worker), f"worker {crash} has died", 60)
+        await eventually(functools.partial(_has_died, worker), f"worker {crash} has died", LONG_SECONDS)
         await _expire_leases(dsn)
 
         async def is_taken_back(crash: int = crash) -> bool:
             task = (await call(f"http://{api.address}/tasks/{id_}"))[2]
             return bool(task["crashes"] == crash and task["status"] != "RUNNING")
 
-        await eventually(is_taken_back, f"crash {crash} is counted", 30)
+        await eventually(is_taken_back, f"crash {crash} is counted")
     task = await has_status(api, id_, "FAILED")
     assert task["attempts"] == CRASHES_MAX + 1
     assert task["last_error"].startswith(f"worker lost {CRASHES_MAX} times while it ran this task, alone each time")
@@ -111,7 +112,7 @@ async def test_a_second_signal_ends_a_worker_at_once(declared: System) -> None:
     await worker.ready()
     await has_started(declared, await enqueue(api, first_seconds=600))
     worker.popen.send_signal(signal.SIGTERM)
-    await eventually(lambda: _log_says(worker, "drain started"), "it drains", 20)
+    await eventually(lambda: _log_says(worker, "drain started"), "it drains", CHANGE_SECONDS)
     worker.popen.send_signal(signal.SIGTERM)
     assert await asyncio.to_thread(worker.popen.wait, 20) == -signal.SIGTERM
 
@@ -174,10 +175,6 @@ async def _expire_leases(dsn: str) -> None:
 
 async def _at_least(ids: dict[str, str], count: int) -> bool:
     return len(ids) >= count
-
-
-async def _is_healthy(api: Process) -> bool:
-    return (await call(f"http://{api.address}/healthz"))[0] == 200
 
 
 async def _has_died(worker: Process) -> bool:

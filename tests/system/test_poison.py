@@ -4,7 +4,8 @@ import aiormq
 import pytest
 
 from tests.support.addresses import BrokerVhost
-from tests.support.system import System, call, eventually
+from tests.support.system import System, call
+from tests.support.waiting import eventually
 
 UNKNOWN = b'{"id": "01900000-0000-7000-8000-000000000000", "type": "sample.note.v1"}'
 
@@ -28,5 +29,5 @@ async def test_a_message_that_nobody_can_run_is_dropped_and_holds_up_nobody(
     async def has_run() -> bool:
         return any(run["task_id"] == answer["id"] and run["phase"] == "end" for run in declared.runs())
 
-    await eventually(has_run, "the task behind it has run", 30)
+    await eventually(has_run, "the task behind it has run")
     assert {run["task_id"] for run in declared.runs()} == {answer["id"]}

@@ -11,7 +11,7 @@ from pamqp.commands import Basic
 
 from dtq.broker import messages
 from dtq_worker.handing_on import HANDED_ON_MAX
-from tests.broker.world import eventually
+from tests.support.waiting import eventually
 from tests.worker.world import NAMESPACE, Running, World
 
 JSON = "application/json"

@@ -9,7 +9,7 @@ from dtq.broker.consumer import Delivery
 from dtq.runtime import failpoints
 from dtq.runtime.loops import wait
 from dtq_worker import finisher
-from tests.broker.world import eventually
+from tests.support.waiting import eventually
 from tests.worker.world import World
 
 LOCKED_SECONDS = 8.0

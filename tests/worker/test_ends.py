@@ -10,8 +10,8 @@ import pytest
 
 from dtq.broker.dead_letters import drop_spent
 from dtq.domain.envelope import decode
-from tests.broker.world import eventually
 from tests.support.system import call
+from tests.support.waiting import SHORT_SECONDS, eventually
 from tests.worker.world import World
 
 
@@ -201,7 +201,7 @@ async def test_a_worker_starts_and_stops_without_leaving_anything(world: World, 
     async def nothing_more() -> bool:
         return len(asyncio.all_tasks()) <= before
 
-    await eventually(nothing_more, "no task is left behind", 10)
+    await eventually(nothing_more, "no task is left behind", SHORT_SECONDS)
 
 
 async def _text(url: str) -> str:

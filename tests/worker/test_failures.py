@@ -5,7 +5,7 @@ import structlog
 
 from dtq.domain.limits import TRACEBACK_CHARS_MAX
 from dtq_worker import attempt_log
-from tests.broker.world import eventually
+from tests.support.waiting import eventually
 from tests.worker.world import World
 
 MODES = ["async", "thread", "process"]

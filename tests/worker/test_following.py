@@ -8,7 +8,7 @@ from dtq.domain.manifests import QueueSet
 from dtq.domain.owners import LOCAL_UID, Owner
 from dtq_maintenance.mover import Mover
 from dtq_reconcile.queue_sets import Reconciled, reconcile_queue_set
-from tests.broker.world import eventually
+from tests.support.waiting import eventually
 from tests.worker.world import Running, World
 
 FOLLOW_SECONDS = 10.0

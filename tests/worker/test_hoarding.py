@@ -3,9 +3,11 @@
 import time
 from collections import Counter
 
-from tests.broker.world import eventually
+from tests.support.waiting import eventually
 from tests.worker.world import World
 
+HANDED_BACK_SECONDS = 15.0
+"""Messages without a free slot are back in the queue, in seconds."""
 RUN_SECONDS = 6.0
 LATE_SECONDS = 2.0
 BOUND_SECONDS = 27.0 - LATE_SECONDS
@@ -36,11 +38,15 @@ async def test_a_message_does_not_wait_behind_a_long_run(world: World) -> None:
         async def all_are_back() -> bool:
             return await world.ready() == len(rest)
 
-        await eventually(all_are_back, "the broker has every message but the first", 15)
+        await eventually(all_are_back, "the broker has every message but the first", HANDED_BACK_SECONDS)
         assert await running.is_ready(), "a worker without room is as ready as any"
         running.worker.intake.cancel([first])
         await world.has(first, "CANCELLED")
-        await eventually(lambda: has_one_more(world, len(rest)), "and it takes the next one as soon as it has room", 15)
+        await eventually(
+            lambda: has_one_more(world, len(rest)),
+            "and it takes the next one as soon as it has room",
+            HANDED_BACK_SECONDS,
+        )
         for row in await world.rows.sql.fetch("SELECT id FROM tasks WHERE status = 'RUNNING'"):
             running.worker.intake.cancel([row["id"]])
 
@@ -64,7 +70,7 @@ async def test_a_worker_that_has_lost_its_lease_gives_back_what_it_cannot_claim(
             async def all_are_back() -> bool:
                 return await world.ready() == len(ids)
 
-            await eventually(all_are_back, "the broker has them", 15)
+            await eventually(all_are_back, "the broker has them", HANDED_BACK_SECONDS)
         assert {row["attempts"] for row in await world.ended(*ids)} == {1}
 
 

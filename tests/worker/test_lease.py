@@ -6,7 +6,7 @@ import pytest
 
 from dtq.broker import messages
 from dtq_worker import lease
-from tests.broker.world import eventually
+from tests.support.waiting import eventually
 from tests.worker.world import NAMESPACE, Running, World
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dtq_worker import running as running_tasks
-from tests.broker.world import eventually
+from tests.support.waiting import eventually
 from tests.worker.world import World
 
 MODES = ["async", "thread", "process"]

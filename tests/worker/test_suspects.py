@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from dtq.domain import suspects as rules
-from tests.broker.world import eventually
+from tests.support.waiting import eventually
 from tests.worker.world import Running, World
 
 

@@ -31,10 +31,10 @@ from dtq_maintenance.relay import Relay
 from dtq_reconcile.embedded import ensure_default
 from dtq_worker.main import Worker
 from dtq_worker.registry import load as load_handlers
-from tests.broker.world import eventually, up
+from tests.broker.world import up
 from tests.db.world import World as Rows
-from tests.support.addresses import BrokerVhost
-from tests.support.system import free_port
+from tests.support.addresses import BrokerVhost, free_address
+from tests.support.waiting import eventually
 
 MODULE = "tests.worker.handlers"
 NAMESPACE = "tasks"
@@ -217,7 +217,7 @@ def _settings(dsn: str, vhost: BrokerVhost, environ: dict[str, str]) -> AllSetti
             "QUEUES": "high,default",
             "BACKOFFS": "1s,3600s",
             "WORKER_HANDLERS": MODULE,
-            "WORKER_HTTP_PORT": f"127.0.0.1:{free_port()}",
+            "WORKER_HTTP_PORT": free_address(),
         }
         | environ,
         AllSettings,

@@ -13,11 +13,10 @@ from uuid import UUID
 import pytest
 import pytest_asyncio
 
-from tests.broker.world import eventually
 from tests.support.addresses import BrokerVhost, PostgresService, RabbitMQService
 from tests.support.databases import fresh_database
-from tests.support.system import Process, System, call, free_port
-from tests.system.conftest import opened
+from tests.support.system import Process, System, call, opened
+from tests.support.waiting import CHANGE_SECONDS, eventually
 from tests.worker.world import World, open_world
 
 MODULE = "tests.worker.handlers.kinds"
@@ -40,7 +39,7 @@ class Street:
             if self.process is not None:
                 self.process.kill()
             environ = {"WORKER_HANDLERS": MODULE, "WORKER_CONCURRENCY": "16", "WORKER_DRAIN": "2s"}
-            self.process = self.system.start("worker", address or f"127.0.0.1:{free_port()}", environ)
+            self.process = self.system.start("worker", address=address, **environ)
             await self.process.ready()
         (self.lease,) = await self._leases()
 
@@ -58,7 +57,9 @@ class Street:
         """Check that the worker is ready, holds the same lease, and that no neighbour lost an attempt."""
         assert self.process is not None
         assert self.process.popen.poll() is None, self.log()
-        await eventually(self._answers, "the worker is ready", 20)  # a blocked loop may have cost it a connection
+        await eventually(
+            self._answers, "the worker is ready", CHANGE_SECONDS
+        )  # a blocked loop may have cost it a connection
         assert await self._leases() == [self.lease], self.log()
         until.touch()  # noqa: ASYNC240
         for row in await self.world.ended(*self.neighbours):
@@ -100,7 +101,7 @@ class Street:
 @pytest.fixture
 def system(tmp_path: Path, dsn: str, broker_vhost: BrokerVhost) -> Iterator[System]:
     """A system of the test's own, without anything declared."""
-    with opened(tmp_path, tmp_path / "runs.jsonl", dsn, broker_vhost) as system:
+    with opened(tmp_path, dsn, broker_vhost) as system:
         yield system
 
 
@@ -116,7 +117,7 @@ async def street(
     async with fresh_database(postgres_server, template=template_database) as dsn:
         with rabbitmq_server.fresh_vhost() as vhost, ExitStack() as stack:
             stack.callback(_end_what_is_left, f"HANDLER_LOG={folder}/")
-            system = stack.enter_context(opened(folder, folder / "runs.jsonl", dsn, vhost))
+            system = stack.enter_context(opened(folder, dsn, vhost))
             async with open_world(dsn, vhost) as world:
                 street = Street(world=world, system=system)
                 await street.declare(kind=20, neighbour=60, quick=3, short=2)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.broker.world import eventually
+from tests.support.waiting import SHORT_SECONDS, eventually
 from tests.worker.handlers.conftest import Street, ends
 
 SESSIONS = """
@@ -52,7 +52,7 @@ async def test_a_dead_worker_is_seen_to_be_dead_though_its_helper_lives(street: 
         async def nobody_is_connected() -> bool:
             return bool(await street.world.rows.sql.fetchval(SESSIONS) == 0)
 
-        await eventually(nobody_is_connected, "Postgres has ended the dead worker's sessions", 10)
+        await eventually(nobody_is_connected, "Postgres has ended the dead worker's sessions", SHORT_SECONDS)
     finally:
         os.kill(helper, signal.SIGKILL)
 

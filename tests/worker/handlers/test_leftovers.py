@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from tests.broker.world import eventually
+from tests.support.waiting import eventually
 from tests.worker.handlers.conftest import Street, ends
 
 LEFT = [

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.broker.world import eventually
+from tests.support.waiting import eventually
 from tests.worker.handlers.conftest import Street, children, ends
 
 LIMIT_BYTES = 512 * 2**20
@@ -51,4 +51,4 @@ async def test_the_kernel_ends_the_child_that_uses_up_the_memory_and_not_the_wor
     async def it_is_empty() -> bool:
         return not (memory_group / "cgroup.procs").read_text()
 
-    await eventually(it_is_empty, "nothing is left in the group", 30)
+    await eventually(it_is_empty, "nothing is left in the group")

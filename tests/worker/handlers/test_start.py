@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,13 @@ import pytest
 
 from dtq_reconcile.embedded import ensure_default
 from dtq_worker import startup
-from tests.support.system import System, call, eventually, free_port
+from tests.support.system import System, dtq_command
+from tests.support.waiting import LONG_SECONDS, SHORT_SECONDS, eventually
 from tests.worker.handlers.conftest import children
 from tests.worker.world import World
 
 MODULE = "tests.worker.handlers.slow_import"
-WORKER = [sys.executable, "-m", "dtq_cli", "worker"]
+WORKER = dtq_command("worker")
 FIRST_PROCESS = ["unshare", "--pid", "--fork"]
 
 
@@ -29,12 +29,13 @@ async def test_a_signal_during_the_import_of_handlers_ends_the_worker_and_no_lea
 ) -> None:
     system.run("migrate")
     importing = tmp_path / "importing"
-    popen = _started([*prefix, *WORKER], system, WORKER_HANDLERS=MODULE, TEST_IMPORTING=str(importing))
+    environ = {"WORKER_HANDLERS": MODULE, "TEST_IMPORTING": str(importing)}
+    popen = system.start("worker", program=[*prefix, *WORKER], **environ).popen
 
     async def it_imports() -> bool:
         return importing.exists()
 
-    await eventually(it_imports, "the worker imports its handlers", 60)
+    await eventually(it_imports, "the worker imports its handlers", LONG_SECONDS)
     pid = _child(popen.pid) if prefix else popen.pid
     system.stack.callback(subprocess.run, ["kill", "-KILL", str(pid)], check=False, capture_output=True)
     await asyncio.to_thread(subprocess.run, ["kill", f"-{number}", str(pid)], check=True)
@@ -68,33 +69,21 @@ async def test_a_worker_that_is_told_to_stop_as_its_queues_appear_does_not_start
 
 async def test_the_first_process_of_a_container_reaps_what_its_children_started(system: System, world: World) -> None:
     await world.declare("kind.process", timeout_seconds=20)
-    address = f"127.0.0.1:{free_port()}"
-    environ = {"WORKER_HANDLERS": "tests.worker.handlers.kinds", "WORKER_HTTP_PORT": address}
-    popen = _started([*FIRST_PROCESS, *WORKER], system, **environ)
-
-    async def it_is_ready() -> bool:
-        return (await call(f"http://{address}/readyz"))[0] == 200
-
+    handlers = "tests.worker.handlers.kinds"
+    first = system.start("worker", program=[*FIRST_PROCESS, *WORKER], WORKER_HANDLERS=handlers)
     try:
-        await eventually(it_is_ready, "the worker is ready", 90)
+        await first.ready()
         for name in ("pool left open", "crash beside a helper"):
             (row,) = await world.ended(*(await world.enqueue("kind.process", kind=name)), seconds=60)
             assert row["status"] == "SUCCEEDED" or "signal 11" in row["last_error"]
-        worker = _child(popen.pid)
+        worker = _child(first.popen.pid)
 
         async def no_child_is_left() -> bool:
             return not children(worker)
 
-        await eventually(no_child_is_left, "no process is left, dead or alive", 10)
+        await eventually(no_child_is_left, "no process is left, dead or alive", SHORT_SECONDS)
     finally:
-        os.kill(_child(popen.pid), signal.SIGKILL)
-
-
-def _started(command: list[str], system: System, **environ: str) -> "subprocess.Popen[bytes]":
-    popen = subprocess.Popen(command, env={**system.environ, **environ})
-    system.stack.callback(popen.wait)
-    system.stack.callback(popen.kill)
-    return popen
+        os.kill(_child(first.popen.pid), signal.SIGKILL)
 
 
 def _child(pid: int) -> int:

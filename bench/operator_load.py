@@ -52,7 +52,7 @@ class Cluster:
         self.own["LIST tasktypes"] += 1
         path = f"/apis/dtq.dev/v1alpha1/namespaces/{NAMESPACE}/tasktypes?resourceVersion=0"
         listed = yaml.load(await self.kubectl("get", "--raw", path), Loader=yaml.CSafeLoader)
-        return sum(_is_ready(one) for one in listed["items"])
+        return sum(_is_ready(task_type) for task_type in listed["items"])
 
 
 def requests_of(metrics: str) -> Counter[str]:
@@ -70,7 +70,7 @@ def requests_of(metrics: str) -> Counter[str]:
 
 def _is_ready(obj: dict[str, Any]) -> bool:
     found = obj.get("status", {}).get("conditions", [])
-    return any(one["type"] == "Ready" and one["status"] == "True" for one in found)
+    return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in found)
 
 
 def _manifests(types: int, folder: Path) -> list[Path]:

@@ -73,10 +73,15 @@ class Resources:
             _json(row.concurrency),
             _json(row.rate_limit),
         )
-        await self._connection.execute(query("schedule_keep"), row.type, [one.name for one in row.schedules])
-        for one in row.schedules:
+        await self._connection.execute(query("schedule_keep"), row.type, [schedule.name for schedule in row.schedules])
+        for schedule in row.schedules:
             await self._connection.execute(
-                query("schedule_put"), row.type, one.name, one.cron, one.timezone, _json(one.payload)
+                query("schedule_put"),
+                row.type,
+                schedule.name,
+                schedule.cron,
+                schedule.timezone,
+                _json(schedule.payload),
             )
 
     async def deactivate_task_type(self, name: str) -> None:
@@ -94,7 +99,7 @@ class Resources:
             return None
         columns: dict[str, Any] = dict(row)
         columns["retry_delays_seconds"] = tuple(row["retry_delays_seconds"])
-        columns["queues"] = tuple(QueueRow(**one) for one in json.loads(row["queues"]))
+        columns["queues"] = tuple(QueueRow(**queue) for queue in json.loads(row["queues"]))
         return QueueSetRow(**columns)
 
     async def prefix_holder(self, row: QueueSetRow) -> str | None:
@@ -176,7 +181,7 @@ def _task_type(row: asyncpg.Record) -> TaskTypeRow:
     columns: dict[str, Any] = dict(row)
     for name in ("payload_schema", "backoff", "concurrency", "rate_limit"):
         columns[name] = None if row[name] is None else json.loads(row[name])
-    columns["schedules"] = tuple(ScheduleRow(**one) for one in json.loads(row["schedules"]))
+    columns["schedules"] = tuple(ScheduleRow(**schedule) for schedule in json.loads(row["schedules"]))
     return TaskTypeRow(**columns)
 
 

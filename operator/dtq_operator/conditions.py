@@ -40,7 +40,7 @@ class Condition:
 def is_ready(obj: Mapping[str, Any]) -> bool:
     """Return whether an object is ready according to its status."""
     found = (obj.get("status") or {}).get("conditions") or []
-    return any(one.get("type") == "Ready" and one.get("status") == "True" for one in found)
+    return any(condition.get("type") == "Ready" and condition.get("status") == "True" for condition in found)
 
 
 def is_accepted(obj: Mapping[str, Any]) -> bool:
@@ -53,18 +53,20 @@ def merged(
     conditions: list[Condition], former: list[Mapping[str, Any]], generation: int, now: str
 ) -> list[dict[str, Any]]:
     """Return conditions for the status; `lastTransitionTime` changes only when a condition's status changes."""
-    since = {one["type"]: one for one in former if isinstance(one, dict) and "type" in one}
+    since = {
+        condition["type"]: condition for condition in former if isinstance(condition, dict) and "type" in condition
+    }
     out = []
-    for one in conditions:
-        assert one.reason in CONDITION_REASONS, one.reason
-        old = since.get(one.type, {})
-        moved = old.get("status") != one.status or not old.get("lastTransitionTime")
+    for condition in conditions:
+        assert condition.reason in CONDITION_REASONS, condition.reason
+        old = since.get(condition.type, {})
+        moved = old.get("status") != condition.status or not old.get("lastTransitionTime")
         out.append(
             {
-                "type": one.type,
-                "status": one.status,
-                "reason": str(one.reason),
-                "message": one.message[:MESSAGE_CHARS_MAX],
+                "type": condition.type,
+                "status": condition.status,
+                "reason": str(condition.reason),
+                "message": condition.message[:MESSAGE_CHARS_MAX],
                 "observedGeneration": generation,
                 "lastTransitionTime": now if moved else old["lastTransitionTime"],
             }

@@ -140,7 +140,7 @@ def _explained(node: Mapping[str, Any]) -> str:
 
 
 def _without_nulls(value: Any) -> Any:
-    return {key: one for key, one in value.items() if one is not None} if isinstance(value, dict) else value
+    return {key: item for key, item in value.items() if item is not None} if isinstance(value, dict) else value
 
 
 def _list_type(path: str) -> dict[str, Any]:

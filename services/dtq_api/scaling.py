@@ -38,7 +38,7 @@ class ScalingHints:
             Unavailable: the backlog is unknown.
         """
         spec = self._queue_sets.get(queue_set)
-        declared = next((one for one in spec.queues if one.name == queue), None) if spec else None
+        declared = next((candidate for candidate in spec.queues if candidate.name == queue), None) if spec else None
         key, newer = (queue_set, queue), self._newer()
         if reason := newer.queues.get(key) or newer.scaling.get(key):
             raise Unavailable(f"only a newer release knows how queue {queue!r} scales: {reason}")

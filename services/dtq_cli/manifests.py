@@ -103,8 +103,8 @@ async def get(settings: CommonSettings, kind: str, name: str | None, output: str
         names = [name] if name else await resources.names(database, known)
         rows: list[TaskTypeRow | QueueSetRow] = []
         async with resources.transaction(database) as found:
-            for one in names:
-                row = await (found.task_type(one) if known == "TaskType" else found.queue_set(one))
+            for object_name in names:
+                row = await (found.task_type(object_name) if known == "TaskType" else found.queue_set(object_name))
                 if row is not None:
                     rows.append(row)
     if not rows:

@@ -30,9 +30,9 @@ class BacklogWatch:
         metrics = self._metrics
         for gauge in (metrics.waiting, metrics.oldest):
             gauge.clear()
-        for one in found.queues:
-            metrics.waiting.labels(one.queue_set, one.queue).set(one.waiting)
-            metrics.oldest.labels(one.queue_set, one.queue).set(one.oldest_seconds)
+        for queue in found.queues:
+            metrics.waiting.labels(queue.queue_set, queue.queue).set(queue.waiting)
+            metrics.oldest.labels(queue.queue_set, queue.queue).set(queue.oldest_seconds)
         metrics.outbox.set(found.outbox)
         metrics.outbox_lag.set(found.outbox_lag_seconds)
         metrics.blocked.set(found.blocked)

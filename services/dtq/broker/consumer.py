@@ -95,7 +95,7 @@ class Consumer:
         self._declare = declare
         self._feeds: dict[str, ConsumerChannel] = {}
         self._refused: dict[str, _Refused] = {}
-        self._buffers: dict[str, deque[Delivery]] = {one.queue: deque() for one in subscriptions}
+        self._buffers: dict[str, deque[Delivery]] = {subscription.queue: deque() for subscription in subscriptions}
         self._one_at_a_time = asyncio.Lock()
         self._arrived = asyncio.Event()
         self._draining = False
@@ -112,15 +112,17 @@ class Consumer:
         if self.window == 0 or self._resizing:
             return {}  # on purpose: there is no room for any message
         return {
-            one.name: self._refused[one.queue].reason if one.queue in self._refused else "no consumer yet"
-            for one in self._subscriptions
-            if (feed := self._feeds.get(one.queue)) is None or feed.channel.is_closed
+            subscription.name: self._refused[subscription.queue].reason
+            if subscription.queue in self._refused
+            else "no consumer yet"
+            for subscription in self._subscriptions
+            if (feed := self._feeds.get(subscription.queue)) is None or feed.channel.is_closed
         }
 
     def follow(self, subscriptions: Sequence[Subscription]) -> None:
         """Set the queues to consume, most urgent first; `tend` applies the change."""
         self._subscriptions = tuple(subscriptions)
-        wanted = [one.queue for one in subscriptions]
+        wanted = [subscription.queue for subscription in subscriptions]
         # Buffered deliveries of a removed queue may still be taken until its channel is closed.
         held = [queue for queue in self._feeds if queue not in wanted]
         self._buffers = {queue: self._buffers.get(queue, deque()) for queue in (*wanted, *held)}
@@ -257,12 +259,12 @@ class Consumer:
         Raises:
             AMQPError: the connection is gone.
         """
-        wanted = {one.queue: one for one in self._subscriptions} if self.window else {}
+        wanted = {subscription.queue: subscription for subscription in self._subscriptions} if self.window else {}
         for queue, feed in list(feeds.items()):
             if wanted.get(queue) != feed.subscription:
                 del feeds[queue]
                 await self._retire(feed)
-                if queue not in {one.queue for one in self._subscriptions}:
+                if queue not in {subscription.queue for subscription in self._subscriptions}:
                     self._buffers.pop(queue, None)
                     _log.info("consumer stopped", queue=feed.subscription.name)
         for queue, subscription in wanted.items():
@@ -333,7 +335,7 @@ class Consumer:
         except BROKER_ERRORS as error:
             _log.debug("channel close failed", reason=str(error))
         buffer = self._buffers.get(feed.subscription.queue, deque())
-        for delivery in [one for one in buffer if one.feed is feed]:
+        for delivery in [buffered for buffered in buffer if buffered.feed is feed]:
             buffer.remove(delivery)
 
 

@@ -378,4 +378,4 @@ def _write_steps(name: str, row: Any, desired: Any) -> tuple[Step, ...]:
 
 def differences(row: Any, desired: Any) -> str:
     """Return the names of the fields in which two rows of the same kind differ."""
-    return ", ".join(one.name for one in fields(row) if getattr(row, one.name) != getattr(desired, one.name))
+    return ", ".join(field.name for field in fields(row) if getattr(row, field.name) != getattr(desired, field.name))

@@ -87,8 +87,10 @@ def task_type_row(manifest: TaskType) -> TaskTypeRow:
         schedules=tuple(
             sorted(
                 (
-                    ScheduleRow(name=one.name, cron=one.cron, timezone=one.timezone, payload=one.payload)
-                    for one in spec.schedule
+                    ScheduleRow(
+                        name=schedule.name, cron=schedule.cron, timezone=schedule.timezone, payload=schedule.payload
+                    )
+                    for schedule in spec.schedule
                 ),
                 key=lambda row: row.name,
             )

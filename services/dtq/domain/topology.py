@@ -79,7 +79,7 @@ def retry_delay(spec: QueueSetSpec, queue: str, delay_seconds: float | None) -> 
     if delay_seconds is None or not float(delay_seconds).is_integer():
         return None
     step = int(delay_seconds)
-    return step if any(one.name == queue and step in _ladder(spec, one) for one in spec.queues) else None
+    return step if any(declared.name == queue and step in _ladder(spec, declared) for declared in spec.queues) else None
 
 
 def topology_of(spec: QueueSetSpec) -> Topology:

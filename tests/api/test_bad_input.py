@@ -257,7 +257,7 @@ async def test_a_field_that_is_wrong_is_refused_and_named(api: Running, fields: 
     before = await api.written()
     content = json.dumps({"type": ANY, "payload": {}} | fields, ensure_ascii=False).encode()
     body = await refused(api, await post(api, content), 400, "InvalidBody", before)
-    assert [one["path"] for one in body["errors"]] == [path]
+    assert [error["path"] for error in body["errors"]] == [path]
     assert len(body["detail"]) < 300
 
 
@@ -267,14 +267,14 @@ async def test_a_field_that_is_missing_is_named(api: Running, missing: str) -> N
     del given[missing]
     before = await api.written()
     body = await refused(api, await post(api, json.dumps(given).encode()), 400, "InvalidBody", before)
-    assert [one["path"] for one in body["errors"]] == [missing]
+    assert [error["path"] for error in body["errors"]] == [missing]
     assert f"{missing}" in body["detail"]
 
 
 async def test_every_mistake_is_told_at_once(api: Running) -> None:
     wrong = {"type": "X", "payload": 1, "max_attempts": 0, "idempotency_key": "", "run_at": "soon"}
     body = problem(await post(api, json.dumps(wrong).encode()), 400, "InvalidBody")
-    assert [one["path"] for one in body["errors"]] == ["type", "max_attempts", "idempotency_key", "run_at"]
+    assert [error["path"] for error in body["errors"]] == ["type", "max_attempts", "idempotency_key", "run_at"]
 
 
 @pytest.mark.parametrize("key", ["k", "k" * 255, "ключ", "🔑" * 255, "a b/c?d#e%f", "' OR 1=1 --", "\u2028"])
@@ -310,7 +310,7 @@ def queries() -> Iterator[tuple[str, str]]:
 @pytest.mark.parametrize(("name", "value"), list(queries()))
 async def test_a_query_that_is_wrong_is_refused_and_named(api: Running, name: str, value: str) -> None:
     body = problem(await api.client.get("/tasks", params={name: value}), 400, "InvalidQuery")
-    assert [one["path"] for one in body["errors"]] == [name]
+    assert [error["path"] for error in body["errors"]] == [name]
     assert len(body["detail"]) < 300
 
 
@@ -360,5 +360,5 @@ async def test_a_redrive_that_is_wrong_is_refused_and_sends_nothing(api: Running
     id_ = await api.failed(STRICT)
     before = await api.written()
     told = await refused(api, await post(api, json.dumps(body).encode(), "/dlq/redrive"), 400, "InvalidBody", before)
-    assert [one["path"] for one in told["errors"]] == [path]
+    assert [error["path"] for error in told["errors"]] == [path]
     assert (await api.row(id_))["status"] == "FAILED"

@@ -29,7 +29,7 @@ VARIABLE = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}")
 
 
 @pytest.mark.parametrize(
-    "route", [f"{method.upper()} {path}" for path, one in openapi.document()["paths"].items() for method in one]
+    "route", [f"{method.upper()} {path}" for path, methods in openapi.document()["paths"].items() for method in methods]
 )
 def test_every_route_is_on_the_page(route: str) -> None:
     assert f"| `{route}` |" in PAGE

@@ -128,7 +128,7 @@ async def test_a_payload_that_breaks_its_schema_is_refused_without_being_shown(a
     payload = {"to": "canary-in-the-value", "copies": "canary-in-copies", "canary": "canary-in-extra"}
     answer = await api.enqueue(STRICT, payload)
     body = problem(answer, 400, "InvalidPayload")
-    assert {one["path"] for one in body["errors"]} >= {"payload/to", "payload/copies"}
+    assert {error["path"] for error in body["errors"]} >= {"payload/to", "payload/copies"}
     assert "canary-in" not in answer.text
     assert await api.written() == before
 

@@ -129,7 +129,7 @@ class Running:
         claimed = await self.sql.fetch(
             "SELECT id FROM dtq_claim($1, ARRAY[$2::uuid], ARRAY[$3], 1)", worker, id_, row["type"]
         )
-        assert [one["id"] for one in claimed] == [id_], f"{id_} was not claimed"
+        assert [claim["id"] for claim in claimed] == [id_], f"{id_} was not claimed"
         return worker
 
     async def failed(self, type_: str = ANY, **fields: Any) -> UUID:
@@ -164,8 +164,8 @@ async def declare(dsn: Dsn, types: Mapping[str, Mapping[str, Any]] = TYPES, **sp
     )
     async with Database(dsn, name="test") as database, transaction(database) as resources:
         await resources.put_queue_set(queue_set_row(queue_set))
-        for name, one in types.items():
-            manifest = TaskType.model_validate({"kind": "TaskType", "metadata": {"name": name}, "spec": dict(one)})
+        for name, declared in types.items():
+            manifest = TaskType.model_validate({"kind": "TaskType", "metadata": {"name": name}, "spec": dict(declared)})
             await resources.put_task_type(task_type_row(manifest))
 
 

@@ -168,7 +168,7 @@ def test_a_token_is_good_until_the_day_on_which_it_expires() -> None:
 def test_a_line_with_a_mistake_is_told_by_its_number_and_not_shown(line: str) -> None:
     with pytest.raises(Rejected) as caught:
         parse_tokens(f"{new_token('a')[1]}\n{line}\n{line}")
-    assert [one.path for one in caught.value.problems] == ["line 2", "line 3"]
+    assert [mistake.path for mistake in caught.value.problems] == ["line 2", "line 3"]
     assert line not in str(caught.value)
 
 

@@ -22,7 +22,7 @@ async def declare_again_at_once(world: World, queue: str) -> None:
     async with world.raw() as connection:
         channel = await connection.channel()
         await channel.queue_delete(queue, nowait=True)
-        arguments = next(one.arguments for one in world.topology.queues if one.name == queue)
+        arguments = next(declared.arguments for declared in world.topology.queues if declared.name == queue)
         await channel.queue_declare(queue, durable=True, arguments=dict(arguments))
         key = queue.removeprefix(f"{world.spec.namespace}.")
         await channel.queue_bind(queue, main_exchange(world.spec.namespace), routing_key=key)

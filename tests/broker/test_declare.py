@@ -147,7 +147,7 @@ async def test_what_was_lost_is_told_even_if_the_declaration_that_mends_it_fails
 async def test_two_keepers_at_once_do_no_harm(world: World) -> None:
     async with world.raw() as first, world.raw() as second:
         found = await asyncio.gather(declare(first, world.topology), declare(second, world.topology))
-    assert all(one.mismatched == {} for one in found)
+    assert all(result.mismatched == {} for result in found)
 
 
 async def test_without_the_right_to_declare_a_whole_topology_is_taken_as_it_is(world: World) -> None:

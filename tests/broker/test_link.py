@@ -94,11 +94,11 @@ async def test_a_connection_closed_by_the_broker_comes_back(world: World) -> Non
     publisher, consumer = world.publisher(), world.consumer()
     async with running(publisher.broker, consumer.broker):
         await eventually(lambda: _are_known(world, 2), "the management interface knows both")
-        for one in await world.management_call("GET", f"/api/vhosts/{world.vhost}/connections"):
-            await world.management_call("DELETE", f"/api/connections/{quote(one['name'], safe='')}")
+        for connection in await world.management_call("GET", f"/api/vhosts/{world.vhost}/connections"):
+            await world.management_call("DELETE", f"/api/connections/{quote(connection['name'], safe='')}")
 
         async def both_noticed() -> bool:
-            counts = [world.count("dq_broker_reconnects_total", purpose=one) for one in ("publish", "consume")]
+            counts = [world.count("dq_broker_reconnects_total", purpose=purpose) for purpose in ("publish", "consume")]
             return all(count >= 1 for count in counts)
 
         await eventually(both_noticed, "both links noticed")

@@ -34,7 +34,7 @@ async def test_windows_of_many_publishers_of_one_process_do_not_mix(world: World
         results = await asyncio.gather(*(publisher.publish(window) for window in windows))
         for window, result in zip(windows, results, strict=True):
             known = window[0].routing_key == "high"
-            assert [one is None for one in result] == [known] * 20
+            assert [outcome is None for outcome in result] == [known] * 20
 
 
 async def test_a_message_that_no_queue_is_bound_for_is_told_as_returned(world: World) -> None:
@@ -97,7 +97,7 @@ async def test_a_full_queue_refuses_and_goes_on_once_there_is_room(world: World,
     async with running(publisher.broker):
         # A quorum queue takes a few more than its length before it refuses.
         results = [(await publisher.publish([world.message(f"{n}")]))[0] for n in range(30)]
-        refused = [one for one in results if one is not None]
+        refused = [outcome for outcome in results if outcome is not None]
         assert set(refused) == {"refused by the broker: the queue is full"}
         assert results[:3] == [None] * 3
         assert world.count("dq_publish_total", result="refused") == len(refused)
@@ -143,7 +143,7 @@ async def test_without_a_broker_a_publish_is_refused_at_once(world: World) -> No
         await publisher.declare()
     async with asyncio.timeout(1):
         results = await publisher.publish([world.message("a"), world.message("b")])
-    assert [str(one).startswith("not connected") for one in results] == [True, True]
+    assert [str(outcome).startswith("not connected") for outcome in results] == [True, True]
     assert world.count("dq_publish_total", result="lost") == 2
 
 
@@ -171,7 +171,7 @@ async def test_a_retry_waits_its_rung_and_comes_back_to_its_queue(world: World) 
         sent_at = loop.time()
         assert await publisher.publish(sent) == [None] * 3
         taken = await take(consumer, 2)
-        arrived = sorted((one.queue, str(quick) in one.body.decode()) for one in taken)
+        arrived = sorted((delivery.queue, str(quick) in delivery.body.decode()) for delivery in taken)
         assert arrived == [("default", False), ("high", True)]
         assert loop.time() - sent_at > 0.9, "not before its delay"
         await consumer.ack(taken)
@@ -199,7 +199,7 @@ async def test_a_retry_that_a_full_queue_refuses_holds_up_none_behind_it(world: 
             async def has_come() -> bool:
                 taken = await consumer.take(100, 0.5)
                 await consumer.ack(taken)
-                return any(str(late) in one.body.decode() for one in taken)
+                return any(str(late) in delivery.body.decode() for delivery in taken)
 
             await eventually(has_come, "a later retry comes in time", SHORT_SECONDS)
 

@@ -105,7 +105,7 @@ class World:
     async def queues(self) -> dict[str, Any]:
         """The queues of the virtual host, by name, as the management interface tells them."""
         found = await self.management_call("GET", f"/api/queues/{quote(self.vhost, safe='')}")
-        return {one["name"]: one for one in found}
+        return {queue["name"]: queue for queue in found}
 
     async def becomes_ready(self, name: str, count: int) -> None:
         """Wait until a queue has this many ready messages: RabbitMQ says late what was given back, and 0 when busy."""
@@ -131,7 +131,7 @@ class World:
     async def connections(self) -> list[str]:
         """The names that the connections gave themselves."""
         found = await self.management_call("GET", f"/api/vhosts/{quote(self.vhost, safe='')}/connections")
-        return [str(one.get("user_provided_name", "")) for one in found]
+        return [str(connection.get("user_provided_name", "")) for connection in found]
 
     def count(self, name: str, **labels: str) -> float:
         """A metric's value."""
@@ -210,4 +210,4 @@ async def take(consumer: Consumer, count: int, seconds: float = 10.0) -> list[De
 
 def bodies(deliveries: list[Delivery]) -> list[str]:
     """What the messages say."""
-    return [one.body.decode() for one in deliveries]
+    return [delivery.body.decode() for delivery in deliveries]

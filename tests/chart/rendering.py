@@ -77,22 +77,22 @@ def objects(overrides: Mapping[str, Any], name: str = "minimal") -> tuple[Object
 
 def parse(manifests: str) -> tuple[Object, ...]:
     """The objects of a text."""
-    return tuple(one for one in yaml.safe_load_all(manifests) if one)
+    return tuple(obj for obj in yaml.safe_load_all(manifests) if obj)
 
 
 def of_kind(found: tuple[Object, ...], kind: str) -> dict[str, Object]:
     """Objects of a kind, by name."""
-    return {one["metadata"]["name"]: one for one in found if one["kind"] == kind}
+    return {obj["metadata"]["name"]: obj for obj in found if obj["kind"] == kind}
 
 
 def pod_specs(found: tuple[Object, ...]) -> dict[str, Object]:
     """Every pod's spec, by `kind/name` of what makes it."""
     specs = {}
-    for one in found:
-        spec = one.get("spec") or {}
-        template_ = spec if one["kind"] == "Pod" else (spec.get("template") or {}).get("spec")
+    for obj in found:
+        spec = obj.get("spec") or {}
+        template_ = spec if obj["kind"] == "Pod" else (spec.get("template") or {}).get("spec")
         if template_ and "containers" in template_:
-            specs[f"{one['kind']}/{one['metadata']['name']}"] = template_
+            specs[f"{obj['kind']}/{obj['metadata']['name']}"] = template_
     return specs
 
 
@@ -103,4 +103,4 @@ def containers(spec: Object) -> list[Object]:
 
 def env(container: Object) -> dict[str, str]:
     """Plain environment variables of a container."""
-    return {one["name"]: one.get("value", "") for one in container.get("env", [])}
+    return {variable["name"]: variable.get("value", "") for variable in container.get("env", [])}

@@ -45,7 +45,7 @@ def write(folder: Path) -> str:
 def _write_kubernetes(folder: Path) -> None:
     swagger = programs.source(versions.modules()["kubernetes"]) / "api/openapi-spec/swagger.json"
     definitions = json.loads(swagger.read_text())["definitions"]
-    strict = {name: _TYPES_OF_OUR_OWN.get(name) or _strict(one) for name, one in definitions.items()}
+    strict = {name: _TYPES_OF_OUR_OWN.get(name) or _strict(definition) for name, definition in definitions.items()}
     text = json.dumps(strict).replace("#/definitions/", f"{DEFINITIONS}#/")
     (folder / DEFINITIONS).write_text(text)
     for name, definition in definitions.items():
@@ -79,14 +79,14 @@ def _write(folder: Path, kind: str, group: str, version: str, schema: dict[str, 
 def _strict(schema: Any) -> Any:
     """A schema that refuses what it does not know, as kubectl's strict field validation does."""
     if isinstance(schema, list):
-        return [_strict(one) for one in schema]
+        return [_strict(part) for part in schema]
     if not isinstance(schema, dict):
         return schema
     if schema.get("x-kubernetes-int-or-string"):
         return _INT_OR_STRING
     made = {
         # Names of fields are no schemas, though one may be called `properties`.
-        key: {name: _strict(one) for name, one in value.items()} if key == "properties" else _strict(value)
+        key: {name: _strict(field) for name, field in value.items()} if key == "properties" else _strict(value)
         for key, value in schema.items()
     }
     open_ended = made.get("x-kubernetes-preserve-unknown-fields") or "additionalProperties" in made

@@ -54,14 +54,14 @@ def apply(plane: ControlPlane, objects: list[rendering.Object], *options: str) -
 
 @pytest.mark.parametrize("name", rendering.VALUE_SETS)
 def test_every_object_is_admitted_without_a_warning(plane: ControlPlane, name: str) -> None:
-    objects = [one for one in rendering.objects_of(name) if one["kind"] not in FOREIGN]
+    objects = [obj for obj in rendering.objects_of(name) if obj["kind"] not in FOREIGN]
     done = apply(plane, objects, "--dry-run=server")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("(server dry run)") == len(objects)
 
 
 def test_a_pod_that_is_not_restricted_would_be_told(plane: ControlPlane) -> None:
-    found = [json.loads(json.dumps(one)) for one in rendering.objects_of("minimal") if one["kind"] == "Deployment"]
+    found = [json.loads(json.dumps(obj)) for obj in rendering.objects_of("minimal") if obj["kind"] == "Deployment"]
     found[0]["spec"]["template"]["spec"]["containers"][0]["securityContext"] = {}
     done = apply(plane, found, "--dry-run=server")
     assert done.returncode != 0
@@ -72,7 +72,7 @@ def test_the_operator_needs_no_more_than_the_role_of_the_chart(
     plane: ControlPlane, dsn: str, broker_vhost: BrokerVhost, tmp_path: Path
 ) -> None:
     kinds = {"Role", "RoleBinding", "ServiceAccount"}
-    done = apply(plane, [one for one in rendering.objects_of("minimal") if one["kind"] in kinds])
+    done = apply(plane, [obj for obj in rendering.objects_of("minimal") if obj["kind"] in kinds])
     assert done.returncode == 0, done.stderr
     token = kubectl.run(plane.kubeconfig, "--namespace=dtq", "create", "token", "dtq-operator").strip()
     kubeconfig = tmp_path / "kubeconfig"

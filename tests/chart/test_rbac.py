@@ -13,9 +13,9 @@ OPERATOR = [
 
 def roles(found: tuple[Object, ...]) -> dict[tuple[str, str | None, str], list[Any]]:
     return {
-        (one["kind"], one["metadata"].get("namespace"), one["metadata"]["name"]): one["rules"]
-        for one in found
-        if one["kind"] in {"Role", "ClusterRole"}
+        (role["kind"], role["metadata"].get("namespace"), role["metadata"]["name"]): role["rules"]
+        for role in found
+        if role["kind"] in {"Role", "ClusterRole"}
     }
 
 
@@ -70,9 +70,9 @@ def test_each_component_has_an_account_of_its_own_and_workers_have_no_rights() -
     assert set(of_kind(found, "ServiceAccount")) == {"dtq-operator", "dtq-api", "dtq-worker", "dtq-migrate"}
     bound = {
         subject["name"]
-        for one in found
-        if one["kind"] in {"RoleBinding", "ClusterRoleBinding"}
-        for subject in one["subjects"]
+        for binding in found
+        if binding["kind"] in {"RoleBinding", "ClusterRoleBinding"}
+        for subject in binding["subjects"]
     }
     assert bound == {"dtq-operator", "dtq-api"}
 

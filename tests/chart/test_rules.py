@@ -37,15 +37,15 @@ def test_every_pod_is_restricted(pod: str, spec: Object) -> None:
     assert kinds <= {"projected", "emptyDir", "secret", "configMap", "persistentVolumeClaim"}
 
 
-@pytest.mark.parametrize("spec", [one.values[1] for one in PODS])
+@pytest.mark.parametrize("spec", [pod.values[1] for pod in PODS])
 def test_no_secret_is_in_the_environment(spec: Object) -> None:
     for container in containers(spec):
-        for one in container.get("env", []):
-            assert "secretKeyRef" not in str(one)
+        for variable in container.get("env", []):
+            assert "secretKeyRef" not in str(variable)
         assert not {"DB_DSN", "RMQ_PASS", "RMQ_USER"} & set(env(container))
 
 
-@pytest.mark.parametrize("spec", [one.values[1] for one in PODS if "StatefulSet" not in str(one.values[0])])
+@pytest.mark.parametrize("spec", [pod.values[1] for pod in PODS if "StatefulSet" not in str(pod.values[0])])
 def test_every_mount_has_its_volume_and_every_port_of_a_probe_is_there(spec: Object) -> None:
     volumes = {volume["name"] for volume in spec.get("volumes", [])}
     for container in containers(spec):
@@ -73,7 +73,7 @@ def test_annotations_of_ones_own_stay_and_win() -> None:
     assert mine.items() <= found["spec"]["template"]["metadata"]["annotations"].items()
 
 
-@pytest.mark.parametrize("spec", [one.values[1] for one in PODS])
+@pytest.mark.parametrize("spec", [pod.values[1] for pod in PODS])
 def test_no_probe_looks_before_a_healthy_start_can_be_over(spec: Object) -> None:
     """A failed try of a startup probe is a Warning event: the first comes late, or the probe waits by itself."""
     for container in spec["containers"]:
@@ -86,33 +86,33 @@ def test_no_probe_looks_before_a_healthy_start_can_be_over(spec: Object) -> None
 def test_selectors_find_the_pods_they_mean(name: str) -> None:
     found = objects_of(name)
     labels = {
-        one["metadata"]["name"]: one["spec"]["template"]["metadata"]["labels"]
-        for one in found
-        if one["kind"] in {"Deployment", "StatefulSet"}
+        obj["metadata"]["name"]: obj["spec"]["template"]["metadata"]["labels"]
+        for obj in found
+        if obj["kind"] in {"Deployment", "StatefulSet"}
     }
-    for one in found:
-        spec: Any = one.get("spec") or {}
-        if one["kind"] in {"Deployment", "StatefulSet", "PodDisruptionBudget"}:
+    for obj in found:
+        spec: Any = obj.get("spec") or {}
+        if obj["kind"] in {"Deployment", "StatefulSet", "PodDisruptionBudget"}:
             wanted = spec["selector"]["matchLabels"]
-        elif one["kind"] == "Service":
+        elif obj["kind"] == "Service":
             wanted = spec["selector"]
         else:
             continue
         matching = [pod for pod, own in labels.items() if wanted.items() <= own.items()]
-        assert matching == [one["metadata"]["name"]], (one["kind"], matching)
+        assert matching == [obj["metadata"]["name"]], (obj["kind"], matching)
 
 
 @pytest.mark.parametrize("name", rendering.VALUE_SETS)
 def test_every_namespaced_object_names_its_namespace(name: str) -> None:
     cluster_wide = {"CustomResourceDefinition", "ClusterRole", "ClusterRoleBinding"}
-    for one in objects_of(name):
-        if one["kind"] not in cluster_wide:
-            assert one["metadata"]["namespace"] in {"dtq", "shop", "billing"}, one["metadata"]["name"]
+    for obj in objects_of(name):
+        if obj["kind"] not in cluster_wide:
+            assert obj["metadata"]["namespace"] in {"dtq", "shop", "billing"}, obj["metadata"]["name"]
 
 
 def test_replicas_are_left_to_whoever_scales() -> None:
     deployments = of_kind(objects_of("operator-scaling"), "Deployment") | of_kind(objects_of("keda"), "Deployment")
-    scaled = {name for name, one in deployments.items() if "replicas" not in one["spec"]}
+    scaled = {name for name, deployment in deployments.items() if "replicas" not in deployment["spec"]}
     pools = ("one", "two", "three", "mail", "reports")
     # The API of one set is scaled by CPU, that of the other has its fixed number.
     assert scaled == {f"dtq-worker-{pool}" for pool in pools}
@@ -143,10 +143,10 @@ def test_a_pool_overrides_only_what_it_names() -> None:
 def test_a_scaled_object_asks_the_api_for_each_queue() -> None:
     found = of_kind(objects_of("keda"), "ScaledObject")
     mail, reports = found["dtq-worker-mail"]["spec"], found["dtq-worker-reports"]["spec"]
-    assert [one["metadata"]["url"] for one in mail["triggers"]] == [
+    assert [trigger["metadata"]["url"] for trigger in mail["triggers"]] == [
         f"http://dtq-api.dtq.svc:8080/queues/{queue}/scaling?queue_set=default" for queue in ("high", "default")
     ]
-    assert {one["metadata"]["authMode"] for one in mail["triggers"]} == {"bearer"}
+    assert {trigger["metadata"]["authMode"] for trigger in mail["triggers"]} == {"bearer"}
     assert mail["minReplicaCount"] == 0
     assert mail["fallback"] == {"failureThreshold": 3, "replicas": 1, "behavior": "currentReplicasIfHigher"}
     metadata = reports["triggers"][0]["metadata"]
@@ -159,8 +159,8 @@ def test_a_scaled_object_asks_the_api_for_each_queue() -> None:
 def test_definitions_come_and_stay_as_asked(*, install: bool, keep: bool) -> None:
     found = of_kind(objects({"crds": {"install": install, "keep": keep}}), "CustomResourceDefinition")
     assert bool(found) is install
-    for one in found.values():
-        assert ("helm.sh/resource-policy" in one["metadata"].get("annotations", {})) is keep
+    for definition in found.values():
+        assert ("helm.sh/resource-policy" in definition["metadata"].get("annotations", {})) is keep
 
 
 def test_the_chart_holds_the_definitions_as_they_are() -> None:
@@ -189,7 +189,9 @@ def test_authorities_are_mounted_where_the_docs_say() -> None:
     for pod, spec in pod_specs(objects_of("full")).items():
         if pod.startswith("Pod"):
             continue
-        paths = {item["path"] for one in spec["volumes"][0]["projected"]["sources"] for item in one["secret"]["items"]}
+        paths = {
+            item["path"] for source in spec["volumes"][0]["projected"]["sources"] for item in source["secret"]["items"]
+        }
         assert {"database/ca.crt", "rabbitmq/ca.crt"} <= paths, pod
         for container in containers(spec):
             assert env(container)["SSL_CERT_FILE"] == "/run/secrets/dtq/rabbitmq/ca.crt"
@@ -201,8 +203,8 @@ def test_pods_wait_for_the_schema_and_only_the_job_may_change_it() -> None:
         if pod.startswith("Deployment"):
             assert spec["initContainers"][0]["args"] == ["migrate", "--check", "--wait", "15m"]
         secrets = {
-            one["secret"]["name"]
-            for one in spec["volumes"][0].get("projected", {}).get("sources", [])
-            if "secret" in one
+            source["secret"]["name"]
+            for source in spec["volumes"][0].get("projected", {}).get("sources", [])
+            if "secret" in source
         }
         assert ("owner" in secrets) is pod.startswith("Job"), pod

@@ -63,7 +63,7 @@ TOGGLES = [
     (
         {"networkPolicy": {"enabled": True}},
         set(),
-        {f"NetworkPolicy/dtq-{one}" for one in ("api", "operator", "worker", "migrate")},
+        {f"NetworkPolicy/dtq-{component}" for component in ("api", "operator", "worker", "migrate")},
     ),
     (
         {"demo": {"postgres": {"enabled": True}}},
@@ -79,7 +79,7 @@ TOGGLES = [
 
 
 def names(found: tuple[rendering.Object, ...]) -> set[str]:
-    return {re.sub(r"migrate-[0-9a-f]{8}$", "migrate-*", f"{one['kind']}/{one['metadata']['name']}") for one in found}
+    return {re.sub(r"migrate-[0-9a-f]{8}$", "migrate-*", f"{obj['kind']}/{obj['metadata']['name']}") for obj in found}
 
 
 @pytest.mark.parametrize(("values", "words"), REFUSED)
@@ -87,7 +87,7 @@ def test_bad_values_are_refused(values: dict[str, Any], words: str) -> None:
     assert words in refusal(values)
 
 
-@pytest.mark.parametrize(("values", "without", "with_"), TOGGLES, ids=[str(one[0]) for one in TOGGLES])
+@pytest.mark.parametrize(("values", "without", "with_"), TOGGLES, ids=[str(toggle[0]) for toggle in TOGGLES])
 def test_a_switch_changes_just_the_objects_it_is_about(
     values: dict[str, Any], without: set[str], with_: set[str]
 ) -> None:
@@ -118,20 +118,20 @@ def test_the_demo_runs_what_the_examples_declare_and_declares_the_same() -> None
         for file in sorted((rendering.ROOT / "examples").glob("*.yaml"))
         for document in yaml.safe_load_all(file.read_text())
     ]
-    (brought,) = [one for one in objects_of("demo") if one["metadata"]["name"] == "dtq-bootstrap"]
+    (brought,) = [obj for obj in objects_of("demo") if obj["metadata"]["name"] == "dtq-bootstrap"]
     declared = {
-        (one["kind"], one["metadata"]["name"]): one["spec"]
+        (obj["kind"], obj["metadata"]["name"]): obj["spec"]
         for text in brought["data"].values()
-        for one in yaml.safe_load_all(text)
+        for obj in yaml.safe_load_all(text)
     }
-    assert declared == {(one["kind"], one["metadata"]["name"]): one["spec"] for one in examples}
+    assert declared == {(obj["kind"], obj["metadata"]["name"]): obj["spec"] for obj in examples}
     (worker,) = [spec for pod, spec in rendering.pod_specs(objects_of("demo")).items() if "worker" in pod]
-    env = {one["name"]: one.get("value", "") for one in worker["containers"][0]["env"]}
+    env = {variable["name"]: variable.get("value", "") for variable in worker["containers"][0]["env"]}
     handled = load(env["WORKER_HANDLERS"].split(","))
-    for one in examples:
-        if one["kind"] == "TaskType":
-            assert one["spec"]["queue"] in env["QUEUES"].split(",")
-            assert one["metadata"]["name"] in handled
+    for obj in examples:
+        if obj["kind"] == "TaskType":
+            assert obj["spec"]["queue"] in env["QUEUES"].split(",")
+            assert obj["metadata"]["name"] in handled
 
 
 @pytest.mark.parametrize("name", rendering.VALUE_SETS)
@@ -155,6 +155,6 @@ def test_settings_of_the_chart_are_settings_of_dtq() -> None:
             if "demo" in pod or pod.startswith("Pod"):
                 continue
             for container in rendering.containers(spec):
-                unknown = {one.removesuffix("_FILE") for one in rendering.env(container)} - known
-                unknown -= {one.removesuffix("_FILE") for one in known} | {"TZ", "SSL_CERT"}
+                unknown = {name.removesuffix("_FILE") for name in rendering.env(container)} - known
+                unknown -= {name.removesuffix("_FILE") for name in known} | {"TZ", "SSL_CERT"}
                 assert not unknown, (pod, unknown)

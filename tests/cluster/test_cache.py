@@ -24,7 +24,7 @@ def test_a_programs_key_follows_its_version_flags_and_toolchain() -> None:
     program = versions.program("helm")
     newer = dataclasses.replace(program, module=dataclasses.replace(program.module, version="v9"))
     flagged = dataclasses.replace(program, module=dataclasses.replace(program.module, ldflags=()))
-    keys = [programs.key_of(one, "go1.26 linux amd64") for one in (program, newer, flagged)]
+    keys = [programs.key_of(variant, "go1.26 linux amd64") for variant in (program, newer, flagged)]
     assert len({*keys, programs.key_of(program, "go1.27 linux amd64")}) == 4
     assert programs.key_of(program, "go1.26 linux amd64") == keys[0]
 

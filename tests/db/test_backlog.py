@@ -20,7 +20,7 @@ async def dedicated(dsn: str) -> AsyncIterator[DedicatedConnection]:
 
 async def test_an_empty_table_has_no_backlog(world: World, dedicated: DedicatedConnection) -> None:
     found = await backlog.look(dedicated)
-    assert [(one.queue, one.waiting, one.oldest_seconds) for one in found.queues] == [(QUEUE, 0, 0.0)]
+    assert [(queue.queue, queue.waiting, queue.oldest_seconds) for queue in found.queues] == [(QUEUE, 0, 0.0)]
     assert (found.outbox, found.outbox_lag_seconds, found.failed, found.dead_letters_due) == (0, 0.0, 0, 0)
     assert (found.workers_alive, found.workers_expired) == (0, 0)
     assert await world.sql.fetchval("SELECT count(*) FROM tasks") == 0

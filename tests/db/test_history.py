@@ -63,7 +63,7 @@ async def test_a_missing_partition_is_made_while_tasks_are_moving(world: World, 
 
 async def test_two_that_make_the_same_partitions_do_not_meet_in_error(another: MakeWorld) -> None:
     worlds = [await another() for _ in range(4)]
-    made = await asyncio.gather(*(one.sql.fetchval(query("event_partitions_create"), 12) for one in worlds))
+    made = await asyncio.gather(*(world.sql.fetchval(query("event_partitions_create"), 12) for world in worlds))
     assert sorted(made)[:3] == [0, 0, 0]
 
 

@@ -121,7 +121,7 @@ async def test_a_storm_of_claims_never_exceeds_the_limit(world: World, another: 
     ids = await world.enqueue(60)
     worlds = [await another() for _ in range(6)]
     workers = [await world.worker() for _ in worlds]
-    won = await asyncio.gather(*(one.claim(worker, *ids) for one, worker in zip(worlds, workers, strict=True)))
+    won = await asyncio.gather(*(world.claim(worker, *ids) for world, worker in zip(worlds, workers, strict=True)))
     assert sum(map(len, won)) == 7
     assert await world.sql.fetchval("SELECT count(*) FROM tasks WHERE status = 'RUNNING'") == 7
 

@@ -16,7 +16,7 @@ from tests.db.world import Connection
 
 
 async def test_every_file_is_applied_once_and_in_order(empty_dsn: str) -> None:
-    known = tuple(one.name for one in migrations())
+    known = tuple(migration.name for migration in migrations())
     assert (await status(empty_dsn)).pending == known
     assert await migrate(empty_dsn) == known
     assert await migrate(empty_dsn) == ()
@@ -26,7 +26,7 @@ async def test_every_file_is_applied_once_and_in_order(empty_dsn: str) -> None:
 
 async def test_migrators_that_meet_apply_each_file_once(empty_dsn: str) -> None:
     applied = await asyncio.gather(*(migrate(empty_dsn) for _ in range(4)))
-    assert sorted(name for part in applied for name in part) == [one.name for one in migrations()]
+    assert sorted(name for part in applied for name in part) == [migration.name for migration in migrations()]
 
 
 async def test_an_edited_migration_is_refused(dsn: str) -> None:
@@ -124,7 +124,7 @@ def test_only_what_is_not_in_the_ledger_is_pending() -> None:
 
 def test_numbers_of_migrations_are_consecutive_and_nothing_goes_back() -> None:
     known = migrations()
-    assert [int(one.name[:4]) for one in known] == list(range(1, len(known) + 1))
+    assert [int(migration.name[:4]) for migration in known] == list(range(1, len(known) + 1))
     schema = files("dtq_db") / "schema"
     assert not [entry.name for entry in schema.iterdir() if "down" in entry.name]
 

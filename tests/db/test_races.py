@@ -30,7 +30,7 @@ async def test_a_claim_storm_runs_every_task_exactly_once(world: World, another:
     ids = await world.enqueue(60)
     worlds = [await another() for _ in range(6)]
     workers = [await world.worker() for _ in worlds]
-    won = await asyncio.gather(*(one.claim(worker, *ids) for one, worker in zip(worlds, workers, strict=True)))
+    won = await asyncio.gather(*(world.claim(worker, *ids) for world, worker in zip(worlds, workers, strict=True)))
     assert sorted(id_ for part in won for id_ in part) == sorted(ids)
     assert await world.sql.fetchval("SELECT count(*) FROM task_events WHERE event = 'RUNNING'") == len(ids)
 
@@ -196,7 +196,7 @@ async def test_parallel_storms_on_the_same_rows_never_deadlock(world: World, ano
             await one.undo(*reversed(mixed))
             await one.lost()
 
-    await asyncio.gather(*(storm(one, turn) for turn, one in enumerate(worlds)))
+    await asyncio.gather(*(storm(world, turn) for turn, world in enumerate(worlds)))
 
 
 async def test_batches_with_the_same_keys_in_another_order_never_deadlock(world: World, another: MakeWorld) -> None:
@@ -204,7 +204,7 @@ async def test_batches_with_the_same_keys_in_another_order_never_deadlock(world:
     worlds = [await another() for _ in range(6)]
     orders = [keys[turn * 5 :] + keys[: turn * 5] if turn % 2 else keys[::-1] for turn in range(len(worlds))]
     stored = await asyncio.gather(
-        *(one.enqueue(ids=[uuid4() for _ in order], keys=order) for one, order in zip(worlds, orders, strict=True))
+        *(world.enqueue(ids=[uuid4() for _ in order], keys=order) for world, order in zip(worlds, orders, strict=True))
     )
     assert sum(map(len, stored)) == len(keys)
     assert await world.sql.fetchval("SELECT count(*) FROM tasks") == len(keys)
@@ -217,5 +217,5 @@ async def test_many_posts_with_one_key_and_body_get_one_id(world: World, another
         stored = await one.enqueue(keys=["k"], payload='{"a": 1}')
         return stored[0] if stored else (await one.replay("k", '{"a":1.0}'))[0]["id"]
 
-    assert len({*await asyncio.gather(*(post(one) for one in worlds))}) == 1
+    assert len({*await asyncio.gather(*(post(world) for world in worlds))}) == 1
     assert [(row["same"]) for row in await world.replay("k", '{"a": 2}')] == [False]

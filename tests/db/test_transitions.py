@@ -492,7 +492,7 @@ async def _reach(world: World, status: TaskStatus) -> tuple[UUID, UUID]:
     return worker, id_
 
 
-@pytest.mark.parametrize("status", [one for one in TaskStatus if one is not TaskStatus.DLQ])
+@pytest.mark.parametrize("status", [status for status in TaskStatus if status is not TaskStatus.DLQ])
 async def test_the_functions_make_just_the_moves_of_the_state_machine(world: World, status: TaskStatus) -> None:
     reached = {status}
     for move in range(8):

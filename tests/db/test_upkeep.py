@@ -96,7 +96,7 @@ async def test_two_reapers_take_each_task_back_once(world: World, database: Data
 async def test_two_relays_never_pick_the_same_task(world: World, another: MakeWorld) -> None:
     ids = await world.enqueue(60)
     worlds = [await another() for _ in range(3)]
-    picked = await asyncio.gather(*(one.relay(limit=25) for one in worlds))
+    picked = await asyncio.gather(*(world.relay(limit=25) for world in worlds))
     flat = [id_ for part in picked for id_ in part]
     assert len(flat) == len(set(flat))
     assert set(flat) <= set(ids)
@@ -115,8 +115,8 @@ async def test_a_missing_dead_letter_is_published_once(world: World, dedicated: 
     sent: list[UUID] = []
 
     async def publish(due: list[DueTask]) -> dict[UUID, datetime]:
-        sent.extend(one.id for one in due)
-        return {one.id: one.updated_at for one in due}
+        sent.extend(task.id for task in due)
+        return {task.id: task.updated_at for task in due}
 
     assert await maintenance.dead_letter(dedicated, 60, publish) == 0
     assert await maintenance.dead_letter(dedicated, -1, publish) == 1
@@ -140,7 +140,7 @@ async def test_the_copies_that_a_lost_queue_held_are_due_again(world: World, ded
     refused = await world.failed()
 
     async def publish(due: list[DueTask]) -> dict[UUID, datetime]:
-        return {one.id: one.updated_at for one in due if one.id != refused}
+        return {task.id: task.updated_at for task in due if task.id != refused}
 
     assert await maintenance.dead_letter(dedicated, -1, publish) == len(ids)
     assert await maintenance.dead_letters_lost(dedicated, "another") == 0
@@ -229,7 +229,7 @@ async def test_a_new_entry_is_planned_before_it_fires(world: World, dedicated: D
 async def test_two_schedulers_fire_a_due_entry_once(world: World, database: Database) -> None:
     await schedule(world, "hourly", due=True)
     connections = [database.dedicated("a"), database.dedicated("b"), database.dedicated("c")]
-    fired = await asyncio.gather(*(maintenance.fire(one, fire) for one in connections))
+    fired = await asyncio.gather(*(maintenance.fire(connection, fire) for connection in connections))
     assert sorted(len(types) for types, _ in fired) == [0, 0, 1]
     assert await world.sql.fetchval("SELECT count(*) FROM tasks") == 1
 

@@ -49,7 +49,10 @@ def test_every_make_target_that_a_page_names_exists(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_every_manifest_of_a_page_is_accepted(page: Path) -> None:
     for text in blocks(page, "yaml"):
-        if any(isinstance(one, dict) and "dtq.dev" in str(one.get("apiVersion")) for one in yaml.safe_load_all(text)):
+        if any(
+            isinstance(document, dict) and "dtq.dev" in str(document.get("apiVersion"))
+            for document in yaml.safe_load_all(text)
+        ):
             assert parse(text)
 
 

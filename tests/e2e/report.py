@@ -64,7 +64,7 @@ dashboards gave data.
 def plot(seen: Sequence[Replicas]) -> str:
     """Wanted and ready replicas as steps over seconds."""
     begun, ended = seen[0].at, seen[-1].at
-    most = max(1, *(max(one.wanted, one.ready) for one in seen))
+    most = max(1, *(max(sample.wanted, sample.ready) for sample in seen))
     span = max(1.0, ended - begun)
 
     def x(at: float) -> float:
@@ -75,8 +75,8 @@ def plot(seen: Sequence[Replicas]) -> str:
 
     def line(counts: Sequence[int], colour: str) -> str:
         points = [f"{x(seen[0].at):.1f},{y(counts[0]):.1f}"]
-        for one, before, count in zip(seen[1:], counts, counts[1:], strict=False):
-            points += [f"{x(one.at):.1f},{y(before):.1f}", f"{x(one.at):.1f},{y(count):.1f}"]
+        for sample, before, count in zip(seen[1:], counts, counts[1:], strict=False):
+            points += [f"{x(sample.at):.1f},{y(before):.1f}", f"{x(sample.at):.1f},{y(count):.1f}"]
         return f'<polyline fill="none" stroke="{colour}" stroke-width="2" points="{" ".join(points)}"/>'
 
     labels = [
@@ -91,7 +91,7 @@ def plot(seen: Sequence[Replicas]) -> str:
     legend = (
         f'<text x="{LEFT}" y="14" fill="{WANTED}">wanted</text><text x="{LEFT + 60}" y="14" fill="{READY}">ready</text>'
     )
-    lines = [line([one.wanted for one in seen], WANTED), line([one.ready for one in seen], READY)]
+    lines = [line([sample.wanted for sample in seen], WANTED), line([sample.ready for sample in seen], READY)]
     font = 'font-family="sans-serif" font-size="12"'
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" {font}>'
     ground = f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>'

@@ -373,7 +373,9 @@ def test_a_row_that_is_edited_by_hand_is_mended(world: World) -> None:
 
 def test_every_query_of_the_dashboards_gives_data(world: World) -> None:
     maps = world.kube.items("configmaps", "-n", NAMESPACE, "-l", "grafana_dashboard=1")
-    queries = sorted({query for one in maps for text in one["data"].values() for query in dashboard_queries(text)})
+    queries = sorted(
+        {query for dashboard in maps for text in dashboard["data"].values() for query in dashboard_queries(text)}
+    )
     assert queries
     empty: list[str] = []
 
@@ -438,7 +440,7 @@ def test_uninstalled_in_the_documented_order_nothing_is_stuck_and_the_definition
         )
         world.release.helm("uninstall", NAME, "--wait", "--timeout", "3m")
         kube.run("delete", "namespace", NAMESPACE, f"--timeout={READY_SECONDS}s", timeout_seconds=READY_SECONDS)
-    names = {one["metadata"]["name"] for one in kube.items("crd")}
+    names = {definition["metadata"]["name"] for definition in kube.items("crd")}
     assert {"tasktypes.dtq.dev", "queuesets.dtq.dev"} <= names
     assert kube.items("tt,qs", "--all-namespaces") == []
 

@@ -96,6 +96,6 @@ def test_five_commands_from_install_to_the_first_task_succeeded_and_away_again(
     shell.end()
     for command in uninstall_commands():
         shell.run(command)
-    assert {one["metadata"]["name"] for one in kube.items("crd")} >= DEFINITIONS
+    assert {definition["metadata"]["name"] for definition in kube.items("crd")} >= DEFINITIONS
     assert kube.items("tt,qs", "--all-namespaces") == []
     kube.run("delete", "namespace", NAMESPACE, "--timeout=180s", timeout_seconds=180)

@@ -37,17 +37,17 @@ class Watch:
     @property
     def most_wanted(self) -> int:
         """The most replicas that were wanted at a time."""
-        return max(one.wanted for one in self.seen)
+        return max(change.wanted for change in self.seen)
 
     @property
     def turns(self) -> list[int]:
         """Every number of replicas that was wanted, in order."""
-        return [number for number, _ in groupby(one.wanted for one in self.seen)]
+        return [number for number, _ in groupby(change.wanted for change in self.seen)]
 
     @property
     def most_ready(self) -> int:
         """The most replicas that were ready at a time."""
-        return max(one.ready for one in self.seen)
+        return max(change.ready for change in self.seen)
 
 
 @contextmanager

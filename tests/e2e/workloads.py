@@ -26,7 +26,9 @@ def restarts(kube: Kube, component: str = "") -> dict[str, int]:
     selector = f"app.kubernetes.io/instance={NAME}" + (f",app.kubernetes.io/component={component}" if component else "")
     found = kube.items("pods", "-n", NAMESPACE, "-l", selector)
     return {
-        pod["metadata"]["name"]: sum(one["restartCount"] for one in pod["status"].get("containerStatuses", ()))
+        pod["metadata"]["name"]: sum(
+            container["restartCount"] for container in pod["status"].get("containerStatuses", ())
+        )
         for pod in found
     }
 

@@ -147,7 +147,7 @@ class World:
         body = {"count": DEAD_LETTERS_MAX, "ackmode": "ack_requeue_true", "encoding": "auto"}
         said = self._ask(url, body, f"Basic {basic}")
         assert said["status"] == HTTPStatus.OK, said
-        return [history.DeadLetter(id=json.loads(one["payload"])["id"]) for one in json.loads(said["body"])]
+        return [history.DeadLetter(id=json.loads(message["payload"])["id"]) for message in json.loads(said["body"])]
 
     def queues(self) -> dict[str, int]:
         """The broker's queues, and how many messages each has."""

@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _schedules(first: int, count: int) -> list[Job]:
-    known = [Job(name=f"regression-{at}", schedule=one.schedule) for at, one in enumerate(REGRESSIONS)]
+    known = [Job(name=f"regression-{at}", schedule=regression.schedule) for at, regression in enumerate(REGRESSIONS)]
     seeds = range(first, first + max(0, count - len(known)))
     return [*known, *(Job(name=f"seed-{seed}", schedule=generate(seed)) for seed in seeds)]
 

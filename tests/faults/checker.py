@@ -119,7 +119,9 @@ def check(history: History, limits: Limits | None = None) -> Verdict:
     rulings = {}
     for name, rule in RULES.items():
         found = list(rule(index))
-        rulings[name] = Ruling(checked=len(found), violations=[one for one in found if one is not None])
+        rulings[name] = Ruling(
+            checked=len(found), violations=[violation for violation in found if violation is not None]
+        )
     duplicates = attempts.duplicates(index)
     return Verdict(counts=_counts(index, rulings, duplicates.total()), duplicates=duplicates, rulings=rulings)
 

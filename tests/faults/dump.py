@@ -75,19 +75,21 @@ async def clear(world: World) -> None:
 
 def _dead_letters(management: Management) -> list[DeadLetter]:
     asked = {"count": DEAD_LETTERS_MAX, "ackmode": "ack_requeue_true", "encoding": "auto", "truncate": 1000}
-    return [DeadLetter(id=json.loads(one["payload"])["id"]) for one in management.call("POST", f"{DLQ}/get", asked)]
+    return [
+        DeadLetter(id=json.loads(message["payload"])["id"]) for message in management.call("POST", f"{DLQ}/get", asked)
+    ]
 
 
 def _declared(management: Management) -> list[Declared]:
     """Return which queues and bindings there are, of those that ought to be."""
-    queues = {one["name"] for one in management.call("GET", f"/api/queues/{VHOST}")}
+    queues = {queue["name"] for queue in management.call("GET", f"/api/queues/{VHOST}")}
     bindings = {
-        f"{one['source']} -{one['routing_key']}-> {one['destination']}"
-        for one in management.call("GET", f"/api/bindings/{VHOST}")
+        f"{binding['source']} -{binding['routing_key']}-> {binding['destination']}"
+        for binding in management.call("GET", f"/api/bindings/{VHOST}")
     }
-    topology = topology_of(next(one.spec for one in parse(MANIFESTS) if isinstance(one, QueueSet)))
-    wanted = {one.name for one in topology.queues}
-    routes = {f"{one.exchange} -{one.routing_key}-> {one.queue}" for one in topology.bindings}
+    topology = topology_of(next(manifest.spec for manifest in parse(MANIFESTS) if isinstance(manifest, QueueSet)))
+    wanted = {queue.name for queue in topology.queues}
+    routes = {f"{binding.exchange} -{binding.routing_key}-> {binding.queue}" for binding in topology.bindings}
     return [
         *(Declared(kind="queue", name=name, wanted=True, found=name in queues) for name in sorted(wanted)),
         *(Declared(kind="binding", name=name, wanted=True, found=name in bindings) for name in sorted(routes)),
@@ -103,8 +105,8 @@ def _policies() -> list[TypePolicy]:
 
 def _since(before: list[Metric], now: list[Metric]) -> list[Metric]:
     """Return what was counted since; a gauge is what it is."""
-    known = {_identity(one): one.value for one in before if one.name.endswith(_COUNTED)}
-    return [replace(one, value=one.value - known.get(_identity(one), 0.0)) for one in now]
+    known = {_identity(metric): metric.value for metric in before if metric.name.endswith(_COUNTED)}
+    return [replace(metric, value=metric.value - known.get(_identity(metric), 0.0)) for metric in now]
 
 
 def _identity(metric: Metric) -> tuple[int, str, tuple[tuple[str, str], ...]]:

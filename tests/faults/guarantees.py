@@ -61,7 +61,7 @@ def exists(test: str) -> bool:
 
 def results() -> dict[str, Result]:
     """Return the last results by test."""
-    return {test: Result(**one) for test, one in json.loads(RESULTS.read_text()).items()}
+    return {test: Result(**result) for test, result in json.loads(RESULTS.read_text()).items()}
 
 
 def record(reports: Iterable[Path], outcomes: Iterable[Outcome]) -> None:
@@ -79,7 +79,7 @@ def record(reports: Iterable[Path], outcomes: Iterable[Outcome]) -> None:
     today = f"{datetime.now(UTC):%Y-%m-%d}"
     known = results() if RESULTS.exists() else {}
     for test in wanted & found.keys():
-        worst = next((one for one in found[test] if one != PASSED), PASSED)
+        worst = next((outcome for outcome in found[test] if outcome != PASSED), PASSED)
         known[test] = Result(result=worst, on=today, cases=len(found[test]))
     kept = {test: asdict(known[test]) for test in sorted(known) if test in wanted}
     RESULTS.write_text(json.dumps(kept, indent=1) + "\n")

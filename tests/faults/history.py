@@ -295,7 +295,7 @@ class Lines(Generic[T]):
 def write(folder: Path, name: str, records: Iterable[Any]) -> None:
     """Write all records of one kind at once; rows may be JSON text as Postgres gave it."""
     folder.mkdir(parents=True, exist_ok=True)
-    lines = (one.encode() if isinstance(one, str) else msgspec.json.encode(one) for one in records)
+    lines = (record.encode() if isinstance(record, str) else msgspec.json.encode(record) for record in records)
     (folder / f"{name}.jsonl").write_bytes(b"".join(line + b"\n" for line in lines))
 
 
@@ -313,7 +313,7 @@ def load(folder: Path) -> History:
     Raises:
         ValueError: a line is no record of its kind; the message names file and line.
     """
-    assert {one.name for one in fields(History)} == {*RECORDS, "logs"}
+    assert {field.name for field in fields(History)} == {*RECORDS, "logs"}
     read: dict[str, Any] = {name: list(_read(folder / f"{name}.jsonl", record)) for name, record in RECORDS.items()}
     logs = {path.name: path.read_text(errors="replace") for path in sorted(folder.glob("*.log"))}
     return History(**read, logs=logs)

@@ -115,7 +115,9 @@ class Load:
         asyncio.get_running_loop().call_later(seconds, stop.set)
         async with httpx2.AsyncClient(timeout=ANSWER_SECONDS) as client:
             while self._doubtful and not stop.is_set():
-                await asyncio.gather(*(self._ask(client, one) for one in list(self._doubtful.values())[:IN_FLIGHT_MAX]))
+                await asyncio.gather(
+                    *(self._ask(client, call) for call in list(self._doubtful.values())[:IN_FLIGHT_MAX])
+                )
                 if self._doubtful:
                     await wait(stop, AGAIN_SECONDS)
         return len(self._doubtful)

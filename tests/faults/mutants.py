@@ -168,9 +168,9 @@ async def metrics_of(walk: Walk) -> list[Metric]:
     async with httpx2.AsyncClient(timeout=10) as client:
         text = (await client.get(f"http://{walk.api.address}/metrics")).text
     return [
-        Metric(process="api", pid=walk.api.popen.pid, name=one.name, labels=one.labels, value=one.value)
+        Metric(process="api", pid=walk.api.popen.pid, name=sample.name, labels=sample.labels, value=sample.value)
         for family in text_string_to_metric_families(text)
-        for one in family.samples
+        for sample in family.samples
     ]
 
 

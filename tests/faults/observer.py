@@ -71,7 +71,7 @@ class Observer:
 
     def per_second(self, since: float = 0.0) -> float:
         """The best throughput since then, as the checker takes it from the same samples; 0 while there are too few."""
-        return best_rate([one for one in self._counted if one[0] >= since]) or 0.0
+        return best_rate([sample for sample in self._counted if sample[0] >= since]) or 0.0
 
     async def run(self, stop: asyncio.Event) -> None:
         """Sample until `stop`."""
@@ -83,7 +83,7 @@ class Observer:
 
     async def _sample(self, client: httpx2.AsyncClient) -> None:
         members = dict(self._world.members)
-        states = await asyncio.gather(*(self._is_ready(client, one.address) for one in members.values()))
+        states = await asyncio.gather(*(self._is_ready(client, member.address) for member in members.values()))
         self.ready = dict(zip(members, states, strict=True))
         self.progress = progress = await self._look()
         at = progress.at if progress else time.time()

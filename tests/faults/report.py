@@ -48,7 +48,9 @@ def write(outcomes: Sequence[Outcome], runs: Path, target: Path) -> None:
     if short:
         picture = pictures / "schedules.svg"
         drawn = short[:DRAWN_MAX]
-        picture.write_text(_throughput(f"{len(drawn)} schedules in a row", [load(runs / one.name) for one in drawn]))
+        picture.write_text(
+            _throughput(f"{len(drawn)} schedules in a row", [load(runs / outcome.name) for outcome in drawn])
+        )
         parts.append(f"## Schedules\n\n![throughput]({pictures.name}/{picture.name})\n\n{_kinds(short)}")
     parts += [_failures(outcomes), _found()]
     target.write_text("\n\n".join(part for part in parts if part) + "\n")
@@ -99,14 +101,20 @@ def _totals(outcomes: Sequence[Outcome]) -> str:
         ("changes after the end", broken["I4"], "terminal tasks that changed (I4)"),
         ("second results", broken["I5"], "tasks with more than one recorded success (I5)"),
         ("answers", sum(statuses.values()), ", ".join(f"{_status(key)}: {statuses[key]}" for key in sorted(statuses))),
-        ("slowest answer", f"{max((one.slowest_seconds for one in outcomes), default=0):.1f} s", "of all requests"),
+        (
+            "slowest answer",
+            f"{max((outcome.slowest_seconds for outcome in outcomes), default=0):.1f} s",
+            "of all requests",
+        ),
     ]
     return "## Totals\n\n" + _table(("", "Count", "Meaning"), rows)
 
 
 def _recovery(outcomes: Sequence[Outcome]) -> str:
-    ready = [one.ready_seconds for one in outcomes if one.faults and one.ready_seconds is not None]
-    back = [one.recovered_seconds for one in outcomes if one.faults and one.recovered_seconds is not None]
+    ready = [outcome.ready_seconds for outcome in outcomes if outcome.faults and outcome.ready_seconds is not None]
+    back = [
+        outcome.recovered_seconds for outcome in outcomes if outcome.faults and outcome.recovered_seconds is not None
+    ]
     rows = [
         ("every process ready", *_spread(ready), "60 s"),
         ("90 % of the throughput", *_spread(back), "120 s"),
@@ -124,9 +132,9 @@ def _kinds(outcomes: Sequence[Outcome]) -> str:
         (
             f"`{kind}`",
             len(some),
-            sum(bool(one.problems) for one in some),
-            *(_spread([one.ready_seconds for one in some if one.ready_seconds is not None])[::2]),
-            *(_spread([one.recovered_seconds for one in some if one.recovered_seconds is not None])[::2]),
+            sum(bool(outcome.problems) for outcome in some),
+            *(_spread([outcome.ready_seconds for outcome in some if outcome.ready_seconds is not None])[::2]),
+            *(_spread([outcome.recovered_seconds for outcome in some if outcome.recovered_seconds is not None])[::2]),
         )
         for kind, some in sorted(by_kind.items())
     ]
@@ -146,7 +154,10 @@ def _failures(outcomes: Sequence[Outcome]) -> str:
 
 def _found() -> str:
     """Tell what earlier runs broke: it was mended, and is tried again by every run."""
-    rows = [("<br>".join(str(fault) for fault in one.schedule.faults), one.found) for one in REGRESSIONS]
+    rows = [
+        ("<br>".join(str(fault) for fault in regression.schedule.faults), regression.found)
+        for regression in REGRESSIONS
+    ]
     return (
         "## What earlier runs found\n\nEach was mended, and its schedule is the first that every run tries.\n\n"
         + _table(("Schedule", "Found"), rows)
@@ -160,20 +171,24 @@ def _throughput(title: str, histories: Sequence[History]) -> str:
     marks: list[Mark] = []
     offset = 0.0
     for history in histories:
-        totals = [(one.at, float(one.finished_total)) for one in _system(history) if one.finished_total is not None]
+        totals = [
+            (sample.at, float(sample.finished_total))
+            for sample in _system(history)
+            if sample.finished_total is not None
+        ]
         if not totals:
             continue
         began = totals[0][0]
-        calls = [(one.ended_at, float(number)) for number, one in enumerate(_accepted(history), start=1)]
+        calls = [(call.ended_at, float(number)) for number, call in enumerate(_accepted(history), start=1)]
         finished += [(offset + at - began, rate) for at, rate in rates(totals, WINDOW_SECONDS)]
         accepted += [(offset + at - began, rate) for at, rate in rates(calls, WINDOW_SECONDS)]
         marks += [
             Mark(
-                since=offset + max(0.0, one.at - began),
-                until=offset + max(0.0, one.until - began),
-                heavy=len(histories) == 1 and not one.target,
+                since=offset + max(0.0, fault.at - began),
+                until=offset + max(0.0, fault.until - began),
+                heavy=len(histories) == 1 and not fault.target,
             )
-            for one in history.faults
+            for fault in history.faults
         ]
         offset += totals[-1][0] - began
     lines = [Line(name="accepted", points=accepted)] if accepted else []
@@ -181,7 +196,7 @@ def _throughput(title: str, histories: Sequence[History]) -> str:
 
 
 def _accepted(history: History) -> list[Call]:
-    return sorted((one for one in history.client if one.status == CREATED), key=lambda one: one.ended_at)
+    return sorted((call for call in history.client if call.status == CREATED), key=lambda call: call.ended_at)
 
 
 def _memory(history: History) -> str:
@@ -218,7 +233,7 @@ def _series(history: History, what: str) -> dict[str, list[tuple[float, float]]]
 
 
 def _system(history: History) -> Iterable[Sample]:
-    return (one for one in history.samples if one.process == SYSTEM)
+    return (sample for sample in history.samples if sample.process == SYSTEM)
 
 
 def _in_words(outcome: Outcome) -> str:

@@ -95,7 +95,7 @@ class Run:
         samples = self._stack.enter_context(Lines[Sample](folder / "samples.jsonl"))
         self._load = Load(
             run=f"{schedule.seed}-{time.time():.0f}",
-            addresses=[one.address for name, one in world.members.items() if name.startswith("api")],
+            addresses=[member.address for name, member in world.members.items() if name.startswith("api")],
             record=client.write,
             per_second=per_second,
             chance=random.Random(schedule.seed),

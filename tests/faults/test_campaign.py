@@ -32,7 +32,7 @@ def an_outcome(seed: int, *problems: str) -> Outcome:
 
 def saved(state: Path, *outcomes: Outcome) -> Campaign:
     state.mkdir()
-    (state / "results.jsonl").write_text("".join(json.dumps(asdict(one)) + "\n" for one in outcomes))
+    (state / "results.jsonl").write_text("".join(json.dumps(asdict(outcome)) + "\n" for outcome in outcomes))
     return Campaign(state, per_second=1, say=lambda _: None)
 
 

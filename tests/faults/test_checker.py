@@ -63,7 +63,7 @@ def suspected_and_run_again() -> History:
         for event in suspected
     ]
     tasks = [replace(task, max_attempts=2) if task.id == "z" else task for task in history.tasks]
-    client = [replace(one, max_attempts=1) if one.task_id == "z" else one for one in history.client]
+    client = [replace(call, max_attempts=1) if call.task_id == "z" else call for call in history.client]
     return replace(history, events=events, tasks=tasks, client=client)
 
 
@@ -314,7 +314,9 @@ def test_what_is_right_is_accepted(history: History) -> None:
 
 
 @pytest.mark.parametrize(
-    ("invariant", "history"), [(one[0], one[2]) for one in REJECTED], ids=[f"{one[0]} {one[1]}" for one in REJECTED]
+    ("invariant", "history"),
+    [(case[0], case[2]) for case in REJECTED],
+    ids=[f"{case[0]} {case[1]}" for case in REJECTED],
 )
 def test_what_is_wrong_is_rejected_by_its_invariant(invariant: str, history: History) -> None:
     verdict = check(history)
@@ -323,7 +325,7 @@ def test_what_is_wrong_is_rejected_by_its_invariant(invariant: str, history: His
 
 def test_every_invariant_has_histories_of_both_kinds() -> None:
     assert list(RULES) == [f"I{number}" for number in range(1, 21)]
-    assert {one[0] for one in REJECTED} == RULES.keys()
+    assert {case[0] for case in REJECTED} == RULES.keys()
     assert check(right()).undecided == []
 
 

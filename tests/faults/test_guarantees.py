@@ -54,4 +54,4 @@ def test_every_promise_is_shown_by_a_test() -> None:
     promised = text.split("## What is promised")[1].split("## ")[0]
     sentences = re.split(r"\n(?=\d+\. )", promised.strip())
     assert len(sentences) == 9
-    assert all("](" in one for one in sentences)
+    assert all("](" in sentence for sentence in sentences)

@@ -38,10 +38,10 @@ def test_every_smaller_schedule_is_really_smaller_and_keeps_its_seed(seed: int) 
         return len(schedule.faults), sum(fault.seconds for fault in schedule.faults)
 
     schedule = generate(seed)
-    for one in smaller(schedule):
-        assert one.seed == seed
-        assert size(one) < size(schedule)
-        assert one.faults
+    for variant in smaller(schedule):
+        assert variant.seed == seed
+        assert size(variant) < size(schedule)
+        assert variant.faults
 
 
 def test_a_single_instant_fault_cannot_be_made_smaller() -> None:

@@ -314,7 +314,7 @@ class Walk:
         history.write(
             folder,
             "types",
-            [TypePolicy(type=one, max_attempts=most, delays_seconds=DELAYS_SECONDS) for one, most in policies],
+            [TypePolicy(type=type_, max_attempts=most, delays_seconds=DELAYS_SECONDS) for type_, most in policies],
         )
         with self.system.handler_log.open("rb") as log:
             log.seek(self._handler_offset)
@@ -330,12 +330,12 @@ class Walk:
 
     def queues(self) -> set[str]:
         """Return which queues there are."""
-        return {one["name"] for one in self.broker.management.call("GET", f"/api/queues/{self.broker.vhost}")}
+        return {queue["name"] for queue in self.broker.management.call("GET", f"/api/queues/{self.broker.vhost}")}
 
     def count(self, queue: str) -> int:
         """Return how many messages a queue holds by the broker's statistics, which are a little late."""
         queues = self.broker.management.call("GET", f"/api/queues/{self.broker.vhost}")
-        return sum(one.get("messages", 0) for one in queues if one["name"] == queue)
+        return sum(entry.get("messages", 0) for entry in queues if entry["name"] == queue)
 
     def drop(self, queue: str) -> None:
         """Delete a queue by hand, if it is there."""
@@ -345,7 +345,7 @@ class Walk:
     def _dead_letters(self) -> list[DeadLetter]:
         asked = {"count": 10_000, "ackmode": "ack_requeue_true", "encoding": "auto"}
         found = self.broker.management.call("POST", f"/api/queues/{self.broker.vhost}/tasks.dlq/get", asked)
-        return [DeadLetter(id=json.loads(one["payload"])["id"]) for one in found]
+        return [DeadLetter(id=json.loads(message["payload"])["id"]) for message in found]
 
 
 Trigger = Callable[[Walk, Victim], Awaitable[None]]

@@ -110,7 +110,7 @@ def test_modules_are_compiled_since_nobody_can_write_there_later(root: Path) -> 
 
 def test_the_bill_of_materials_tells_python_and_debian(archive: Path) -> None:
     bill = json.loads(sbom.of(recipes()["dtq"], archive))
-    names = {one["name"] for one in bill["components"]}
+    names = {component["name"] for component in bill["components"]}
     assert {"asyncpg", "aiormq", "kopf", "libc6", "libssl3t64", "python3.13-minimal"} <= names
     assert "pytest" not in names
     assert sbom.of(recipes()["dtq"], archive) == json.dumps(bill, indent=2) + "\n"

@@ -47,9 +47,9 @@ async def samples(*processes: Process) -> list[Any]:
 
 def counted(found: list[Any], name: str, labels: Mapping[str, str]) -> float:
     total = 0.0
-    for one in found:
-        if one.name == name and all(one.labels[key] == labels[key] for key in labels):
-            total += one.value
+    for sample in found:
+        if sample.name == name and all(sample.labels[key] == labels[key] for key in labels):
+            total += sample.value
     return total
 
 
@@ -118,10 +118,15 @@ async def test_every_loop_says_when_it_last_ended_well(declared: System) -> None
     async def all_told() -> bool:
         found = await samples(api)
         return wanted == {
-            one.labels["loop"] for one in found if one.name == "dq_loop_last_success_timestamp_seconds" and one.value
+            sample.labels["loop"]
+            for sample in found
+            if sample.name == "dq_loop_last_success_timestamp_seconds" and sample.value
         }
 
     await eventually(all_told, "every loop has ended a step", LONG_SECONDS)
     found = await samples(api)
     assert counted(found, "dq_queue_waiting_tasks", {"queue_set": "default", "queue": "high"}) == 0
-    assert {one.labels["queue"] for one in found if one.name == "dq_queue_oldest_seconds"} == {"high", "default"}
+    assert {sample.labels["queue"] for sample in found if sample.name == "dq_queue_oldest_seconds"} == {
+        "high",
+        "default",
+    }

@@ -140,7 +140,7 @@ def test_the_dashboard_is_one_that_grafana_can_provision() -> None:
     document = json.loads(DASHBOARD.read_text())
     assert document["uid"] == "dtq"
     assert document["title"] == "dtq"
-    assert {one["name"] for one in document["templating"]["list"]} == {"datasource", "namespace"}
+    assert {variable["name"] for variable in document["templating"]["list"]} == {"datasource", "namespace"}
     shown = list(panels(document["panels"]))
     assert len({panel["id"] for panel in shown}) == len(shown)
     for panel in shown:

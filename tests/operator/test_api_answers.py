@@ -88,7 +88,11 @@ class Table:
 
         async def says() -> bool:
             found = await self.world.get(obj)
-            last[:] = [one for one in found["status"]["conditions"] if one["type"] == "ScalingActive"] if found else []
+            last[:] = (
+                [condition for condition in found["status"]["conditions"] if condition["type"] == "ScalingActive"]
+                if found
+                else []
+            )
             return bool(last) and last[0]["status"] == "False" and f"{verb} {resource}" in last[0]["message"]
 
         await eventually(says, f"{name}: ScalingActive=False names {verb} {resource}", SWEEP_SECONDS)

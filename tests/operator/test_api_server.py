@@ -191,8 +191,8 @@ async def _until_told(running: Running, world: World) -> None:
 
     async def is_told() -> bool:
         versions = running.operator.watch.versions
-        found = [await world.get(one) for one in (world.queue_set(), world.task_type())]
-        return all(one is not None and versions.get(key_of(one["kind"], one), 0) >= version(one) for one in found)
+        found = [await world.get(obj) for obj in (world.queue_set(), world.task_type())]
+        return all(obj is not None and versions.get(key_of(obj["kind"], obj), 0) >= version(obj) for obj in found)
 
     await eventually(is_told, "the watch has told of both", CHANGE_SECONDS)
     await running.sweep()
@@ -223,14 +223,14 @@ async def test_a_second_operator_is_harmless(world: World, start: Start) -> None
     await start()
     types = [world.task_type(f"email.t{number}", deletionPolicy="Delete") for number in range(5)]
     await world.create_ready(world.queue_set(deletionPolicy="DeleteIfEmpty"), *types)
-    for one in types:
-        await world.patch(one, {"spec": {"maxAttempts": 9}})
-        await world.until(one, "Ready", "True")
+    for task_type in types:
+        await world.patch(task_type, {"spec": {"maxAttempts": 9}})
+        await world.until(task_type, "Ready", "True")
     await world.broker_call("DELETE", "/api/queues/{vhost}/tasks.default")
     await eventually(lambda: _has(world, "tasks.default"), "the queue is back", CHANGE_SECONDS)
-    for one in types:
-        await world.delete(one)
-        await world.until_gone(one)
+    for task_type in types:
+        await world.delete(task_type)
+        await world.until_gone(task_type)
     await world.delete(world.queue_set())
     await world.until_gone(world.queue_set())
     assert await world.claims() == {}

@@ -43,7 +43,7 @@ async def test_kubectl_apply_over_what_was_made_warns_of_nothing(world: World, s
     file = tmp_path / "edited.yaml"
     file.write_text(yaml.safe_dump_all([queue_set, world.task_type(maxAttempts=7)]))
     kubectl = programs.ensure(["kubectl"])["kubectl"]
-    command = [str(one) for one in (kubectl, "--kubeconfig", world.kubeconfig, "apply", "-f", file)]
+    command = [str(part) for part in (kubectl, "--kubeconfig", world.kubeconfig, "apply", "-f", file)]
     done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=True)
     assert done.stderr == ""
     assert done.stdout.splitlines()[1] == "tasktype.dtq.dev/email.send.v1 configured"

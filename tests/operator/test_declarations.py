@@ -38,7 +38,7 @@ async def test_a_queue_is_removed_only_without_its_tasks_or_moves_them_and_the_c
     )
     await world.patch(world.queue_set(), {"spec": {"queues": TWO[:1]}})
     found = await world.until(world.queue_set(), "Accepted", "False", "InUse")
-    message = next(one["message"] for one in found["status"]["conditions"] if one["type"] == "Ready")
+    message = next(condition["message"] for condition in found["status"]["conditions"] if condition["type"] == "Ready")
     assert message.startswith("tasks wait in queues that the manifest removes: low (3); let them run, or set onRemoval")
     assert await names(world, "queue") == ["default", "low"]
 

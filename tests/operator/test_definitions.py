@@ -227,7 +227,9 @@ async def test_a_schema_that_cannot_be_served_is_answered_by_a_condition(world: 
     await world.create(*made.values())
     for what, obj in made.items():
         found = await world.until(obj, "Accepted", "False", "InvalidSchema")
-        message = next(one["message"] for one in found["status"]["conditions"] if one["type"] == "Accepted")
+        message = next(
+            condition["message"] for condition in found["status"]["conditions"] if condition["type"] == "Accepted"
+        )
         assert message.startswith("spec.payloadSchema"), what
         assert await world.row(obj["metadata"]["name"]) is None, what
 

@@ -38,7 +38,7 @@ async def test_rows_of_a_newer_release_are_read_and_written_back_as_declared(wor
         row = await world.row()
         assert row is not None
         queues = await world.sql("SELECT name FROM queue")
-        return json.loads(row["backoff"])["strategy"] == "Fixed" and [one["name"] for one in queues] == ["default"]
+        return json.loads(row["backoff"])["strategy"] == "Fixed" and [queue["name"] for queue in queues] == ["default"]
 
     await eventually(is_as_declared, "the rows are as declared", CHANGE_SECONDS)
     await world.until(world.task_type(), "Ready", "True")
@@ -78,7 +78,7 @@ async def test_the_message_of_a_newer_field_names_it_and_the_row_stays(world: Wo
     finally:
         del spec["priority"]
         await world.kube.call("PATCH", path, {"spec": crd["spec"]})
-    (ready,) = [one for one in found["status"]["conditions"] if one["type"] == "Ready"]
+    (ready,) = [condition for condition in found["status"]["conditions"] if condition["type"] == "Ready"]
     assert "spec.priority" in ready["message"]
     assert row is not None
     assert row["default_max_attempts"] == 7, "the row stays as it was"
@@ -91,7 +91,7 @@ async def test_an_operator_on_an_unmigrated_database_waits_without_a_traceback(w
     await operator.ready()
     await world.create(world.queue_set(), world.task_type())
     found = await world.until(world.task_type(), "Ready", "False", "DatabaseNotMigrated", seconds=60.0)
-    (ready,) = [one for one in found["status"]["conditions"] if one["type"] == "Ready"]
+    (ready,) = [condition for condition in found["status"]["conditions"] if condition["type"] == "Ready"]
     assert "dtq migrate" in ready["message"]
     await world.until(world.queue_set(), "Ready", "False", "DatabaseNotMigrated", seconds=60.0)
     await world.sql("ALTER SCHEMA not_yet RENAME TO public")

@@ -16,7 +16,7 @@ GAUGE = "dq_operator_task_types_unserved"
 
 
 def condition(obj: Object, type_: str) -> Object:
-    (found,) = [one for one in obj["status"]["conditions"] if one["type"] == type_]
+    (found,) = [condition for condition in obj["status"]["conditions"] if condition["type"] == type_]
     assert isinstance(found, dict)
     return found
 

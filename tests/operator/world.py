@@ -175,7 +175,10 @@ class World:
     async def conditions(self, obj: Object) -> dict[str, tuple[str, str]]:
         """Status and reason of each condition."""
         found = await self.get(obj) or {}
-        return {one["type"]: (one["status"], one["reason"]) for one in found.get("status", {}).get("conditions", [])}
+        return {
+            condition["type"]: (condition["status"], condition["reason"])
+            for condition in found.get("status", {}).get("conditions", [])
+        }
 
     async def until(
         self, obj: Object, type_: str, status: str, reason: str | None = None, *, seconds: float = CHANGE_SECONDS
@@ -189,9 +192,13 @@ class World:
             last = (found or {}).get("status")
             if found is None:
                 return None
-            for one in found.get("status", {}).get("conditions", []):
-                fits = one["type"] == type_ and one["status"] == status and reason in (None, one["reason"])
-                if fits and one.get("observedGeneration") == found["metadata"]["generation"]:
+            for condition in found.get("status", {}).get("conditions", []):
+                fits = (
+                    condition["type"] == type_
+                    and condition["status"] == status
+                    and reason in (None, condition["reason"])
+                )
+                if fits and condition.get("observedGeneration") == found["metadata"]["generation"]:
                     return found
             return None
 
@@ -211,7 +218,7 @@ class World:
         meta = obj["metadata"]
         query = {"fieldSelector": f"involvedObject.name={meta['name']},involvedObject.kind={obj['kind']}"}
         found = await self.kube.call("GET", f"/api/v1/namespaces/{meta['namespace']}/events", query=query)
-        return [(one["type"], one["reason"], one["message"]) for one in found["items"]]
+        return [(event["type"], event["reason"], event["message"]) for event in found["items"]]
 
     async def until_unclaimed(self, kind: str, name: str) -> None:
         """Wait until nobody claims a name."""
@@ -294,12 +301,16 @@ class World:
     async def bindings(self) -> set[tuple[str, str, str]]:
         """Every binding to a named exchange: exchange, queue, routing key."""
         found = await self.broker_call("GET", "/api/bindings/{vhost}")
-        return {(one["source"], one["destination"], one["routing_key"]) for one in found if one["source"]}
+        return {
+            (binding["source"], binding["destination"], binding["routing_key"])
+            for binding in found
+            if binding["source"]
+        }
 
     async def exchanges(self) -> set[str]:
         """Every exchange that somebody declared."""
         found = await self.broker_call("GET", "/api/exchanges/{vhost}")
-        return {one["name"] for one in found if one["name"] and not one["name"].startswith("amq.")}
+        return {exchange["name"] for exchange in found if exchange["name"] and not exchange["name"].startswith("amq.")}
 
     async def publish(self, queue: str, count: int = 1) -> None:
         """Put messages into a queue."""

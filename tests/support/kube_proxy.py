@@ -118,13 +118,13 @@ class KubeProxy:
 
     def count(self, match: str) -> int:
         """How many requests matched."""
-        return sum(bool(re.search(match, one)) for one in self.requests)
+        return sum(bool(re.search(match, request)) for request in self.requests)
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         line = f"{request.method} {request.path_qs}"
         self.requests.append(line)
         fault = next(
-            (one for one in self._faults if re.search(one.match, line) and one.struck != one.times),
+            (fault for fault in self._faults if re.search(fault.match, line) and fault.struck != fault.times),
             Fault(match=""),
         )
         fault.struck += 1

@@ -32,8 +32,11 @@ def test_the_names_are_the_origins() -> None:
 
 def test_a_set_declares_one_retry_queue_per_delay_and_unbounded_queue() -> None:
     topology = topology_of(spec())
-    assert [(one.name, one.kind) for one in topology.exchanges] == [("tasks.direct", "direct"), ("tasks.dlx", "direct")]
-    assert sorted(one.name for one in topology.queues) == [
+    assert [(exchange.name, exchange.kind) for exchange in topology.exchanges] == [
+        ("tasks.direct", "direct"),
+        ("tasks.dlx", "direct"),
+    ]
+    assert sorted(queue.name for queue in topology.queues) == [
         "tasks.dlq",
         "tasks.high",
         "tasks.low",

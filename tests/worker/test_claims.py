@@ -163,7 +163,7 @@ BAD: list[tuple[str, bytes, dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "body", "properties", "verdict"), BAD, ids=[one[0] for one in BAD])
+@pytest.mark.parametrize(("name", "body", "properties", "verdict"), BAD, ids=[case[0] for case in BAD])
 async def test_a_bad_message_is_counted_and_dropped_and_the_next_one_runs(
     shared: tuple[World, Running], name: str, body: bytes, properties: dict[str, Any], verdict: str
 ) -> None:
@@ -185,7 +185,7 @@ GOOD_ENOUGH: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "strange"), GOOD_ENOUGH, ids=[one[0] for one in GOOD_ENOUGH])
+@pytest.mark.parametrize(("name", "strange"), GOOD_ENOUGH, ids=[case[0] for case in GOOD_ENOUGH])
 async def test_only_the_row_decides_whatever_a_message_claims(
     shared: tuple[World, Running], name: str, strange: dict[str, Any]
 ) -> None:
@@ -235,7 +235,7 @@ RAW: list[tuple[str, bytes, bytes]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "key", "properties"), RAW, ids=[one[0] for one in RAW])
+@pytest.mark.parametrize(("name", "key", "properties"), RAW, ids=[case[0] for case in RAW])
 async def test_a_message_that_the_driver_cannot_read_ends_no_connection(
     shared: tuple[World, Running], name: str, key: bytes, properties: bytes
 ) -> None:

@@ -27,13 +27,13 @@ def handlers() -> dict[str, Handler]:
     for sample in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL):
         names: dict[str, object] = {}
         exec(compile(sample, "docs/worker.md", "exec", dont_inherit=True), names)
-        found |= {one.type: one for one in names.values() if isinstance(one, Handler)}
+        found |= {handler.type: handler for handler in names.values() if isinstance(handler, Handler)}
     return found
 
 
 def test_the_samples_do_what_the_page_says() -> None:
     found = handlers()
-    assert {type_: one.mode for type_, one in found.items()} == {
+    assert {type_: handler.mode for type_, handler in found.items()} == {
         "report.build.v1": Mode.ASYNC,
         "image.shrink.v1": Mode.THREAD,
         "number.factor.v1": Mode.PROCESS,

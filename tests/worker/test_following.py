@@ -26,7 +26,7 @@ async def consumed(world: World) -> set[str]:
     """The queues that have a consumer, as RabbitMQ says it."""
     path = f"/api/consumers/{world.vhost.vhost}"
     found = await asyncio.to_thread(world.vhost.management.call, "GET", path)
-    return {one["queue"]["name"] for one in found}
+    return {consumer["queue"]["name"] for consumer in found}
 
 
 async def follows(world: World, *queues: str) -> None:

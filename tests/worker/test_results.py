@@ -58,7 +58,7 @@ ERRORS = [
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize(("name", "status", "told"), RESULTS, ids=[one[0] for one in RESULTS])
+@pytest.mark.parametrize(("name", "status", "told"), RESULTS, ids=[case[0] for case in RESULTS])
 async def test_a_result_is_kept_or_the_task_fails_for_good_and_says_why(
     shared: tuple[World, Running], mode: str, name: str, status: str, told: object
 ) -> None:
@@ -75,7 +75,7 @@ async def test_a_result_is_kept_or_the_task_fails_for_good_and_says_why(
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize(("name", "told"), ERRORS, ids=[one[0] for one in ERRORS])
+@pytest.mark.parametrize(("name", "told"), ERRORS, ids=[case[0] for case in ERRORS])
 async def test_whatever_a_handler_raises_ends_its_attempt_and_nothing_else(
     shared: tuple[World, Running], mode: str, name: str, told: str
 ) -> None:

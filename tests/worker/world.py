@@ -80,7 +80,7 @@ class World:
     async def send(self, messages: Sequence[Message]) -> None:
         """Publish messages."""
         await up(self.publisher.broker)
-        refused = [one for one in await self.publisher.publish(messages) if one is not None]
+        refused = [answer for answer in await self.publisher.publish(messages) if answer is not None]
         if refused:
             raise RuntimeError(refused[0])
 

@@ -90,7 +90,7 @@ class Index:
     def events(self) -> dict[str, list[EventRow]]:
         """Events by task, as they came about: ids are given under the row's lock, `at` is when a transaction began."""
         found: dict[str, list[EventRow]] = defaultdict(list)
-        for event in sorted(self.history.events, key=lambda one: one.id):
+        for event in sorted(self.history.events, key=lambda event: event.id):
             found[event.task_id].append(event)
         return found
 

@@ -107,9 +107,9 @@ def _throughput(index: Index, samples: list[Sample]) -> Iterator[str | None]:
     if not faults or not counted:
         return
     first = min(fault.at for fault in faults)
-    before = best_rate([one for one in counted if one[0] < first])
+    before = best_rate([sample for sample in counted if sample[0] < first])
     until = index.healed_at + index.limits.recovered_seconds
-    after = best_rate([one for one in counted if index.healed_at <= one[0] <= until])
+    after = best_rate([sample for sample in counted if index.healed_at <= sample[0] <= until])
     if before is None or after is None:
         return
     wanted = index.limits.recovered_share * before
@@ -121,6 +121,6 @@ def best_rate(counted: list[tuple[float, int]]) -> float | None:
     rates = [
         (later[1] - sooner[1]) / (later[0] - sooner[0])
         for at, sooner in enumerate(counted)
-        if (later := next((one for one in counted[at:] if one[0] - sooner[0] >= WINDOW_SECONDS), None))
+        if (later := next((sample for sample in counted[at:] if sample[0] - sooner[0] >= WINDOW_SECONDS), None))
     ]
     return max(rates, default=None)

@@ -28,11 +28,11 @@ def secrets_stay(index: Index) -> Iterator[str | None]:
 
 def it_is_as_declared(index: Index) -> Iterator[str | None]:
     """I18: what is declared is there, what was deleted is gone, and nothing was deleted with something in it."""
-    for one in index.history.declared:
-        if one.emptied:
-            yield f"{one.kind} {one.name} was deleted with something in it"
-        elif one.wanted != one.found:
-            yield f"{one.kind} {one.name} is {'missing' if one.wanted else 'still there'}"
+    for declared in index.history.declared:
+        if declared.emptied:
+            yield f"{declared.kind} {declared.name} was deleted with something in it"
+        elif declared.wanted != declared.found:
+            yield f"{declared.kind} {declared.name} is {'missing' if declared.wanted else 'still there'}"
         else:
             yield None
 
@@ -63,7 +63,11 @@ def metrics_are_true(index: Index) -> Iterator[str | None]:
     most = answered if index.is_undisturbed else len(index.history.client)
     truth["dq_enqueue_total", "status", "ok"] = most
     for (name, label, value), wanted in truth.items():
-        found = [one.value for one in index.history.metrics if one.name == name and one.labels.get(label, "") == value]
+        found = [
+            metric.value
+            for metric in index.history.metrics
+            if metric.name == name and metric.labels.get(label, "") == value
+        ]
         if not found:
             continue
         total = sum(found)

@@ -1,7 +1,7 @@
-"""Writes what is generated of the chart: the table of values in its README, and the snapshots of its tests.
+"""Writes the generated files of the chart: the table of values in its README, and the snapshots of its tests.
 
-Run it as `python -m hack.chart`; `--check` only compares. Owns the form of both; what a value means is said in
-values.yaml, as a comment `# -- …` above it.
+Run it as `python -m hack.chart`; `--check` only compares. The meaning of a value comes from values.yaml, where a
+comment `# -- …` precedes it.
 """
 
 import argparse
@@ -30,7 +30,7 @@ def paths(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
     for name, value in values.items():
         path = f"{prefix}{name}"
         if isinstance(value, dict) and value and path not in _WHOLE:
-            yield from ((one, default) for one, default in paths(value, f"{path}."))
+            yield from ((inner, default) for inner, default in paths(value, f"{path}."))
         else:
             yield path, value
 
@@ -57,7 +57,7 @@ def comments(text: str) -> dict[str, str]:
         elif said and line.lstrip().startswith("# "):
             said += " " + line.split("# ", 1)[1]
         elif match := re.match(r"\s*([\w-]+):", line):
-            stack = [one for one in stack if one[0] < indent]
+            stack = [level for level in stack if level[0] < indent]
             stack.append((indent, match[1]))
             if said:
                 found[".".join(name for _, name in stack)] = said

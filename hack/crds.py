@@ -1,7 +1,6 @@
 """Writes `crds/`, and the chart's copy of it, from the manifest models.
 
-Run it as `python -m hack.crds`; `--check` only compares. Helm reads no file outside a chart: hence the copy.
-Owns the files' form. Must never edit what the models do not say.
+Run it as `python -m hack.crds`; `--check` only compares. The copy exists because Helm reads no file outside a chart.
 """
 
 import argparse

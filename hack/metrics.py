@@ -1,6 +1,6 @@
-"""The file docs/metrics.md: every metric of every process, from the code that makes them.
+"""Writes docs/metrics.md: every metric of every process, from the code that makes them.
 
-Owns the file. Must never be edited by hand: `python -m hack.metrics` writes it.
+Run it as `python -m hack.metrics`.
 """
 
 import argparse
@@ -77,7 +77,7 @@ def text() -> str:
     lines = [HEAD]
     for title, found in families():
         lines += [f"## {title}", "", "| Metric | Type | Means |", "|---|---|---|"]
-        for family in sorted(found, key=lambda one: one.name):
+        for family in sorted(found, key=lambda family: family.name):
             name = family.name + ("_total" if family.type == "counter" else "")
             lines.append(f"| `{name}` | {family.type} | {family.documentation.replace('|', ', ')} |")
         lines.append("")

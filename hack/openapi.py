@@ -1,7 +1,4 @@
-"""Writes `docs/openapi.json`. Run it as `python -m hack.openapi`; `--check` only compares.
-
-Owns the file's place. Must never edit what `dtq_api.openapi` does not say.
-"""
+"""Writes `docs/openapi.json` from `dtq_api.openapi`. Run it as `python -m hack.openapi`; `--check` only compares."""
 
 import argparse
 import sys

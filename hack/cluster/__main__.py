@@ -1,6 +1,6 @@
-"""The command line. Owns its words and exit codes: 0 done, 1 could not, 2 asked wrongly.
+"""The command line. Exit codes: 0 done, 1 failed, 2 wrong arguments.
 
-Must never do the work: each command is one call of a provider or of the builder.
+Each command is one call of a provider or of the builder.
 """
 
 import argparse
@@ -170,5 +170,5 @@ def _source(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader that has seen enough (`| head`) is no error
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader that stops early (`| head`) is not an error
     sys.exit(main())

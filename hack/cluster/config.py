@@ -1,7 +1,4 @@
-"""Owns what every control-plane program is told: pure functions from addresses and files to flags.
-
-Must never start, write or look at anything: values in, values out.
-"""
+"""The flags of every control-plane program, as pure functions of addresses and files."""
 
 from dataclasses import dataclass
 from pathlib import Path

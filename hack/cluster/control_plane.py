@@ -1,8 +1,7 @@
-"""Owns etcd and the API server of one state folder; also a library: `running()` for tests.
+"""Runs etcd and the API server of one state folder; tests use `running()`.
 
-Must never need root, a fixed port or a network device: with its defaults it lives on the loopback,
-so several run side by side. It has no controllers: a deleted namespace stays Terminating, and
-nothing that a deleted object owned is collected.
+Needs neither root nor a fixed port nor a network device: by default it listens on the loopback, so that several can
+run side by side. There are no controllers: a deleted namespace stays Terminating, and dependants are not collected.
 """
 
 import http.client

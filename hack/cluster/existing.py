@@ -1,6 +1,6 @@
-"""Owns the provider `existing`: a cluster that someone else made, given by its kubeconfig.
+"""The provider `existing`: a cluster that someone else made, given by its kubeconfig.
 
-Must never change that cluster: it is only asked whether it serves, and forgotten on `down`.
+The cluster is never changed: `up` checks that its API server answers, and `down` forgets it.
 """
 
 from collections.abc import Iterator
@@ -35,16 +35,16 @@ class Existing:
         state.remove()
 
     def status(self, state: State) -> Iterator[str]:
-        """Its nodes."""
+        """Yield the nodes of the cluster."""
         yield kubectl.run(state.kubeconfig, "get", "nodes", "-o", "wide")
 
     def load(self, state: State, archive: Path) -> None:
-        """Nobody here knows its nodes."""
+        """Refuse: the nodes of the cluster are unknown here."""
         raise HackError(
             f"{archive}: images cannot be loaded into the cluster of {state.kubeconfig}",
             next_step="push the image to a registry that its nodes can pull from",
         )
 
     def tag(self, state: State, image: str, name: str) -> None:
-        """No image was loaded."""
+        """Refuse: no image was loaded."""
         raise HackError(f"{image}: images of the cluster of {state.kubeconfig} cannot be named {name}")

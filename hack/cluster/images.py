@@ -1,6 +1,6 @@
-"""Owns container images made of one static program: written as archives, without a registry.
+"""Builds container images of one static program as archives, without a registry.
 
-Must never differ from run to run: the same program gives the same archive.
+Builds are reproducible: the same program gives the same archive.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ def write_archive(archive: Path, *, name: str, program: Path, machine: str, fold
 
 
 def image_config(program: str, layer_digest: str, machine: str) -> dict[str, object]:
-    """The image's configuration: run `program` as nobody."""
+    """The image's configuration: run `program` as the user `nobody`."""
     return {
         "architecture": ARCHITECTURES[machine],
         "os": "linux",

@@ -1,6 +1,6 @@
-"""Owns the provider `kind`: a cluster in containers of the machine's Docker engine.
+"""The provider `kind`: a cluster in containers of the machine's Docker engine.
 
-Must never touch a kind cluster of another name, nor anything else that the engine runs.
+Never touches a kind cluster of another name, or other containers of the engine.
 """
 
 import subprocess

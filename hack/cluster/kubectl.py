@@ -1,6 +1,6 @@
-"""Owns the calls to a cluster's API by kubectl, each with a bound.
+"""Calls kubectl, each call with a time limit.
 
-Must never use a kubeconfig that it was not given: the environment's own is somebody else's cluster.
+Uses only the kubeconfig that it is given: the environment's kubeconfig belongs to another cluster.
 """
 
 import json

@@ -1,6 +1,6 @@
-"""Owns a cluster's certificates and keys, made by openssl in one folder, and the kubeconfigs of them.
+"""Makes a cluster's certificates, keys and kubeconfigs with openssl, in one folder.
 
-Must never reuse or export a key: each cluster has its own authority, which ends with its state folder.
+Each cluster has its own certificate authority, which is deleted with its state folder.
 """
 
 import base64

@@ -1,7 +1,4 @@
-"""Owns the questions asked of the network: does a server answer, does a name resolve.
-
-Must never wait longer than it was told, nor ask twice: repeating is the caller's.
-"""
+"""Single, bounded questions to the network: does a server answer, does a name resolve. The caller repeats them."""
 
 import http.client
 import socket

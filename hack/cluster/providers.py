@@ -1,6 +1,6 @@
-"""Owns the choice of who provides the cluster, and what every provider can do.
+"""Chooses the provider of the cluster, and declares what every provider can do.
 
-Must never do a provider's work, nor choose again once a cluster is there: its state folder says.
+The provider of an existing cluster is read from its state folder.
 """
 
 from collections.abc import Iterator

@@ -1,6 +1,6 @@
-"""Owns a cluster's state folder: where things stand in it, what it says the cluster is, who may act on it.
+"""A cluster's state folder: its paths, its description of the cluster, and the lock of the command at work.
 
-Must never be trusted about what runs (the supervisor knows) nor hold what should outlive the cluster.
+The supervisor knows what runs, not this folder. The folder ends with the cluster.
 """
 
 import json
@@ -16,7 +16,7 @@ from hack.lib.files import exclusive, write_private
 
 
 def default_state() -> Path:
-    """Where the cluster is that is meant when none is named: DTQ_CLUSTER_STATE, else `default_folder`."""
+    """Return the state folder of the default cluster: DTQ_CLUSTER_STATE, else `default_folder`."""
     return Path(os.environ.get("DTQ_CLUSTER_STATE") or default_folder())
 
 
@@ -59,7 +59,7 @@ class State:
             return None
 
     def claim(self, provider: str) -> None:
-        """Say whose cluster this is, before the first thing is made: so `down` knows, whatever fails."""
+        """Record the provider before it makes anything, so that `down` works after any failure."""
         there = self.provider()
         if there is None and any(self.folder.iterdir()):
             raise HackError(
@@ -74,7 +74,7 @@ class State:
         self._record.write_text(json.dumps({"provider": provider}) + "\n")
 
     def write_kubeconfig(self, content: str) -> None:
-        """Write the administrator's kubeconfig, for its owner's eyes only."""
+        """Write the administrator's kubeconfig, readable only by its owner."""
         write_private(self.kubeconfig, content)
 
     def remove(self) -> None:
@@ -83,6 +83,6 @@ class State:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Let one command at a time change the cluster; a second one is told so at once."""
+        """Let one command at a time change the cluster; a second command fails at once."""
         with exclusive(self.folder, "the cluster"):
             yield

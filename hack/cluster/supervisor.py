@@ -1,6 +1,6 @@
-"""Owns the long-lived processes of one cluster, by name: pid files in `run/`, output in `logs/`.
+"""The long-lived processes of one cluster, by name: pid files in `run/`, output in `logs/`.
 
-Must never end what a process of its own has started: containerd's shims hold the pods, and outlive it.
+Ends only the processes that it started, not their children: containerd's shims hold the pods and outlive it.
 """
 
 import os

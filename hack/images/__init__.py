@@ -1,5 +1,5 @@
-"""The project's images without a registry: `python -m hack.images`.
+"""Builds the project's images without a registry: `python -m hack.images`.
 
-Owns everything between a checkout and an archive that a cluster can load. The steps of an image are its
-Dockerfile's, and only there. Must never be imported by the product.
+A checkout goes in, an archive that a cluster can load comes out. The steps of an image are in its Dockerfile alone.
+The product does not import this package.
 """

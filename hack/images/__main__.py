@@ -1,4 +1,4 @@
-"""The command line. Owns its words and exit codes: 0 done, 1 could not, 2 asked wrongly."""
+"""The command line. Exit codes: 0 done, 1 failed, 2 wrong arguments."""
 
 import argparse
 import sys

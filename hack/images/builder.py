@@ -1,6 +1,6 @@
-"""Owns the build: a base from Debian's archive, the Dockerfile's steps by buildah, an archive in the cache.
+"""Builds an image: a base from Debian's archive, the steps of the Dockerfile by buildah, an archive in the cache.
 
-Must never publish a half-made archive: the cache holds whole entries only. Needs Linux and root, no daemon.
+Needs Linux and root, but no daemon. The cache holds complete archives only.
 """
 
 import os

@@ -1,6 +1,6 @@
-"""Owns the way of the images into the cluster: each by its own tag, and by the name that the chart takes by default.
+"""Loads images into the cluster: each under its own tag, and under the name that the chart uses by default.
 
-Must never load what is there already: an archive's path names its content, and the cluster's folder ends with it.
+Skips an archive that is already loaded: its path names its content, and the cluster's folder ends with the cluster.
 """
 
 from pathlib import Path

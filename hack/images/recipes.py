@@ -1,7 +1,4 @@
-"""Owns which images there are, and the tag of each: a hash of everything that the checkout puts into it.
-
-Must never build: files in, names out.
-"""
+"""The images of the project, and the tag of each: a hash of every file of the checkout that the image is built from."""
 
 import tomllib
 from dataclasses import dataclass
@@ -32,7 +29,7 @@ class Recipe:
     @property
     def reference(self) -> str:
         """The image's name and tag: the same inputs always give the same one."""
-        files = [ROOT / self.dockerfile, *(file for one in self.inputs for file in _files(ROOT / one))]
+        files = [ROOT / self.dockerfile, *(file for part in self.inputs for file in _files(ROOT / part))]
         facts = [SUITE, *(f"{file.relative_to(ROOT)}:{file.stat().st_mode & 0o111:o}" for file in sorted(files))]
         return f"localhost/{self.name}:{self.version}-{cache.content_key(facts, files)}"
 

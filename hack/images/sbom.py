@@ -1,6 +1,6 @@
-"""Owns the bill of materials of dtq's image: what uv.lock says of Python, and what the image says of Debian.
+"""The bill of materials of dtq's image: Python packages from uv.lock, Debian packages from the image itself.
 
-Must never list what is not in the image, or differ for the same image.
+Lists only what is in the image; the same image gives the same list.
 """
 
 import json

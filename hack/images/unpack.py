@@ -1,4 +1,4 @@
-"""Owns reading an image's archive: its configuration, and its files as they are at run time."""
+"""Reads an image's archive: its configuration, and its files as they are at run time."""
 
 import json
 import tarfile

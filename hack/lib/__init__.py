@@ -1,4 +1,4 @@
 """What the programs of hack/ share: processes, waiting, reports, errors, packages, the cache of built things.
 
-It must never know what a stack or a cluster is.
+Knows neither stacks nor clusters.
 """

@@ -1,6 +1,6 @@
-"""Debian's packages: installed if missing, never removed.
+"""Installs missing Debian packages, and removes none.
 
-It must never let a package start a service: the programs of hack/ bring instances of their own.
+Never lets a package start a service: the programs of hack/ run instances of their own.
 """
 
 import os

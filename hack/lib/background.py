@@ -1,6 +1,6 @@
 """One background process: start, identity on disk, signals, end.
 
-It must never signal a process that it did not start: the pid file carries the start time and the boot.
+Signals only the process that it started: the pid file carries the start time and the boot.
 """
 
 import os
@@ -124,7 +124,7 @@ class Background:
         self.pid_file.unlink(missing_ok=True)
 
     def pause(self) -> None:
-        """Freeze the whole family: connections stay open, nobody answers."""
+        """Freeze the whole family: connections stay open, requests get no answer."""
         self._send_all(signal.SIGSTOP)
 
     def resume(self) -> None:

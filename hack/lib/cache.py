@@ -1,7 +1,7 @@
 """Folders of built things: one entry per content key, published whole or not at all.
 
-Must never hold a half-done entry, or change one that is there: an entry is built beside its place
-and renamed into it, under a lock, so an interrupted build leaves only what the next one sweeps.
+An entry is built in a folder of its own and renamed into place under a lock. An interrupted build leaves only that
+folder, which the next build removes; a published entry never changes.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""The programs of the machine that hack/ needs. It must never install one."""
+"""Checks for the programs of the machine that hack/ needs; installs none."""
 
 import shutil
 

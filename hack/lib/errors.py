@@ -1,6 +1,6 @@
 """The one error of the programs in hack/: what failed, the end of its log, what to do next.
 
-It must never reach a person as a traceback.
+The command lines print it without a traceback.
 """
 
 from pathlib import Path

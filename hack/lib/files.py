@@ -1,4 +1,4 @@
-"""Files that only their owner reads, and locks that end with the process. It must never wait for a lock."""
+"""Files that only their owner can read, and locks that end with the process. Taking a lock never waits."""
 
 import fcntl
 import os
@@ -32,7 +32,7 @@ def try_lock(descriptor: int) -> bool:
 
 @contextmanager
 def exclusive(folder: Path, what: str) -> Iterator[None]:
-    """Let one command at a time change `what`, which is in the folder; a second one is told so at once."""
+    """Let one command at a time change `what`, which is in the folder; a second command fails at once."""
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:

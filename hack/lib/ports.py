@@ -1,7 +1,7 @@
-"""TCP ports: whether one is free, who holds it, and picking free ones.
+"""TCP ports: whether a port is free, which process holds it, and picking free ports.
 
-It must never hand out a port of the kernel's ephemeral range when it may choose: an outgoing connection of
-somebody else could take it before the server listens.
+Ports are picked below the kernel's ephemeral range where possible: in that range, an outgoing connection of another
+process could take the port before the server listens.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ _LISTEN = "0A"
 
 
 def is_free(port: int, host: str = HOST) -> bool:
-    """Whether a server could listen there now."""
+    """Whether a server could listen on the port now."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -30,7 +30,7 @@ def is_free(port: int, host: str = HOST) -> bool:
 
 
 def accepts(port: int) -> bool:
-    """Whether somebody listens there."""
+    """Whether a server listens on the port."""
     try:
         with socket.create_connection((HOST, port), timeout=1):
             return True

@@ -1,7 +1,7 @@
-"""The system's processes, as /proc shows them: who is alive, who descends from whom.
+"""The system's processes, as /proc shows them: which are alive, and which descend from which.
 
-It must never confuse a process with a later one that got the same number: an `Identity` carries the start, in ticks
-of the running boot. psutil identifies a process by the wall clock, which can be set, and a shell cannot note that.
+An `Identity` carries the start time, in ticks of the running boot, to tell a process from a later one of the same
+number. psutil identifies a process by the wall clock, which can be set, and a shell cannot record that.
 """
 
 import os

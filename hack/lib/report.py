@@ -1,6 +1,6 @@
-"""What a person sees while things happen. It must never show a secret.
+"""What a person sees while a command runs. Secrets are never shown.
 
-All of it goes to standard error: standard output is for what a command was asked for.
+All of it goes to standard error: standard output is for the result of a command.
 """
 
 import shutil
@@ -13,7 +13,7 @@ QUIET_SECONDS = 5.0
 
 
 class _Line:
-    """The one line that is being rewritten on a terminal; elsewhere a line now and then."""
+    """The progress line: rewritten in place on a terminal, printed periodically elsewhere."""
 
     def __init__(self) -> None:
         self.open = False
@@ -42,7 +42,7 @@ def progress(text: str) -> None:
 
 @contextmanager
 def step(what: str) -> Iterator[None]:
-    """Say what begins, then how long it took; a failure is said by whoever catches it."""
+    """Print what begins, then how long it took; the code that catches a failure prints it."""
     say(f"==> {what}")
     started = time.monotonic()
     yield

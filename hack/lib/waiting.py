@@ -1,4 +1,4 @@
-"""Bounded waiting. It must never wait without an end."""
+"""Bounded waiting."""
 
 import time
 from collections.abc import Callable

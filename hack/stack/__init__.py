@@ -1,4 +1,4 @@
 """The local stack: private Postgres and RabbitMQ servers, and dtq's processes beside them.
 
-It owns what lies below one state folder. It must never touch a service of the system, nor import dtq.
+Everything is below one state folder. Services of the system are never touched, and dtq is not imported.
 """

@@ -1,6 +1,6 @@
-"""Owns the command line of the local stack: `python -m hack.stack --help`.
+"""The command line of the local stack: `python -m hack.stack --help`.
 
-It must never end in a traceback for something that a person can mend.
+A problem that a person can fix is reported without a traceback.
 """
 
 import argparse

@@ -1,6 +1,6 @@
-"""Owns the question as whom a server runs, and that it can reach its files.
+"""The account that a server runs as, and its access to the server's files.
 
-It must never let a server run as root: Postgres refuses to, and RabbitMQ should not.
+A server never runs as root: Postgres refuses to, and RabbitMQ should not.
 """
 
 import os

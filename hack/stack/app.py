@@ -1,6 +1,6 @@
-"""Owns dtq's own processes in the local stack: one-off commands, the API and the worker.
+"""dtq's own processes in the local stack: one-off commands, the API and the worker.
 
-It must never import dtq: it runs the command `dtq`, as a person would.
+They are started through the command `dtq`, as a person would; dtq is not imported.
 """
 
 import os
@@ -96,7 +96,7 @@ class App:
         found = []
         for name in NAMES:
             identity = self.process(name).identity
-            # Somebody else's process may answer on this port.
+            # The process that answers on this port may not be ours.
             healthy = identity is not None and self._unready(name) is None
             found.append(Part(f"dtq {name}", self.settings.ports[name], identity, healthy))
         return found

@@ -1,7 +1,4 @@
-"""Owns what each command of the local stack does, step by step.
-
-It must never leave a failure half told: every one is a HackError.
-"""
+"""The commands of the local stack, step by step. Every failure is a `HackError`."""
 
 import shutil
 import time

@@ -1,6 +1,6 @@
-"""Owns the servers of the stack as containers, described by hack/compose.yaml.
+"""The servers of the stack as containers, described by hack/compose.yaml.
 
-It must never be chosen where the engine does not answer or the images cannot be had.
+This provider is chosen only if the engine answers and the images can be had.
 """
 
 import os

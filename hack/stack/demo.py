@@ -1,7 +1,4 @@
-"""Owns the proof at the end of `up`: one task goes in over HTTP and is seen to succeed.
-
-It must never use anything but the public HTTP interface.
-"""
+"""The proof at the end of `up`: enqueues one task over the public HTTP interface and waits until it has succeeded."""
 
 import json
 import urllib.error

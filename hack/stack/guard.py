@@ -1,7 +1,7 @@
-"""Owns the end of servers whose owner is gone: `python -m hack.stack.guard OWNER FOLDER`.
+"""Ends servers whose owner is gone: `python -m hack.stack.guard OWNER FOLDER`.
 
 OWNER is the text of an `Identity`. The guard outlives a killed owner, ends every process that has a pid file in FOLDER,
-and deletes FOLDER. It must never act while the owner lives.
+and deletes FOLDER. It does nothing while the owner lives.
 """
 
 import os
@@ -55,11 +55,11 @@ def main(arguments: list[str]) -> None:
     )
     if owner.alive:
         return
-    # The owner's own helpers may not have noticed yet, and start things anew.
-    wait_for(lambda: _swept_for_good(folder), timeout_seconds=LINGER_SECONDS, poll_seconds=POLL_SECONDS)
+    # The owner's own helpers may not have noticed its end yet, and may start processes again.
+    wait_for(lambda: _stays_swept(folder), timeout_seconds=LINGER_SECONDS, poll_seconds=POLL_SECONDS)
 
 
-def _swept_for_good(folder: Path) -> bool:
+def _stays_swept(folder: Path) -> bool:
     if folder.exists():
         sweep(folder)
     return False

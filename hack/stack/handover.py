@@ -1,4 +1,4 @@
-"""Owns turning this process into another program. It must never return."""
+"""Turns this process into another program."""
 
 import os
 import sys

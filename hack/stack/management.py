@@ -1,4 +1,4 @@
-"""Owns calls to RabbitMQ's management interface. It must never log or show the password."""
+"""Calls RabbitMQ's management interface. The password is never logged or shown."""
 
 import base64
 import json

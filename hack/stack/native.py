@@ -1,7 +1,4 @@
-"""Owns the servers of the stack as private processes of this machine.
-
-It must never keep anything outside the stack's home folder.
-"""
+"""The servers of the stack as private processes of this machine, with all their files in the stack's home folder."""
 
 import os
 import shutil

@@ -1,6 +1,6 @@
-"""Owns the packages that the servers and the tests are made of.
+"""The packages that the servers and the tests need.
 
-It must never let a package make a cluster or keep a service: we bring instances of our own.
+A package makes no cluster and starts no service: we run instances of our own.
 """
 
 from pathlib import Path

@@ -1,6 +1,6 @@
-"""Owns one private Postgres server: its data folder, its process, its two roles.
+"""One private Postgres server: its data folder, its process, its two roles.
 
-It must never use a socket folder, a port or a cluster of the system's own Postgres.
+Shares no socket folder, port or cluster with the system's own Postgres.
 """
 
 import re
@@ -23,7 +23,7 @@ OWNER = "dtq"
 START_SECONDS = 60.0
 COMMAND_SECONDS = 60.0
 PACKAGED = Path("/usr/lib/postgresql")
-# For data that nobody will miss: it survives a crash of the server, but not one of the machine.
+# For data that can be lost: it survives a crash of the server, but not one of the machine.
 NOT_DURABLE = {"fsync": "off", "full_page_writes": "off"}
 
 
@@ -134,7 +134,7 @@ class Postgres:
         self.start()
 
     def pause(self) -> None:
-        """Freeze the server: connections stay open, nobody answers."""
+        """Freeze the server: connections stay open, requests get no answer."""
         self.process.pause()
 
     def resume(self) -> None:

@@ -1,6 +1,6 @@
-"""Owns the data folder of a private Postgres: making it, and making it startable again after a crash.
+"""The data folder of a private Postgres: creation, and the cleanup after a crash that lets the server start again.
 
-It must never touch the folder while its server runs.
+Called only while the server does not run.
 """
 
 import shutil
@@ -46,7 +46,7 @@ def initialise(
 
 def clear_after_crash(data: Path) -> None:
     """Remove what a killed server left and a new one would stumble over."""
-    # Its children notice the end of their parent by themselves, unless they are busy.
+    # Its children notice the end of their parent unless they are busy.
     wait_for(lambda: not processes.working_in(data), timeout_seconds=ORPHAN_SECONDS)
     orphans = processes.working_in(data)
     for orphan in orphans:

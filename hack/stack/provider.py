@@ -1,4 +1,4 @@
-"""Owns the one interface of the servers' providers. It must never know which one is in use."""
+"""The interface that both providers of the servers implement."""
 
 from dataclasses import dataclass
 from pathlib import Path

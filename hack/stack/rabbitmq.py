@@ -1,6 +1,6 @@
-"""Owns one private RabbitMQ server: its node, its port mapper (epmd), its user.
+"""One private RabbitMQ server: its node, its port mapper (epmd), its user.
 
-It must never meet the system's own RabbitMQ: name, ports, cookie, plug-ins and folders are its own.
+Shares no name, port, cookie, plug-in list or folder with the system's own RabbitMQ.
 """
 
 import shutil
@@ -151,7 +151,7 @@ class RabbitMQ:
         self.start()
 
     def pause(self) -> None:
-        """Freeze the broker: connections stay open, nobody answers."""
+        """Freeze the broker: connections stay open, requests get no answer."""
         self.process.pause()
 
     def resume(self) -> None:

@@ -1,6 +1,6 @@
-"""Owns the files and the environment that make a RabbitMQ node a private one.
+"""The files and the environment that make a RabbitMQ node private.
 
-It must never let the node read the system's configuration, cookie or plug-in list.
+The node never reads the system's configuration, cookie or plug-in list.
 """
 
 import secrets

@@ -1,6 +1,6 @@
-"""Owns what the stack remembers: folders, ports, passwords, provider; and the environment that dtq is given.
+"""What the stack remembers: folders, ports, passwords, provider; and the environment for dtq.
 
-It must never show a password, nor write one to a file that others can read.
+Passwords are never shown, or written to a file that others can read.
 """
 
 import hashlib

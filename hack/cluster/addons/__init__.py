@@ -1,4 +1,4 @@
-"""What is put into a cluster besides dtq, each a module that says its images and its objects.
+"""Addons: what a cluster runs besides dtq. Each module names its images and its objects.
 
-Must never install anything by itself: `install.py` does, and the provider `native` for its DNS.
+`install.py` installs them; the provider `native` installs its own DNS.
 """

@@ -1,7 +1,4 @@
-"""Owns what an addon is: programs of ours as images, objects to apply, and what shows that it works.
-
-Must never do anything: values only.
-"""
+"""The values that describe an addon: programs to build as images, objects to apply, and the checks that it works."""
 
 import re
 from collections.abc import Callable, Mapping

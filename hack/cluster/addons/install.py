@@ -1,6 +1,6 @@
-"""Owns the putting of addons into a cluster: images, objects, then the wait until each works.
+"""Installs addons into a cluster: images, objects, then a wait until each addon works.
 
-Must never change a cluster whose nodes cannot be given images: the images come first.
+The images come first, so that a cluster whose nodes cannot be given images stays unchanged.
 """
 
 import platform

@@ -1,7 +1,7 @@
-"""Owns KEDA as an addon: the manifests of its own release, with images that are built here.
+"""KEDA as an addon: the manifests of its own release, with images that are built here.
 
-Must never change what KEDA may do or how it works: only images, their pulling, and how soon a pod
-is asked whether it is ready.
+The permissions and the behaviour of KEDA stay those of the release; only the images, their pull policy and the first
+readiness probe differ.
 """
 
 import subprocess

@@ -1,7 +1,4 @@
-"""Owns the reading of a release's YAML, as Kubernetes reads it and fast: these files have ten thousands of lines.
-
-Must never build anything but plain values.
-"""
+"""Reads the YAML of a release as Kubernetes does, and fast: these files have tens of thousands of lines."""
 
 from typing import Any
 

@@ -1,7 +1,6 @@
-"""Owns Prometheus as an addon: its operator with the release's roles, and one server that scrapes every monitor.
+"""Prometheus as an addon: its operator with the release's roles, and one server that scrapes every monitor.
 
-Must never select by label or namespace: each ServiceMonitor, PodMonitor and PrometheusRule of the
-cluster counts, so that a test needs only to make one.
+Prometheus selects every ServiceMonitor, PodMonitor and PrometheusRule of the cluster, so that a test needs no labels.
 """
 
 from pathlib import Path

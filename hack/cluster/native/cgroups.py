@@ -1,6 +1,6 @@
-"""Owns the control groups below which every pod of the cluster runs, in each hierarchy there is.
+"""The control groups below which every pod of the cluster runs, in each hierarchy of the machine.
 
-Must never touch a group outside the cluster's own.
+Never touches a group outside the cluster's own.
 """
 
 import contextlib

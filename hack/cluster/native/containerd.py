@@ -1,6 +1,6 @@
-"""Owns the cluster's containerd: its configuration, its start, images into it, its end with all pods.
+"""Runs the cluster's containerd: configuration, start, import of images, stop with all pods.
 
-Must never talk to another containerd: its socket is in the state folder.
+Its socket is in the state folder, apart from any other containerd.
 """
 
 import shutil

@@ -1,6 +1,6 @@
-"""Owns the cluster DNS: CoreDNS as a Deployment in kube-system, at the address that pods are told.
+"""The cluster DNS: CoreDNS as a Deployment in kube-system, at the address that pods are given.
 
-Must never need more than the restricted pod security standard allows: it listens on high ports.
+Satisfies the restricted pod security standard: it listens on high ports.
 """
 
 from hack.cluster import config

@@ -1,6 +1,6 @@
-"""Owns what a native cluster changes on the machine outside its state folder, and puts it back.
+"""Records what a native cluster changes on the machine outside its state folder, and restores it.
 
-Must never put back what it did not note before the first change: no note, no change.
+The record is written before the first change, and only what was recorded is restored.
 """
 
 import json

@@ -1,6 +1,6 @@
-"""Owns the removal of the firewall chains that a cluster's programs make: kube-proxy, kubelet, CNI.
+"""Removes the firewall chains that a cluster's programs make: kube-proxy, kubelet, CNI.
 
-Must never touch a chain that was there before the cluster, nor a rule that does not lead into ours.
+Never touches a chain that existed before the cluster, or a rule that does not lead into one of ours.
 """
 
 import re

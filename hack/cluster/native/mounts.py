@@ -1,7 +1,4 @@
-"""Owns the mounts that containerd and kubelet leave below a state folder.
-
-Must never unmount anything elsewhere.
-"""
+"""Unmounts what containerd and kubelet leave below a state folder, and nothing elsewhere."""
 
 import re
 import subprocess

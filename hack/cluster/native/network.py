@@ -1,6 +1,6 @@
-"""Owns the cluster's network devices and routes: the node's bridge, the pods' bridge.
+"""The cluster's network devices and routes: the bridge of the node and the bridge of the pods.
 
-Must never touch a device that does not bear one of its two names.
+Never touches a device of another name.
 """
 
 import subprocess

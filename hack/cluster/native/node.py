@@ -1,6 +1,6 @@
-"""Owns the programs of the one node beside containerd, and the controllers: rendered, started, stopped.
+"""Renders, starts and stops the controllers and the programs of the node except containerd.
 
-Must never start one of them before the API server is ready, nor leave one running when `stop` is back.
+They start after the API server is ready; when `stop` returns, none of them runs.
 """
 
 import json

@@ -1,7 +1,4 @@
-"""Owns what containerd, kubelet, kube-proxy and CNI are told: pure functions from places to content.
-
-Must never write or look at anything: values in, values out.
-"""
+"""The configuration of containerd, kubelet, kube-proxy and CNI, as pure functions of paths."""
 
 from pathlib import Path
 

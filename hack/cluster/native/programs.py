@@ -1,7 +1,6 @@
-"""Owns the building of pinned Go programs, through the cache.
+"""Builds pinned Go programs through the cache.
 
-Must never build outside the cache's own folders, nor change a committed go.mod or go.sum: a module
-that does not agree with its checksums is an error (`-mod=readonly`).
+Writes only to the cache's own folders. A module that does not match its checksums is an error (`-mod=readonly`).
 """
 
 import json

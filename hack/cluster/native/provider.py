@@ -1,7 +1,7 @@
-"""Owns the provider `native`: a whole Kubernetes of one node, run on this machine itself.
+"""The provider `native`: a Kubernetes cluster of one node, run on this machine itself.
 
-Must never be half there without being removable: the machine is noted before the first change, and
-`down` takes away whatever half of the cluster it finds.
+Can always be removed: the state of the machine is recorded before the first change, and `down` also removes a cluster
+that is only partly there.
 """
 
 import os

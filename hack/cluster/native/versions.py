@@ -1,7 +1,4 @@
-"""Owns the reading of versions.toml: which programs exist, and how each is built.
-
-Must never build, fetch or guess: an unknown name or a malformed file is an error.
-"""
+"""Reads versions.toml: the programs and how each is built. An unknown name or a malformed file is an error."""
 
 import tomllib
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Owns the fixtures of the operator's suite: a real API server for all, a namespace and an operator for each."""
+"""Fixtures of the operator's suite: a real API server for all, a namespace and an operator for each test."""
 
 import os
 import secrets
@@ -15,8 +15,8 @@ import pytest_asyncio
 from dtq_operator.intervals import Intervals
 from hack.cluster import control_plane, kubectl
 from hack.cluster.control_plane import ControlPlane
-from tests.operator.door import Door
 from tests.operator.running import QUICK, Running
+from tests.operator.switchable_proxy import SwitchableProxy
 from tests.operator.world import World
 from tests.support.addresses import BrokerVhost, PostgresService, RabbitMQService
 from tests.support.kube_api import KubeApi
@@ -91,24 +91,24 @@ def system(world: World, tmp_path: Path) -> Iterator[System]:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def postgres_door(postgres_server: PostgresService) -> AsyncIterator[Door]:
-    """A door before Postgres: `start(**world.through(postgres_door, rabbitmq_door))` has an operator go by it."""
+async def postgres_proxy(postgres_server: PostgresService) -> AsyncIterator[SwitchableProxy]:
+    """A proxy in front of Postgres, for `start(**world.through(postgres_proxy, rabbitmq_proxy))`."""
     address = urlsplit(postgres_server.admin_dsn)
     assert address.hostname
-    async with Door(address.hostname, address.port or 5432) as door:
-        yield door
+    async with SwitchableProxy(address.hostname, address.port or 5432) as made:
+        yield made
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def rabbitmq_door(rabbitmq_server: RabbitMQService) -> AsyncIterator[Door]:
-    """A door before RabbitMQ."""
-    async with Door(rabbitmq_server.host, rabbitmq_server.port) as door:
-        yield door
+async def rabbitmq_proxy(rabbitmq_server: RabbitMQService) -> AsyncIterator[SwitchableProxy]:
+    """A proxy in front of RabbitMQ."""
+    async with SwitchableProxy(rabbitmq_server.host, rabbitmq_server.port) as made:
+        yield made
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def proxy(kube: KubeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[KubeProxy]:
-    """A proxy before the API server; every operator that starts from now on goes by it."""
+    """A proxy in front of the API server; every operator that starts from now on uses it."""
     async with KubeProxy(kube, tmp_path) as made:
         monkeypatch.setenv("KUBECONFIG", str(made.kubeconfig))
         yield made

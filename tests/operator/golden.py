@@ -1,6 +1,6 @@
-"""Owns the golden file: what each scenario's conditions and Events say, word for word, but for what varies by run.
+"""The golden file: the exact text of each scenario's conditions and Events, except for what varies by run.
 
-`WRITE_GOLDEN=1 pytest tests/operator/test_reasons.py` rewrites it; the diff is then what changes for people.
+`WRITE_GOLDEN=1 pytest tests/operator/test_reasons.py` rewrites it; the diff shows what changes for users.
 """
 
 import fcntl

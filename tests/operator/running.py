@@ -1,4 +1,4 @@
-"""Owns the operator in this process: started, stopped, and looked into."""
+"""The operator in this process: start, stop, and inspection."""
 
 import asyncio
 from typing import Any, Self
@@ -57,12 +57,12 @@ class Running:
 
     @property
     def has_ended(self) -> bool:
-        """Whether it ended by itself, which it never should."""
+        """Whether the operator ended without being stopped, which it never should."""
         assert self.task is not None
         return self.task.done() and not self.is_over
 
     def metric(self, name: str, **labels: Any) -> float:
-        """A metric's value; 0 while nobody has counted."""
+        """Return the value of a metric; 0 before the first count."""
         return self.operator.registry.get_sample_value(name, labels) or 0.0
 
     async def sweep(self) -> None:

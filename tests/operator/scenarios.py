@@ -1,6 +1,6 @@
-"""Owns one way to each reason that a condition or an Event can have, on a real API server, Postgres and RabbitMQ.
+"""One scenario for each reason of a condition or an Event, on a real API server, Postgres and RabbitMQ.
 
-It must never write a status: only the operator does.
+Only the operator writes a status.
 """
 
 from collections.abc import Awaitable, Callable
@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from tests.operator.conftest import Start
-from tests.operator.door import Door
 from tests.operator.running import QUICK, Running
+from tests.operator.switchable_proxy import SwitchableProxy
 from tests.operator.world import World
 from tests.support.kube_api import Object
 from tests.support.kube_proxy import KubeProxy
@@ -23,12 +23,12 @@ class Stage:
 
     world: World
     start: Start
-    postgres: Door
-    rabbitmq: Door
+    postgres: SwitchableProxy
+    rabbitmq: SwitchableProxy
     proxy: KubeProxy
 
     async def begin(self, **settings: Any) -> Running:
-        """Start the operator, behind doors and proxy."""
+        """Start an operator that reaches everything through proxies."""
         running: Running = await self.start(**self.world.through(self.postgres, self.rabbitmq), **settings)
         return running
 

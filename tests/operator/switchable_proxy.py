@@ -1,4 +1,4 @@
-"""Owns a door before one server: shut, nobody comes in and who is in is thrown out, as if the server had died."""
+"""A proxy in front of one server that can be shut, as if the server had died."""
 
 import asyncio
 from typing import Self
@@ -6,7 +6,7 @@ from typing import Self
 from tests.faults.proxy import Proxy
 
 
-class Door(Proxy):
+class SwitchableProxy(Proxy):
     """A proxy whose port can be closed and opened again."""
 
     async def __aenter__(self) -> Self:
@@ -16,15 +16,15 @@ class Door(Proxy):
 
     @property
     def port(self) -> int:
-        """Where the door is, open or shut."""
+        """The port of the proxy, open or shut."""
         return self._number
 
     async def shut(self) -> None:
-        """Refuse everybody, and cut every connection."""
+        """Refuse new connections, and cut the existing ones."""
         assert self._server is not None
         self._server.close()
         self.reset()
 
     async def open(self) -> None:
-        """Let everybody in again."""
+        """Accept connections again."""
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", self._number)

@@ -143,7 +143,7 @@ async def table(
 
 
 async def _nothing() -> None:
-    """The operator makes the call by itself, again and again."""
+    """Do nothing: the operator repeats the call on its own."""
 
 
 async def test_the_sweeps_list(table: Table) -> None:
@@ -295,7 +295,7 @@ async def test_scaling(table: Table, match: str, verb: str, resource: str) -> No
     replicas = 1
 
     async def another_number() -> None:
-        """Somebody else sets the replicas: the operator sets them again."""
+        """Set the replicas as another client would: the operator sets them back."""
         nonlocal replicas
         replicas = replicas % 5 + 2
         path = f"/apis/apps/v1/namespaces/{table.world.namespace}/deployments/{DEPLOYMENT}"

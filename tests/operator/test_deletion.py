@@ -4,7 +4,7 @@ import pytest
 
 from dtq_operator.reconciler import FINALIZER
 from tests.operator.conftest import Start
-from tests.operator.door import Door
+from tests.operator.switchable_proxy import SwitchableProxy
 from tests.operator.world import TYPE, World
 from tests.support.waiting import CHANGE_SECONDS, eventually
 
@@ -129,15 +129,15 @@ async def test_a_retained_queue_set_leaves_its_queues(world: World, start: Start
 
 @pytest.mark.parametrize("backend", ["postgres", "rabbitmq"])
 async def test_a_deletion_waits_for_a_backend_and_ends_once_it_is_back(
-    postgres_door: Door, rabbitmq_door: Door, world: World, start: Start, backend: str
+    postgres_proxy: SwitchableProxy, rabbitmq_proxy: SwitchableProxy, world: World, start: Start, backend: str
 ) -> None:
-    await start(**world.through(postgres_door, rabbitmq_door))
+    await start(**world.through(postgres_proxy, rabbitmq_proxy))
     await world.create_ready(world.queue_set(deletionPolicy="DeleteIfEmpty"))
-    door = {"postgres": postgres_door, "rabbitmq": rabbitmq_door}[backend]
-    await door.shut()
+    proxy = {"postgres": postgres_proxy, "rabbitmq": rabbitmq_proxy}[backend]
+    await proxy.shut()
     await world.delete(world.queue_set())
     await world.until(world.queue_set(), "Ready", "False", "BackendUnavailable")
-    await door.open()
+    await proxy.open()
     await world.until_gone(world.queue_set())
     assert await world.queues() == {}
     assert await world.claims() == {}
@@ -145,11 +145,11 @@ async def test_a_deletion_waits_for_a_backend_and_ends_once_it_is_back(
 
 @pytest.mark.parametrize("backend", ["postgres", "rabbitmq"])
 async def test_a_deletion_gives_up_on_a_backend_and_says_so(
-    postgres_door: Door, rabbitmq_door: Door, world: World, start: Start, backend: str
+    postgres_proxy: SwitchableProxy, rabbitmq_proxy: SwitchableProxy, world: World, start: Start, backend: str
 ) -> None:
-    await start(**world.through(postgres_door, rabbitmq_door), DTQ_DELETE_GIVE_UP="1s")
+    await start(**world.through(postgres_proxy, rabbitmq_proxy), DTQ_DELETE_GIVE_UP="1s")
     await world.create_ready(world.queue_set(deletionPolicy="DeleteIfEmpty"))
-    await {"postgres": postgres_door, "rabbitmq": rabbitmq_door}[backend].shut()
+    await {"postgres": postgres_proxy, "rabbitmq": rabbitmq_proxy}[backend].shut()
     await world.delete(world.queue_set())
     await world.until_gone(world.queue_set())
     assert "Postgres or RabbitMQ did not answer" in await world.until_event(

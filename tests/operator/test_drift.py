@@ -1,4 +1,4 @@
-"""Drift: whatever is changed behind the operator's back is mended, and nothing is written while nothing changes."""
+"""Drift: changes made outside the operator are repaired, and nothing is written while nothing changes."""
 
 import asyncio
 

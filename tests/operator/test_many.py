@@ -19,7 +19,7 @@ SECONDS: Final = 300
 
 @pytest.mark.timeout(2 * SECONDS)
 async def test_two_thousand_at_once(world: World, start: Start) -> None:
-    # Nobody serves these types: their status would say so, in a second write, if they were long in the making.
+    # No worker serves these types: their status would report that in a second write if creating them took long.
     running: Running = await start(pace=replace(QUICK, unserved_seconds=SECONDS), DTQ_RESYNC_SECONDS="30s")
     await world.create_ready(world.queue_set())
     before = requests_of(await world.kube.call("GET", "/metrics"))

@@ -1,4 +1,4 @@
-"""The operator as a process: killed at each of its steps, ended by a signal, and missed by nobody while it is away."""
+"""The operator as a process: killed at each of its steps, ended by a signal, and not needed by the data plane."""
 
 import asyncio
 import signal

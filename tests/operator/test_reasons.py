@@ -12,8 +12,8 @@ from dtq_operator.conditions import USER_ERRORS
 from dtq_operator.reasons import CONDITION_REASONS, EventReason
 from tests.operator import golden
 from tests.operator.conftest import Start
-from tests.operator.door import Door
 from tests.operator.scenarios import Scenario, Stage, scenarios
+from tests.operator.switchable_proxy import SwitchableProxy
 from tests.operator.world import World
 from tests.support.kube_api import Object
 from tests.support.kube_proxy import KubeProxy
@@ -41,9 +41,14 @@ def test_the_golden_file_has_a_section_for_each_scenario() -> None:
 
 @pytest.mark.parametrize("scenario", FIRST, ids=lambda scenario: scenario.__name__)
 async def test_reason(
-    scenario: Scenario, proxy: KubeProxy, postgres_door: Door, rabbitmq_door: Door, world: World, start: Start
+    scenario: Scenario,
+    proxy: KubeProxy,
+    postgres_proxy: SwitchableProxy,
+    rabbitmq_proxy: SwitchableProxy,
+    world: World,
+    start: Start,
 ) -> None:
-    stage = Stage(world=world, start=start, postgres=postgres_door, rabbitmq=rabbitmq_door, proxy=proxy)
+    stage = Stage(world=world, start=start, postgres=postgres_proxy, rabbitmq=rabbitmq_proxy, proxy=proxy)
     obj = await scenario(stage)
     reached = {condition for condition, other in SCENARIOS.items() if other is scenario}
     for type_, status, reason in reached:

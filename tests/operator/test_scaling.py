@@ -7,9 +7,9 @@ import pytest
 from dtq.domain.manifests import Scaling
 from dtq_operator.targets import Cooldown
 from tests.operator.conftest import Start
-from tests.operator.door import Door
 from tests.operator.running import QUICK, Running
 from tests.operator.scenarios import DEPLOYMENT, scaled
+from tests.operator.switchable_proxy import SwitchableProxy
 from tests.operator.world import World
 from tests.support.kube_api import ApiError, Object
 from tests.support.waiting import CHANGE_SECONDS, eventually
@@ -103,15 +103,15 @@ async def test_what_runs_is_never_scaled_away(world: World, start: Start) -> Non
 
 
 async def test_what_is_unknown_scales_nothing_down(
-    postgres_door: Door, rabbitmq_door: Door, world: World, start: Start
+    postgres_proxy: SwitchableProxy, rabbitmq_proxy: SwitchableProxy, world: World, start: Start
 ) -> None:
     await world.create_deployment(DEPLOYMENT)
-    running = await start(pace=BY_HAND, **world.through(postgres_door, rabbitmq_door), DTQ_RESYNC_SECONDS="60s")
+    running = await start(pace=BY_HAND, **world.through(postgres_proxy, rabbitmq_proxy), DTQ_RESYNC_SECONDS="60s")
     await world.create_ready(scaled(world, minReplicas=0, maxReplicas=4, targetBacklogPerReplica=1))
     await world.enqueue(3)
     await until_replicas(world, 3, look=running)
     await world.sql("DELETE FROM tasks")
-    await postgres_door.shut()
+    await postgres_proxy.shut()
     replicas = await world.replicas(DEPLOYMENT)
     for _ in range(3):
         await running.operator.scaler.once()

@@ -1,7 +1,4 @@
-"""Owns what the operator's tests share: one namespace, one database, one virtual host, and verbs for people.
-
-It must never assert what a test is about; its waits are bounded.
-"""
+"""What the operator's tests share: one namespace, one database, one virtual host, and bounded waits for their state."""
 
 import asyncio
 import json
@@ -22,7 +19,7 @@ from dtq.runtime.settings import OperatorSettings
 from hack.cluster import kubectl
 from hack.lib.errors import HackError
 from hack.stack.management import Management
-from tests.operator.door import Door
+from tests.operator.switchable_proxy import SwitchableProxy
 from tests.support.addresses import BrokerVhost
 from tests.support.kube_api import ApiError, KubeApi, Object
 from tests.support.waiting import CHANGE_SECONDS, eventually
@@ -50,7 +47,7 @@ class World:
         return self._object("TaskType", name, annotations, spec)
 
     def queue_set(self, name: str = "default", *, annotations: Mapping[str, str] | None = None, **spec: Any) -> Object:
-        """A QueueSet with one queue, a ladder of one rung, in the test's virtual host."""
+        """Return a QueueSet with one queue and one retry delay, in the test's virtual host."""
         small = {
             "namespace": "tasks",
             "queues": [{"name": "default"}],
@@ -221,7 +218,7 @@ class World:
         return [(event["type"], event["reason"], event["message"]) for event in found["items"]]
 
     async def until_unclaimed(self, kind: str, name: str) -> None:
-        """Wait until nobody claims a name."""
+        """Wait until a name has no claim."""
 
         async def unclaimed() -> bool:
             return (kind, name) not in await self.claims()
@@ -258,7 +255,7 @@ class World:
         return {(row["kind"], row["key"]): row["owner_namespace"] for row in rows}
 
     async def add_task(self, type_: str = TYPE, *, queue_set: str = "default", queue: str = "default") -> None:
-        """Store a task that nobody will run."""
+        """Store a task that is not published."""
         await self.sql(
             "INSERT INTO tasks (id, type, status, payload, queue_set, queue, max_attempts, needs_publish, publish_at)"
             " VALUES (gen_random_uuid(), $1, 'ENQUEUED', '{}', $2, $3, 5, false, now())",
@@ -308,7 +305,7 @@ class World:
         }
 
     async def exchanges(self) -> set[str]:
-        """Every exchange that somebody declared."""
+        """Return the names of the declared exchanges."""
         found = await self.broker_call("GET", "/api/exchanges/{vhost}")
         return {exchange["name"] for exchange in found if exchange["name"] and not exchange["name"].startswith("amq.")}
 
@@ -333,11 +330,11 @@ class World:
         )
 
     async def hide_tasks(self) -> None:
-        """Keep every statement from the tasks, so that nobody knows what waits; the other tables answer."""
+        """Make every statement on the tasks fail, so that the backlog is unknown; the other tables answer."""
         await self.sql("ALTER TABLE tasks RENAME TO hidden_tasks")
 
     async def rebuild_vhost(self) -> None:
-        """Delete the virtual host with all that is in it, and make it anew."""
+        """Delete the virtual host with all that is in it, and create it again."""
         await asyncio.to_thread(self.management.delete_vhost, self.broker.vhost)
         await asyncio.to_thread(self.management.create_vhost, self.broker.vhost)
 
@@ -357,8 +354,8 @@ class World:
             "DTQ_RESYNC_SECONDS": "1s",
         } | more
 
-    def through(self, postgres: Door, rabbitmq: Door) -> dict[str, str]:
-        """The environment of a process that goes by these doors."""
+    def through(self, postgres: SwitchableProxy, rabbitmq: SwitchableProxy) -> dict[str, str]:
+        """Return the environment of a process that uses these proxies."""
         parts = urlsplit(self.dsn)
         user = parts.netloc.rpartition("@")[0]
         dsn = urlunsplit(parts._replace(netloc=f"{user}@127.0.0.1:{postgres.port}"))

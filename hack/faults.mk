@@ -1,10 +1,10 @@
 # Breaking dtq on purpose (`python -m tests.faults --help` says more), and measuring it. Variables:
-# SCHEDULES=40, FIRST=0 (the first seed), LANES=2 (systems side by side), FAULTS_STATE=folder
+# SCHEDULES=40, FIRST=0 (the first seed), WORLDS=2 (systems side by side), FAULTS_STATE=folder
 SCHEDULES := 40
 FIRST := 0
-LANES := 2
+WORLDS := 2
 FAULTS_STATE := .faults
-FAULTS := $(PYTHON) -m tests.faults --lanes $(LANES)
+FAULTS := $(PYTHON) -m tests.faults --worlds $(WORLDS)
 
 ##@ Faults and benchmarks
 .PHONY: faults faults-long faults-report guarantees

@@ -1,4 +1,4 @@
-"""Owns the command line of the fault runs: `python -m tests.faults --help`."""
+"""The command line of the fault runs: `python -m tests.faults --help`."""
 
 import argparse
 import asyncio
@@ -22,7 +22,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description="Break dtq on purpose.")
     parser.add_argument("--state", type=Path, default=Path(".faults"), help="where results and histories are kept")
     parser.add_argument("--fresh", action="store_true", help="forget what an earlier run left there")
-    parser.add_argument("--lanes", type=int, default=2, help="systems that are broken side by side")
+    parser.add_argument("--worlds", type=int, default=2, help="systems that are broken side by side")
     parser.add_argument("--per-second", type=float, default=PER_SECOND, help="requests a second on each of them")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="COMMAND")
     schedules = verbs.add_parser("schedules", help="what once failed, then the schedules of consecutive seeds")
@@ -74,7 +74,7 @@ def main() -> int:
         guarantees.PAGE.write_text(guarantees.page(guarantees.results()))
         return 0
     jobs = _jobs(given)
-    asyncio.run(campaign.run(jobs, lanes=given.lanes))
+    asyncio.run(campaign.run(jobs, worlds=given.worlds))
     failed = [outcome.name for outcome in campaign.outcomes() if outcome.problems]
     undone = sorted({job.name for job in jobs} - {outcome.name for outcome in campaign.outcomes()})
     _say(f"{len(campaign.outcomes())} runs, {len(failed)} failed {failed}, {len(undone)} not made {undone}")

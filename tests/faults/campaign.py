@@ -1,6 +1,6 @@
-"""Owns many runs: several worlds side by side, state on the disk so that it can go on, and the shrinking of what fails.
+"""Many runs: several worlds side by side, state on disk so that a campaign can be continued, shrinking of failures.
 
-It must never run a finished schedule again, and never throw the history of a failure away.
+A finished schedule is not run again, and the history of a failure is kept.
 """
 
 import asyncio
@@ -11,14 +11,13 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable
-from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
 from tests.faults.run import Outcome, Run
 from tests.faults.schedule import Schedule, smaller
-from tests.faults.world import Lane, World
+from tests.faults.world import World, running_world
 from tests.support.services import Services
 from tests.support.system import REPOSITORY
 
@@ -29,7 +28,7 @@ SHRINK_RUNS_MAX: Final = 6
 SHRUNK_FAULTS_MAX: Final = 10
 """A schedule of more faults is not shrunk: a kill loop is its own explanation."""
 WORLDS_MAX: Final = 5
-"""How often one lane may start anew."""
+"""How often one world may be started again."""
 KEPT: Final = ("samples.jsonl", "faults.jsonl", "client.jsonl")
 """What is kept of a run that passed: enough to draw it."""
 UNDISTURBED: Final = Schedule(seed=-1, faults=())
@@ -72,8 +71,8 @@ class Campaign:
             return []
         return [Outcome(**json.loads(line)) for line in self._results.read_text().splitlines()]
 
-    async def run(self, jobs: Iterable[Job], *, lanes: int) -> None:
-        """Run what is not done yet, `lanes` at a time."""
+    async def run(self, jobs: Iterable[Job], *, worlds: int) -> None:
+        """Run what is not done yet, on `worlds` worlds side by side."""
         done = {outcome.name for outcome in self.outcomes()}
         waiting = [job for job in jobs if job.name not in done]
         progress = _Progress(total=len(waiting), say=self._say)
@@ -81,29 +80,28 @@ class Campaign:
         services = Services.create()
         try:
             async with asyncio.TaskGroup() as group:
-                for number in range(min(lanes, len(waiting))):
-                    group.create_task(self._keep_lane(services, f"lane-{number}", left, progress))
+                for number in range(min(worlds, len(waiting))):
+                    group.create_task(self._keep_world(services, f"world-{number}", left, progress))
         finally:
             services.remove()
 
-    async def _keep_lane(self, services: Services, name: str, left: deque[Job], progress: "_Progress") -> None:
-        """Run jobs on one world after another: what breaks the harness itself must not end the campaign."""
+    async def _keep_world(self, services: Services, name: str, left: deque[Job], progress: "_Progress") -> None:
+        """Run jobs on a world, and on a new one if the harness itself fails."""
         for world_number in range(WORLDS_MAX):
             taken: list[Job] = []
             try:
-                await self._lane(services, f"{name}-{world_number}", left, taken, progress)
-            except Exception as error:  # noqa: BLE001 - told, and the job is made again
-                self._say(f"{name} broke down and is made anew: {''.join(traceback.format_exception(error))}")
+                await self._run_jobs(services, f"{name}-{world_number}", left, taken, progress)
+            except Exception as error:  # noqa: BLE001 - reported, and the job is repeated
+                self._say(f"{name} failed and is started again: {''.join(traceback.format_exception(error))}")
                 left.extendleft(taken)
             else:
                 return
 
-    async def _lane(
+    async def _run_jobs(
         self, services: Services, name: str, left: deque[Job], taken: list[Job], progress: "_Progress"
     ) -> None:
-        """Run jobs until none is left; `taken` holds the one that is under way."""
-        async with AsyncExitStack() as stack:
-            world = await stack.enter_async_context(Lane(services, services.folder / name))
+        """Run jobs until none is left; the last of `taken` is under way."""
+        async with running_world(services, services.folder / name) as world:
             undisturbed = await self._once(world, UNDISTURBED, f"{name}-undisturbed", BASELINE_SECONDS, None)
             baseline = undisturbed.per_second
             self._say(f"{name}: {baseline:.1f} tasks a second undisturbed {'; '.join(undisturbed.problems)}")

@@ -1,6 +1,6 @@
-"""Owns the verdict on a history: I1..I20 of the guarantee, and the counts in which it is reported.
+"""The verdict on a history: I1..I20 of the guarantee, and the counts of the report.
 
-Pure: the same history is the same verdict. It must never ask a running system anything.
+Pure: the same history gives the same verdict.
 """
 
 from collections.abc import Mapping
@@ -59,8 +59,8 @@ class Counts:
         acknowledged: tasks that were promised by a 2xx.
         ok: of those, the ones that came to their end.
         lost: of those, the ones that did not.
-        unexpected: rows, events and runs that nobody asked for.
-        duplicated: handler runs that did again what was done.
+        unexpected: rows, events and runs without a request.
+        duplicated: handler runs after a success.
         recovered: tasks whose request had no answer, and that came to their end.
     """
 

@@ -1,6 +1,6 @@
-"""Owns taking down what is left after a run, for the checker, and clearing it away for the next run.
+"""Saves what is left after a run, for the checker, and clears it for the next run.
 
-It must never go through a proxy, and must not be called before the system is quiet.
+Called when the system is quiet; connects to the servers directly, not through the proxies.
 """
 
 import asyncio

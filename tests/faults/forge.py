@@ -1,4 +1,4 @@
-"""Owns forged histories: one that is right in everything, and the means to make it wrong in one thing."""
+"""Forged histories: one that satisfies every invariant, and functions that break one invariant in it."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -81,7 +81,7 @@ def right() -> History:
     """Return a history that is right, and says something about every invariant.
 
     Tasks: `a` succeeds; `b` succeeds after a retry; `c` fails and has its dead letter; `d` was posted twice with one
-    key; `e` was stored though nobody heard the answer. The operator is down meanwhile; a worker drains.
+    key; `e` was stored although its answer was lost. The operator is down meanwhile; a worker drains.
     """
     return History(
         client=[

@@ -1,6 +1,6 @@
-"""Owns `docs/guarantees.md`: what is promised, and which test shows it in every cell of the fault matrix.
+"""Writes `docs/guarantees.md`: what is promised, and which test shows it in every cell of the fault matrix.
 
-It must never show a result that no run gave: results come from JUnit files of pytest and from fault campaigns only.
+Results come only from JUnit files of pytest and from fault campaigns.
 """
 
 import ast

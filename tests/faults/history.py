@@ -1,7 +1,7 @@
-"""Owns what a history is: the records that one run leaves behind, one file of JSON lines for each kind.
+"""The history of a run: the records that it leaves behind, one file of JSON lines for each kind.
 
-Whoever breaks a system writes it, the checker reads it. Times of the client, the handlers, the faults and the samples
-are `time.time()` of one machine, in seconds; times of rows are Postgres's. It must never judge.
+The fault runs write it, the checker reads it. Times of the client, the handlers, the faults and the samples are
+`time.time()` of one machine, in seconds; times of rows are those of Postgres.
 """
 
 import os
@@ -54,7 +54,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """A handler has begun or ended, fsync'd by itself (`tests.support.handlers.note`).
+    """A handler has begun or ended; the handler writes and fsyncs the line itself (`tests.support.handlers.note`).
 
     Attributes:
         outcome: how it ended, `succeeded` or `failed`; None at the start.
@@ -161,7 +161,7 @@ class Exit:
     """A process that ended during the run.
 
     Attributes:
-        told: `term`, `kill`, or `` when nobody told it: a crash.
+        told: `term`, `kill`, or `` after a crash.
         seconds: from the signal to the end.
         code: as `Popen.returncode`: negative for a signal.
     """
@@ -311,7 +311,7 @@ def load(folder: Path) -> History:
     """Read a history.
 
     Raises:
-        ValueError: a line is no record of its kind; the message names file and line.
+        ValueError: a line is not a record of its kind; the message names file and line.
     """
     assert {field.name for field in fields(History)} == {*RECORDS, "logs"}
     read: dict[str, Any] = {name: list(_read(folder / f"{name}.jsonl", record)) for name, record in RECORDS.items()}

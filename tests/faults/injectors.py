@@ -1,6 +1,6 @@
-"""Owns how each kind of fault is done to a running system, and undone.
+"""Injects each kind of fault into a running system, and undoes it.
 
-Every injector is bounded, and undoes what it did whatever happens meanwhile.
+Every injector is bounded, and undoes its fault whatever else happens.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ Injector = Callable[[World, Fault], AbstractAsyncContextManager[None]]
 QUEUES_KEPT_SECONDS: Final = 5.0
 """How long after queues were lost the broker is not killed, in seconds: they are declared within two, and RabbitMQ
 (3.10) that crashes within a second of making a queue, where one of its name was before, comes back without the queue's
-process, for good. Nothing but deleting it helps; the runbook says so, and the broker suite tries it."""
+process. Only deleting the queue helps, as the runbook says and the broker suite checks."""
 OVERFLOW_POLICY: Final = f"/api/policies/{VHOST}/overflow"
 
 
@@ -185,7 +185,7 @@ async def _postgres_altered(world: World, _: Fault, *, do: str, undo: str) -> As
 
 @asynccontextmanager
 async def _postgres_locked(world: World, fault: Fault) -> AsyncIterator[None]:
-    """Hold a lock that lets nobody read or write the tasks."""
+    """Hold a lock against every read and write of the tasks."""
     statement = (
         f"SET lock_timeout = '10s'; BEGIN; LOCK TABLE tasks IN ACCESS EXCLUSIVE MODE; "
         f"SELECT pg_sleep({fault.seconds}); COMMIT;"

@@ -1,7 +1,7 @@
-"""Owns the client of the fault runs: it posts at a steady pace, writes down every question and every answer, and asks
-again by idempotency key whatever ended in doubt.
+"""The client of the fault runs: posts at a steady rate, records every request and every answer, and repeats a request
+without an answer by its idempotency key.
 
-It must never take an answer for more than it says: what was not heard is unknown.
+A request without an answer counts as neither accepted nor refused.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
-"""Owns the fault matrix: what must happen when a fault meets a step of a task's life, and which tests show it.
+"""The fault matrix: what must happen when a fault hits a step of a task's life, and which tests show it.
 
-A test is named by its place, `tests/db/test_races.py::test_…`; `faults:KIND` stands for the random schedules that have
-that fault, which `make faults` runs over real processes and the checker judges.
+A test is named by its place, `tests/db/test_races.py::test_…`; `faults:KIND` stands for the random schedules with that
+fault, which `make faults` runs over real processes and the checker judges.
 """
 
 from collections.abc import Iterator, Mapping

@@ -1,6 +1,6 @@
-"""Owns the mutants: copies of dtq that lack one thing on which the guarantee rests, and the scene that shows it.
+"""The mutants: copies of dtq that lack one thing on which the guarantee rests, and the scene that shows it.
 
-A scene plays on sound code too, where the checker must find nothing. It must never change the code of this checkout.
+A scene also runs on correct code, where the checker must find nothing. The code of this checkout is not changed.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ SOON_SECONDS: Final = 15.0
 SCENE_SECONDS: Final = 60.0
 """Longest wait of a scene for one thing, in seconds."""
 REST_SECONDS: Final = 75.0
-"""How long a scene's tasks may take to come to their end, in seconds."""
+"""How long a scene's tasks may take to end, in seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,14 +97,14 @@ async def a_worker_dies_before_its_claim(walk: Walk) -> None:
     other = walk.system.worker()
     await walk.end(taker, told=False)
     await other.ready()
-    # What the second worker needs to start is no wait for a message.
+    # The start of the second worker does not count as waiting for a message.
     walk.faults.append(Injected(at=time.time(), until=time.time(), name="kill"))
 
 
 async def a_queue_is_gone(walk: Walk) -> None:
-    """An empty queue was deleted by hand; whoever posts to it is promised that the task is on its way."""
+    """An empty queue was deleted by hand; a 201 still promises that the task will run."""
     for _ in range(2):
-        # The first time the topology watch mends it: it has just looked when the queue is deleted again.
+        # The topology watch repairs the first deletion, and has just looked when the second happens.
         await _exists(walk, SHELF)
         await asyncio.to_thread(walk.drop, f"tasks.{SHELF}")
     await asyncio.gather(*(walk.ask(walk.api.address, queue=SHELF) for _ in range(2)))
@@ -123,7 +123,7 @@ async def a_task_is_due_later(walk: Walk) -> None:
 
 
 def without_fence(definition: str) -> str:
-    """Return `dtq_finish` as it would be if nobody asked whose attempt it is."""
+    """Return `dtq_finish` without the check whose attempt ends."""
     pattern = r"t\.worker_id = a\.worker_id\s+AND t\.attempts = a\.attempts\s+AND t\.status = 'RUNNING'"
     changed, count = re.subn(pattern, "t.status = 'RUNNING'", definition)
     assert count == 1, "dtq_finish has changed: the mutant must follow it"

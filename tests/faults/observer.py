@@ -1,7 +1,7 @@
-"""Owns what is seen from outside while a schedule runs: readiness, progress, and what the processes use.
+"""Observes a system from outside while a schedule runs: readiness, progress, and resource use of the processes.
 
-It must never go through what the faults break: it asks the servers themselves, and a server that does not answer
-is a sample without that number.
+It connects to the servers directly, not through the proxies; a sample lacks the numbers of a server that does not
+answer.
 """
 
 import asyncio

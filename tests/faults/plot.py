@@ -1,7 +1,4 @@
-"""Owns drawing lines over time as SVG: small, without a library, readable on a light and on a dark page.
-
-Pure. It must never decide what is worth drawing.
-"""
+"""Draws lines over time as SVG: small, without a library, readable on a light and on a dark page. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

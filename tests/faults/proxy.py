@@ -1,6 +1,6 @@
-"""Owns a TCP proxy that stands before one server and can make the network bad: slow, dead, cut, half dead, dripping.
+"""A TCP proxy in front of one server that degrades the network: slow, dead, cut, half dead, dripping.
 
-It must never change a byte, and it must never keep a fault once it was cleared.
+It passes bytes on unchanged, and no fault remains after it was cleared.
 """
 
 import asyncio
@@ -27,8 +27,8 @@ class Weather:
 
     Attributes:
         latency_seconds: how late each piece arrives, in each direction.
-        blackhole: nothing arrives, and nobody is told; what was sent arrives once it is over, as TCP would have it.
-        bytes_per_second: how much drips through, in each direction; None means all.
+        blackhole: nothing arrives and no error is reported; what was sent arrives afterwards, as with TCP.
+        bytes_per_second: the limit in each direction; None means no limit.
         answers_lost: questions arrive, but the connection is cut before an answer does: the outcome is in doubt.
     """
 

@@ -1,6 +1,6 @@
-"""Owns the schedules that once broke a promise, each as small as it could be made. They run before all others.
+"""The schedules that once broke a promise, each as small as possible. They run before all others.
 
-They are written out rather than kept as seeds: the generator may change, they must not.
+They are written out instead of kept as seeds, because the generator may change.
 """
 
 from dataclasses import dataclass

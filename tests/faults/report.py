@@ -1,6 +1,6 @@
-"""Owns the report of a campaign: Markdown for people, and pictures of the throughput through the faults.
+"""The report of a campaign: Markdown for people, and plots of the throughput through the faults.
 
-It must never leave a failure out, and never round one away.
+Every failure is reported, and none is rounded away.
 """
 
 import os
@@ -21,7 +21,7 @@ from tests.faults.run import Outcome
 WINDOW_SECONDS: Final = 5.0
 """Over how long a throughput is drawn, in seconds."""
 LONG_SECONDS: Final = 600.0
-"""A run that lasts longer is drawn by itself, in seconds."""
+"""A run that lasts longer gets a plot of its own, in seconds."""
 SETTLE_SHARE: Final = 0.5
 """The first part of a soak, in which caches and arenas fill: no slope is taken of it."""
 CREATED: Final = 201
@@ -153,7 +153,7 @@ def _failures(outcomes: Sequence[Outcome]) -> str:
 
 
 def _found() -> str:
-    """Tell what earlier runs broke: it was mended, and is tried again by every run."""
+    """Return the failures that earlier runs found: each was fixed, and every run tries its schedule again."""
     rows = [
         ("<br>".join(str(fault) for fault in regression.schedule.faults), regression.found)
         for regression in REGRESSIONS

@@ -1,6 +1,6 @@
-"""Owns one run: load, faults, recovery, quiet, history. What the history means is for the checker to say.
+"""One run: load, faults, recovery, quiet, history. The checker judges the history.
 
-It must never wait without an end: what does not recover or come to rest in time is a problem of the run.
+Every wait is bounded: what does not recover or come to rest in time is a problem of the run.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ RECOVERED_SHARE: Final = 0.9
 RESOLVE_SECONDS: Final = 60.0
 """How long requests in doubt are asked again, in seconds."""
 QUIET_SECONDS: Final = 150.0
-"""How long the accepted tasks may take to come to their end after the load, in seconds: a lease, a reap and a few
+"""How long the accepted tasks may take to end after the load, in seconds: a lease, a reap and a few
 retries for the last, and the relay's and the topology watch's rounds before them."""
 PROBLEMS_MAX: Final = 20
 """Most broken promises that an outcome tells; the history tells them all."""
@@ -157,14 +157,14 @@ class Run:
         at = time.time() - (time.monotonic() - healed)
         until = at + (self.outcome.ready_seconds or READY_SECONDS)
         if self._schedule.faults:
-            # Until then nobody may have been there to do anything: a start takes its time, longest on a busy machine.
+            # Until then the processes may still have been starting, which takes long on a busy machine.
             self._faults.write(Injected(at=at, until=until, name=STARTING))
         if self.outcome.ready_seconds is None:
             down = [name for name, ready in self._observer.ready.items() if not ready]
             self.outcome.problems.append(f"not ready within {READY_SECONDS:g} s after the last fault: {down}")
         if self._baseline is not None:
             wanted = RECOVERED_SHARE * max(self._baseline, self._before or 0.0)
-            # What had piled up is no throughput: it is measured by what comes from then on, as the checker does it.
+            # The backlog does not count as throughput: only what comes from then on does, as in the checker.
             self.outcome.recovered_seconds = await self._until(
                 lambda: self._observer.per_second(until) >= wanted, healed, RECOVERED_SECONDS
             )

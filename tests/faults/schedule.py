@@ -1,6 +1,6 @@
-"""Owns fault schedules as data: which fault, where, when and for how long; made from a seed, shrunk when they fail.
+"""Fault schedules as data: which fault, where, when and for how long; made from a seed, shrunk when they fail.
 
-Pure: the same seed is the same schedule, always. It must never start, stop or break anything.
+Pure: the same seed always gives the same schedule.
 """
 
 import random

@@ -1,4 +1,4 @@
-"""Owns setting up a walk: a database and a virtual host of its own, everything declared, one healthy API."""
+"""Sets up a walk: a database and a virtual host of its own, everything declared, one healthy API."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager

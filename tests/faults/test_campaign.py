@@ -40,7 +40,7 @@ async def test_a_campaign_that_goes_on_runs_nothing_again(tmp_path: Path) -> Non
     campaign = saved(tmp_path / "state", an_outcome(0), an_outcome(1))
     jobs = [Job(name=f"seed-{seed}", schedule=generate(seed)) for seed in (0, 1)]
     began = time.monotonic()
-    await campaign.run(jobs, lanes=2)
+    await campaign.run(jobs, worlds=2)
     assert time.monotonic() - began < 5
     assert campaign.outcomes() == [an_outcome(0), an_outcome(1)]
 

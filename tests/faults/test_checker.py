@@ -53,7 +53,7 @@ def drained_and_run_again() -> History:
 
 
 def suspected_and_run_again() -> History:
-    """A worker was lost, perhaps by another task, which gives the task one more attempt, at once."""
+    """A worker was lost, maybe by another task, which gives the task one more attempt, at once."""
     history = taken_back()
     suspected = [replace(event, note=SUSPECTED) if event.note == REAPED else event for event in history.events]
     events = [

@@ -1,4 +1,4 @@
-"""What the API and the worker do when an answer is lost, so that nobody knows what happened."""
+"""What the API and the worker do when an answer is lost, so that the outcome is unknown."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -107,7 +107,7 @@ async def test_a_task_whose_undoing_got_no_answer_is_in_doubt_and_never_promised
         with pytest.raises(Unavailable) as told:
             await some.store(a_task())
         assert told.value.in_doubt
-        # It was taken back: whoever had promised it would have lied.
+        # The task was deleted: a 201 would have been a broken promise.
         async with asyncio.timeout(LINK_SECONDS):
             while await sql.fetchval("SELECT count(*) FROM tasks"):
                 await wait(asyncio.Event(), 0.05)

@@ -61,7 +61,7 @@ async def test_nothing_is_lost_at_any_step(walk: Walk, action: str, group: str) 
     await walk.quiet()
     for victim in walk.victims:
         if not victim.ended:
-            # What hangs has been given up by now; still nobody has to wait for it.
+            # What hangs has been given up by now; the test does not wait for it.
             await walk.end(victim, told=False)
     if group == "alone":
         await only_what_ran_alone_is_charged(walk, action)
@@ -70,7 +70,7 @@ async def test_nothing_is_lost_at_any_step(walk: Walk, action: str, group: str) 
 
 
 async def only_what_ran_alone_is_charged(walk: Walk, action: str) -> None:
-    """A suspect answers for a lost worker from the moment on that it is on record as alone, and for nobody else."""
+    """A suspect is charged for a lost worker only after it is recorded as running alone."""
     charged = await walk.sql.fetch(
         "SELECT crashes, attempts - coalesce(uncounted_attempts, 0) AS counted FROM tasks"
         " WHERE crashes > 0 OR (status = 'SUCCEEDED' AND attempts - coalesce(uncounted_attempts, 0) > 1)"
@@ -109,5 +109,5 @@ async def visit_together(walk: Walk, names: list[str], action: str) -> None:
 
 
 async def _goes_on(walk: Walk, victim: Victim) -> None:
-    """Whoever is not broken for good ends as it should when it is told to."""
+    """A process that is not broken permanently ends with 0 after SIGTERM."""
     assert await walk.end(victim, told=True) == 0, victim.process.log.read_text()[-3000:]

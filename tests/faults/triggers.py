@@ -1,4 +1,4 @@
-"""Owns how each failpoint of the data plane is reached: who is the victim, and what makes it come there."""
+"""How a victim reaches each failpoint of the data plane: its role, and the action that triggers it."""
 
 import asyncio
 import time
@@ -22,7 +22,7 @@ class Point:
     Attributes:
         before: done once before the victim starts.
         also: armed besides, to hold the victim where it has to be.
-        bug: what an exception that nobody foresaw leads to.
+        bug: what an unforeseen exception leads to.
         at_boot: reached while it starts.
         stops: reached while it ends.
         actions: those that make sense: no service is asked where `unavailable` is missing, and nothing is awaited in
@@ -48,7 +48,7 @@ LOOK_AGAIN = "UPDATE prune_slice SET look_at = now()"
 
 
 async def nothing(_: Walk, __: Victim) -> None:
-    """It comes there by itself."""
+    """Trigger nothing: the victim reaches the failpoint on its own."""
 
 
 async def post(walk: Walk, victim: Victim) -> None:
@@ -118,7 +118,7 @@ async def lose_a_worker(walk: Walk, _: Victim) -> None:
 
 
 async def lose_a_crowd(walk: Walk, _: Victim) -> None:
-    """Have suspects for whoever is free."""
+    """Make suspects that any free worker may take."""
     await asyncio.to_thread(walk.empty, f"tasks.{SHELF}")
     await walk.lose_a_crowd()
 

@@ -1,6 +1,6 @@
-"""Owns the stage on which failpoints are walked: a healthy API and worker, and victims that break beside them.
+"""The system on which failpoints are walked: a healthy API and worker, and victims that break beside them.
 
-Everything is asked for and written down as a history; the checker judges it. It must never wait without a bound.
+Every request is recorded in a history, which the checker judges. Every wait is bounded.
 """
 
 import asyncio
@@ -37,12 +37,12 @@ REACH_SECONDS: Final = 90.0
 END_SECONDS: Final = 60.0
 """How long a process may take to end, in seconds."""
 QUIET_SECONDS: Final = 150.0
-"""How long the tasks may take to come to their end after the last fault, in seconds: bounds, leases and retries."""
+"""How long the tasks may take to end after the last fault, in seconds: bounds, leases and retries."""
 AGAIN_SECONDS: Final = 0.7
 """Pause before a trigger is pulled again, in seconds."""
 DELAYS_SECONDS: Final = [1.0, 2.0]
 SHELF: Final = "shelf"
-"""A queue that nobody consumes and that is soon full."""
+"""A queue without a consumer that is soon full."""
 CRON: Final = "yearly"
 LEFT: Final = """
 SELECT count(*) FROM tasks
@@ -198,7 +198,7 @@ class Walk:
         return call
 
     async def tell(self, address: str, path: str, body: Any = None) -> None:
-        """Ask for something else than a task; whoever does not answer is a victim."""
+        """Send a request that is not about a task; a process that does not answer is a victim."""
         try:
             await self.client.post(f"http://{address}{path}", json=body)
         except httpx2.HTTPError:
@@ -221,7 +221,7 @@ class Walk:
     async def lose_a_crowd(self) -> None:
         """Have a worker of another make give up its lease while it holds several tasks: each becomes a suspect.
 
-        They wait on the shelf, where nobody takes them, until the stranger has them; then they go to where all work.
+        They wait on the shelf, which has no worker, until the lost worker has them; then they go to the served queue.
         """
         calls = await asyncio.gather(*(self.ask(self.api.address, queue=SHELF) for _ in range(2)))
         ids = [UUID(call.task_id) for call in calls if call.task_id is not None]
@@ -349,9 +349,9 @@ class Walk:
 
 
 Trigger = Callable[[Walk, Victim], Awaitable[None]]
-"""Makes a victim come to a failpoint, perhaps only when it is pulled again and again."""
+"""Makes a victim reach a failpoint; it may have to be called repeatedly."""
 
 
 def fresh_key() -> str:
-    """Return an idempotency key that nobody used."""
+    """Return a new idempotency key."""
     return secrets.token_hex(8)

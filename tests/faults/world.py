@@ -1,6 +1,6 @@
-"""Owns one complete system to be broken: own servers, proxies before them, two APIs and two workers.
+"""One complete system to break: its own servers, proxies in front of them, two APIs and two workers.
 
-It must never lose a process silently: one that ends without being told to is started again and remembered.
+A process that ends without being told to is started again and recorded.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ from tests.support.system import Process, System, opened
 VHOST: Final = "faults"
 QUEUES: Final = ("high", "default")
 WATCH_SECONDS: Final = 0.5
-"""How often it is looked whether a process has ended by itself, in seconds."""
+"""How often ended processes are looked for, in seconds."""
 TAIL_CHARS: Final = 3_000
 """How much of a log is shown when its process ended badly, in characters."""
 
@@ -109,7 +109,7 @@ class World:
             **(clock_environ(clock_seconds) if clock_seconds else {}),
         }
         process = self.system.start(kind, address=address, **environ)
-        # Whoever kills the run leaves these to the guard, which ends what has a pid file.
+        # If the run is killed, the guard ends every process that has a pid file.
         if identity := processes.identify(process.popen.pid):
             (self.folder / f"{name}.pid").write_text(f"{identity}\n")
         self.members[name] = Member(name=name, address=address, process=process, clock_seconds=clock_seconds)
@@ -129,7 +129,7 @@ class World:
                     yield process.log.name, text
 
     async def end(self, name: str, told: Literal["kill", "term"]) -> None:
-        """End a process: at once, or as Kubernetes does. Whoever calls this starts it again."""
+        """End a process: at once, or as Kubernetes does. The caller starts it again."""
         member = self.members[name]
         member.told = True
         began = time.monotonic()
@@ -162,7 +162,7 @@ class World:
             yield
 
     def look_after(self) -> None:
-        """Start again what has ended by itself, as Kubernetes would, and remember it."""
+        """Start every process that ended on its own again, as Kubernetes would, and record it."""
         for name, member in list(self.members.items()):
             code = member.process.popen.poll()
             if code is not None and not member.told:
@@ -207,59 +207,43 @@ def clock_environ(offset_seconds: float) -> dict[str, str]:
     }
 
 
-class Lane:
-    """One world and the life of its servers: entered once, it carries many schedules."""
+@asynccontextmanager
+async def running_world(services: Services, folder: Path) -> AsyncIterator[World]:
+    """Yield a world whose processes are ready; it carries many schedules, and ends with the block."""
+    await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
+    async with AsyncExitStack() as stack:
+        world = await _world(services, folder, stack)
+        # One after the other: on a busy machine four at once take longer than each of them may.
+        for name in PROCESSES:
+            world.start(name)
+            await world.members[name].process.ready()
+        yield world
 
-    def __init__(self, services: Services, folder: Path) -> None:
-        self._services = services
-        self._folder = folder
-        self._stack = AsyncExitStack()
 
-    async def __aenter__(self) -> World:
-        """Start everything and wait until it is ready."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        try:
-            world = await self._world()
-            # One after the other: on a busy machine four at once take longer than each of them may.
-            for name in PROCESSES:
-                world.start(name)
-                await world.members[name].process.ready()
-        except BaseException:
-            await self._stack.aclose()
-            raise
-        return world
-
-    async def __aexit__(self, *_: object) -> None:
-        """End everything."""
-        await self._stack.aclose()
-
-    async def _world(self) -> World:
-        postgres, rabbitmq = await asyncio.gather(
-            asyncio.to_thread(self._services.new_postgres), asyncio.to_thread(self._services.new_rabbitmq)
+async def _world(services: Services, folder: Path, stack: AsyncExitStack) -> World:
+    postgres, rabbitmq = await asyncio.gather(
+        asyncio.to_thread(services.new_postgres), asyncio.to_thread(services.new_rabbitmq)
+    )
+    stack.push_async_callback(asyncio.to_thread, postgres.destroy)
+    stack.push_async_callback(asyncio.to_thread, rabbitmq.destroy)
+    await asyncio.to_thread(rabbitmq.management.create_vhost, VHOST)
+    servers = {"postgres": postgres.port, "amqp": rabbitmq.port}
+    proxies = {link: await stack.enter_async_context(Proxy("127.0.0.1", servers[link.split(".")[1]])) for link in LINKS}
+    system = stack.enter_context(
+        opened(
+            folder,
+            postgres.dsn(),
+            vhost_of(rabbitmq, VHOST),
+            QUEUES=",".join(QUEUES),
+            WORKER_HANDLERS="tests.support.fault_handlers",
+            WORKER_CONCURRENCY="16",
+            **{WALL_VARIABLE: repr(time.time() - time.monotonic())},
         )
-        self._stack.push_async_callback(asyncio.to_thread, postgres.destroy)
-        self._stack.push_async_callback(asyncio.to_thread, rabbitmq.destroy)
-        await asyncio.to_thread(rabbitmq.management.create_vhost, VHOST)
-        servers = {"postgres": postgres.port, "amqp": rabbitmq.port}
-        proxies = {
-            link: await self._stack.enter_async_context(Proxy("127.0.0.1", servers[link.split(".")[1]]))
-            for link in LINKS
-        }
-        system = self._stack.enter_context(
-            opened(
-                self._folder,
-                postgres.dsn(),
-                vhost_of(rabbitmq, VHOST),
-                QUEUES=",".join(QUEUES),
-                WORKER_HANDLERS="tests.support.fault_handlers",
-                WORKER_CONCURRENCY="16",
-                **{WALL_VARIABLE: repr(time.time() - time.monotonic())},
-            )
-        )
-        await asyncio.to_thread(system.run, "migrate")
-        types = "".join(
-            TYPE_MANIFEST.format(name=name, max_attempts=most, delays=list(DELAYS_SECONDS))
-            for name, most in MAX_ATTEMPTS.items()
-        )
-        await asyncio.to_thread(lambda: system.run("apply", "-f", "-", stdin=MANIFESTS + types))
-        return World(folder=self._folder, postgres=postgres, rabbitmq=rabbitmq, proxies=proxies, system=system)
+    )
+    await asyncio.to_thread(system.run, "migrate")
+    types = "".join(
+        TYPE_MANIFEST.format(name=name, max_attempts=most, delays=list(DELAYS_SECONDS))
+        for name, most in MAX_ATTEMPTS.items()
+    )
+    await asyncio.to_thread(lambda: system.run("apply", "-f", "-", stdin=MANIFESTS + types))
+    return World(folder=folder, postgres=postgres, rabbitmq=rabbitmq, proxies=proxies, system=system)

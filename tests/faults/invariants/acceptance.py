@@ -1,4 +1,4 @@
-"""Owns what a client may rely on: I1 nothing lost, I2 nothing unexpected, I10 idempotency."""
+"""What a client may rely on: I1 nothing lost, I2 nothing unexpected, I10 idempotency."""
 
 from collections import defaultdict
 from collections.abc import Iterator

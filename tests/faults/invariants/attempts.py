@@ -1,4 +1,4 @@
-"""Owns what may happen to one task: I3 attempts, I4 terminal, I5 one success, I6 leases apart."""
+"""What may happen to one task: I3 attempts, I4 terminal, I5 one success, I6 leases apart."""
 
 from collections import Counter
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Owns the way of a message: I7 nothing forgotten, I8 dead letters, I9 confirms that hold, I17 not too early."""
+"""The path of a message: I7 nothing forgotten, I8 dead letters, I9 confirms that hold, I17 not too early."""
 
 from collections.abc import Iterator
 from typing import Final

@@ -1,4 +1,4 @@
-"""Owns a history sorted by task, and the words in which rows, events and calls are asked about. It must never judge."""
+"""A history sorted by task, with the queries that the invariants share."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -36,7 +36,7 @@ class Limits:
         reap_seconds: from the end of a lease to taking its tasks back: two rounds of the reaper, and a statement.
         skew_seconds: how far the clocks of client, handlers and database may be apart.
         early_seconds: how far before its due time a task may be claimed.
-        bugs_injected: exceptions that nobody foresaw were raised on purpose: a 500 is the right answer to one.
+        bugs_injected: unforeseen exceptions were raised on purpose: the right answer is a 500.
     """
 
     terminal_seconds: float = 150.0

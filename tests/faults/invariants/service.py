@@ -1,4 +1,4 @@
-"""Owns how the processes behave: I11 bounded, I12 recovers alone, I13 answers, I14 without operator, I16 drains."""
+"""How the processes behave: I11 bounded, I12 recovers alone, I13 answers, I14 without operator, I16 drains."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -45,7 +45,7 @@ def it_recovers_alone(index: Index) -> Iterator[str | None]:
 
 
 def answers_are_fast_and_closed(index: Index) -> Iterator[str | None]:
-    """I13: an answer in time, never 500, 503 says when to come back; nobody dies or counts as dead."""
+    """I13: an answer in time, never 500, a 503 with Retry-After; no process dies or is taken for dead."""
     for call in index.history.client:
         seconds = call.ended_at - call.started_at
         if seconds > index.limits.answer_seconds:

@@ -1,4 +1,4 @@
-"""Owns what is left afterwards: I15 no leak, I18 as declared, I19 progress for all, I20 metrics tell the truth."""
+"""The state after a run: I15 no leak, I18 as declared, I19 progress for all, I20 correct metrics."""
 
 from collections import Counter
 from collections.abc import Iterator

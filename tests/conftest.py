@@ -1,4 +1,4 @@
-"""Owns the fixtures that every suite shares. It must never start a server that no test asks for."""
+"""Fixtures that every suite shares. A server is started only when a test asks for it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -43,7 +43,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def unconfigured_logs() -> Iterator[None]:
-    """Log as structlog does by itself, at every level, whatever an earlier test of this process has configured."""
+    """Log with structlog's defaults, at every level, whatever an earlier test of this process has configured."""
     before = structlog.get_config()
     structlog.reset_defaults()
     yield

@@ -1,6 +1,6 @@
-"""Owns the comparison of an answer with the OpenAPI document: status, media type, headers and body.
+"""Compares an answer with the OpenAPI document: status, media type, headers and body.
 
-Every answer that a test gets from the API in this process comes by here. It must never accept a 500.
+Checks every answer that a test gets from the API in this process; a 500 always fails.
 """
 
 import json

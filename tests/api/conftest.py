@@ -1,4 +1,4 @@
-"""Owns the fixtures of the API's suite."""
+"""Fixtures of the API's suite."""
 
 from collections.abc import AsyncIterator
 

@@ -124,7 +124,7 @@ async def test_a_broker_short_of_memory_is_told_apart_and_recovers(
     refusing, accepting = apis
     await rabbitmqctl(own_broker, "set_vm_memory_high_watermark", "0")
     try:
-        # The broker tells of its alarm when somebody publishes.
+        # The broker reports its alarm to a connection only after a publish.
         await refuses(refusing, seconds=1.0 + REFUSAL_SECONDS)
         assert "memory" in problem(await refuses(refusing), 503, "Unavailable")["detail"]
         assert await accepting.events(await accepting.enqueued()) == ["ENQUEUED"]

@@ -1,4 +1,4 @@
-"""What the API answers while Postgres does not: 503 in time, never a 500, and it recovers by itself."""
+"""What the API answers while Postgres does not: 503 in time, never a 500, and recovery without a restart."""
 
 import asyncio
 from collections.abc import AsyncIterator

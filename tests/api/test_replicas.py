@@ -24,7 +24,7 @@ async def both(*steps: Callable[[], Awaitable[bool]]) -> None:
 
 
 async def store(api: Running, count: int) -> list[UUID]:
-    """Store tasks that nobody has published."""
+    """Store tasks that are not published."""
     rows = await api.sql.fetch(
         "INSERT INTO tasks (id, type, queue, status, payload, needs_publish, publish_at)"
         " SELECT gen_random_uuid(), $1, 'default', 'ENQUEUED', '{}', true, now()"

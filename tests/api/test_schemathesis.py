@@ -19,7 +19,7 @@ from tests.api.world import ANY
 
 REQUEST_SECONDS: Final = 10.0
 JUDGED_BY_MORE_THAN_SHAPE: Final = {"/enqueue", "/dlq/redrive"}
-"""Where a well-formed body may still be refused: a type that nobody declared, a time out of range."""
+"""Where a well-formed body may still be refused: an undeclared type, a time out of range."""
 BOUNDED: Final = hypothesis.settings(
     max_examples=20,
     derandomize=True,

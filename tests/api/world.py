@@ -1,6 +1,6 @@
-"""Owns what the API's tests share: an API in this process on real services, and what it was declared.
+"""What the API's tests share: an API in this process on real services, and its declared types.
 
-It must never replace a part of the API; a test that needs the socket or the loops asks for `serving`.
+No part of the API is replaced; a test that needs the socket or the loops uses `serving`.
 """
 
 import asyncio

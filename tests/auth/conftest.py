@@ -1,4 +1,4 @@
-"""Owns the fixtures of the auth suite: an API that asks who calls, on real services, and its callers."""
+"""Fixtures of the auth suite: an API with authentication, on real services, and its callers."""
 
 from collections.abc import AsyncIterator
 

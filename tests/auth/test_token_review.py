@@ -184,7 +184,7 @@ async def test_a_token_for_another_audience_is_refused(
     token = await cluster.token(await cluster.account(), *audiences)
     async with api_of(shared_services, cluster) as api:
         assert "audience dtq" in problem(await enqueue(api, token), 401, "Unauthenticated")["detail"]
-    # The API server says so too: what is refused early is refused by nobody's guess.
+    # The API server refuses them as well: the early refusal is not a guess.
     reviews = cluster.reviews()
     assert isinstance(await reviews.review(token), str)
     await reviews.close()

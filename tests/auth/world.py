@@ -1,6 +1,6 @@
-"""Owns what the auth suite shares: callers with tokens, and the policy that gives them rights.
+"""What the auth suite shares: callers with tokens, and the policy that grants them permissions.
 
-It must never weaken the gate: every request goes through it as a stranger's would.
+Every request is authenticated like that of any other client.
 """
 
 from collections.abc import Mapping

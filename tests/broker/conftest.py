@@ -1,4 +1,4 @@
-"""Owns the fixtures of the broker suite."""
+"""Fixtures of the broker suite."""
 
 import asyncio
 import secrets

@@ -18,7 +18,7 @@ async def consuming(*consumers: Consumer) -> None:
 
 
 async def declare_again_at_once(world: World, queue: str) -> None:
-    """Delete a queue and declare it again before the broker has told anybody."""
+    """Delete a queue and declare it again before the broker notifies its consumers."""
     async with world.raw() as connection:
         channel = await connection.channel()
         await channel.queue_delete(queue, nowait=True)

@@ -23,7 +23,7 @@ BOUND_SECONDS = 5.0
 
 
 async def cut_and_back(broker: RabbitMQ, how: str) -> None:
-    """Make the broker go away, wait until everybody knows, and bring it back."""
+    """Stop the broker, wait until every connection has noticed, and start it again."""
     if how == "stop_app":
         await rabbitmqctl(broker, "stop_app")
         await rabbitmqctl(broker, "start_app")
@@ -62,7 +62,7 @@ async def test_links_come_back_by_themselves_and_nothing_confirmed_is_lost(
 async def test_queues_whose_processes_a_crash_took_are_back_once_they_are_deleted(
     own_world: World, broker: RabbitMQ
 ) -> None:
-    """RabbitMQ (3.10) that crashes within a second of making a queue anew comes back without the queue's process."""
+    """RabbitMQ (3.10) that crashes just after a queue is declared again comes back without the process of the queue."""
     publisher, consumer = own_world.publisher(), own_world.consumer("high")
     async with running(publisher.broker, consumer.broker):
         await asyncio.to_thread(broker.management.delete_vhost, own_world.vhost)

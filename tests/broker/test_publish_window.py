@@ -1,4 +1,4 @@
-"""A window of messages: each is told its own fate, and what was never written is confirmed to nobody."""
+"""A window of messages: each gets its own result, and a message that was never written is never confirmed."""
 
 import asyncio
 

@@ -164,7 +164,7 @@ async def test_a_retry_waits_its_rung_and_comes_back_to_its_queue(world: World) 
         sent = [
             messages.retry("tasks", "high", slow, "a.b", retry_delay=3600, delay_seconds=3600),
             messages.retry("tasks", "high", quick, "a.b", retry_delay=1, delay_seconds=1),
-            # Jitter shortens the message's own TTL within its rung.
+            # Jitter shortens the message's own TTL below that of its retry queue.
             messages.retry("tasks", "default", jittered, "a.b", retry_delay=3600, delay_seconds=0.3),
         ]
         loop = asyncio.get_running_loop()
@@ -191,7 +191,7 @@ async def test_a_retry_that_a_full_queue_refuses_holds_up_none_behind_it(world: 
             async def all_are_due() -> bool:
                 return bool((await world.queues())["tasks.retry.default.1s"].get("messages_ready") == 0)
 
-            await eventually(all_are_due, "every retry has left its rung")
+            await eventually(all_are_due, "every retry has left its queue")
         async with running(consumer.broker):
             late = uuid4()
             await publisher.publish([messages.retry("tasks", "default", late, "a.b", retry_delay=1, delay_seconds=1)])

@@ -1,4 +1,4 @@
-"""Owns what the broker tests share: a broker, the supervised parts on it, and a raw view. It must never assert."""
+"""What the broker tests share: a broker, the supervised parts on it, and a connection of its own to look at both."""
 
 import asyncio
 import re
@@ -27,7 +27,7 @@ from tests.support.waiting import READY_SECONDS, eventually
 
 
 def spec_of(**values: Any) -> QueueSetSpec:
-    """A queue set of two queues and one rung, unless told otherwise."""
+    """Return a queue set; by default it has two queues and one retry delay."""
     return QueueSetSpec.model_validate(
         {"queues": [{"name": "high"}, {"name": "default"}], "retry": {"delaysSeconds": [1]}} | values
     )

@@ -1,4 +1,4 @@
-"""Owns how the chart is rendered in tests: by the pinned helm, from the value sets of its `ci/`, without a cluster."""
+"""Renders the chart in tests: with the pinned helm, from the value sets of its `ci/`, without a cluster."""
 
 import subprocess
 import tempfile

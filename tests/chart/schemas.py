@@ -1,6 +1,6 @@
-"""Owns JSON Schemas for kubeconform, made without a network from the pinned modules' own sources.
+"""JSON Schemas for kubeconform, made without a network from the pinned modules' own sources.
 
-Strict: a field that no definition knows is an error.
+Strict: an unknown field is an error.
 """
 
 import copy
@@ -85,7 +85,7 @@ def _strict(schema: Any) -> Any:
     if schema.get("x-kubernetes-int-or-string"):
         return _INT_OR_STRING
     made = {
-        # Names of fields are no schemas, though one may be called `properties`.
+        # A map of field names is not a schema, even if a field is called `properties`.
         key: {name: _strict(field) for name, field in value.items()} if key == "properties" else _strict(value)
         for key, value in schema.items()
     }

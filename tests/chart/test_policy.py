@@ -1,6 +1,6 @@
 """checkov's Kubernetes policies: no finding without a reason.
 
-checkov lives in an environment of its own: its many dependencies are no concern of dtq's lock file.
+checkov lives in an environment of its own: dtq's lock file does not list its many dependencies.
 """
 
 import json

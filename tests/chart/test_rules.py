@@ -75,7 +75,7 @@ def test_annotations_of_ones_own_stay_and_win() -> None:
 
 @pytest.mark.parametrize("spec", [pod.values[1] for pod in PODS])
 def test_no_probe_looks_before_a_healthy_start_can_be_over(spec: Object) -> None:
-    """A failed try of a startup probe is a Warning event: the first comes late, or the probe waits by itself."""
+    """A failed startup probe is a Warning event: the first probe comes late, or its command waits."""
     for container in spec["containers"]:
         if probe := container.get("startupProbe"):
             waits_by_itself = probe.get("failureThreshold") == 1 and probe.get("timeoutSeconds", 1) > 60

@@ -1,4 +1,4 @@
-"""Owns the command `dtq` as a person runs it: a process, an environment, an exit code, and what it printed."""
+"""The command `dtq` as a person runs it: a process with an environment, an exit code and an output."""
 
 import asyncio
 from collections.abc import Mapping
@@ -54,7 +54,7 @@ def dtq(dsn: str, broker_vhost: BrokerVhost, tmp_path: Path) -> Dtq:
 
 @pytest.fixture
 def dtq_alone(tmp_path: Path) -> Dtq:
-    """The command where nothing answers: ports of the discard service, which nobody runs."""
+    """The command without any service: nothing listens on the port of the discard service."""
     environ = {
         "DB_DSN": "postgresql://dtq:hunter2@127.0.0.1:9/dtq",
         "RMQ_USER": "dtq",

@@ -1,4 +1,4 @@
-"""The menu: every target works on a fresh clone by itself, and builds what it needs before a clock starts."""
+"""The menu: every target works alone on a fresh clone, and builds what it needs before a time limit starts."""
 
 import os
 import re

@@ -1,6 +1,6 @@
-"""Owns the workers under test: ours, the one in Go of examples/, or the command of CONFORMANCE_WORKER.
+"""The workers under test: ours, the Go worker of examples/, or the command of CONFORMANCE_WORKER.
 
-A worker is told where things are by DB_DSN and RMQ_*; it serves the types of `handlers.py` from queue tasks.default.
+A worker finds the services by DB_DSN and RMQ_*, and serves the types of `handlers.py` from queue tasks.default.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Owns the fixtures of the database suite: worlds on a fresh, migrated database."""
+"""Fixtures of the database suite: worlds on a fresh, migrated database."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 

@@ -1,6 +1,6 @@
-"""Owns what the test of plans stands on: tables in the states of ordinary life, and the plans that were really run.
+"""The basis of the test of plans: tables in states that occur in production, and the plans that were executed.
 
-It must never run as the application does not: the same settings, the same prepared statements.
+Runs statements as the application does: with the same settings and the same prepared statements.
 """
 
 import json
@@ -171,7 +171,7 @@ def _nodes(plan: dict[str, Any]) -> Iterator[Node]:
 
 
 def as_admin(admin_dsn: str, dsn: str) -> str:
-    """Return the URL of a test's database, as the administrator: plans are shown to nobody else."""
+    """Return the URL of a test's database, as the administrator: other roles cannot read plans."""
     return urlunsplit(urlsplit(admin_dsn)._replace(path=urlsplit(dsn).path))
 
 

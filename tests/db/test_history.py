@@ -1,4 +1,4 @@
-"""The history's partitions: made ahead, mended when nobody made them, dropped by age."""
+"""The history's partitions: made ahead, repaired when they are missing, dropped by age."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

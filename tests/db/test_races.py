@@ -36,7 +36,7 @@ async def test_a_claim_storm_runs_every_task_exactly_once(world: World, another:
 
 
 async def test_a_claim_that_began_before_its_lease_was_reaped_is_refused(world: World, another: MakeWorld) -> None:
-    # Otherwise a task would run for a worker that no reaper looks at any more: it would be lost for good.
+    # Otherwise a task would run for a worker that no reaper looks at any more, and would be lost.
     id_, worker = await world.one(), await world.worker()
     late = await another()
     transaction = late.sql.transaction()

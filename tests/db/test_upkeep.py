@@ -1,4 +1,4 @@
-"""Upkeep: what the loops take in one step, alone or next to another replica."""
+"""Maintenance: what the loops take in one step, alone or beside another replica."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable

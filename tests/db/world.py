@@ -1,4 +1,4 @@
-"""Owns what the database tests share: a connection with a few verbs of the life of a task. It must never assert."""
+"""What the database tests share: a connection, with one method for each step in the life of a task."""
 
 import asyncio
 import secrets

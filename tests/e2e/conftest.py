@@ -1,4 +1,4 @@
-"""Owns the cluster of the end-to-end suite: the one that is up, else one of its own, taken down afterwards."""
+"""The cluster of the end-to-end suite: the running one, else one of its own that is removed afterwards."""
 
 import shutil
 import subprocess

@@ -1,6 +1,6 @@
-"""Owns how the end-to-end suite speaks to a cluster: kubectl for everything, each call with a bound.
+"""How the end-to-end suite talks to a cluster: kubectl for everything, each call with a time limit.
 
-It must never use a kubeconfig that it was not given: the environment's own is somebody else's cluster.
+Uses only the kubeconfig that it is given: the environment's kubeconfig belongs to another cluster.
 """
 
 import json
@@ -62,7 +62,7 @@ class Kube:
             raise HackError(str(error), log=self.describe(namespace)) from error
 
     def describe(self, namespace: str) -> Path:
-        """Write pods, their logs and the events of a namespace to a file, for whoever must find out why."""
+        """Write pods, their logs and the events of a namespace to a file; return the file."""
         self.logs.mkdir(parents=True, exist_ok=True)
         file = self.logs / f"{namespace}.log"
         parts = [self.run("get", "all,tt,qs,scaledobject", "-n", namespace, "-o", "wide", "--ignore-not-found")]

@@ -1,7 +1,7 @@
-"""Owns what pods tell the suite while it breaks things: every line is on this machine's disk before it is answered.
+"""Records what pods report while the suite breaks things: every line is on this machine's disk before it is answered.
 
-It hands out the orders that the client pod enqueues, and asks again for what was not accepted. It must never lie on
-the data plane's way: dtq itself knows nothing of it.
+It hands out the orders that the client pod enqueues, and asks again for those that were not accepted. It is not on
+the data plane's path: dtq does not know it.
 """
 
 import json

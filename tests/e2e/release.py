@@ -1,6 +1,6 @@
-"""Owns the release under test: its values, its namespace's other objects, helm's calls.
+"""The release under test: its values, the other objects of its namespace, the calls of helm.
 
-It must never install anything that the chart does not know: what the suite adds are handlers, tokens, a client.
+Beyond the chart, the suite adds handlers, tokens and a client only.
 """
 
 import base64
@@ -30,7 +30,7 @@ TYPES = {BURST: "default", STEADY: "high", LEFT: "left", RIGHT: "right", SLOW: "
 """Those whose tasks succeed and that are there from the beginning, with their queues."""
 FRAGILE_MEMORY = "256Mi"
 CLIENT = "e2e-client"
-# Who may do what: the token of Prometheus and KEDA, and the client's ServiceAccount. Nobody else may do anything.
+# The only grants: for the token of Prometheus and KEDA, and for the client's ServiceAccount.
 GRANTS: list[Object] = [
     {"subjects": ["token:monitoring"], "verbs": ["metrics", "scale-read"]},
     {

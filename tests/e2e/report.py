@@ -1,6 +1,6 @@
-"""Owns the report of a mission: `docs/e2e-report.md` and the plot of replicas over time beside it.
+"""The report of a mission: `docs/e2e-report.md` and the plot of replicas over time beside it.
 
-It must never hold a number that was not measured in the very run that it reports.
+Every number was measured in the run that it reports.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Owns what must not be written while nothing happens: objects, their events, and the rows that are made of them."""
+"""Checks that an idle system writes nothing: objects, their events, and their rows."""
 
 from tests.e2e.kube import Kube
 from tests.e2e.release import NAME, NAMESPACE

@@ -1,4 +1,4 @@
-"""KEDA and Prometheus by themselves, before dtq is there: each does in this cluster what dtq needs of it."""
+"""KEDA and Prometheus alone, before dtq is installed: each does in this cluster what dtq needs from it."""
 
 import json
 import threading

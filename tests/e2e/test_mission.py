@@ -176,7 +176,7 @@ def external_metric(kube: Kube, scaled_object: str) -> int:
 
 
 def test_two_queues_of_one_target_give_it_one_number(world: World) -> None:
-    """One of them is idle at first, and would have the fewest replicas by itself."""
+    """One of them is idle at first, and would have the fewest replicas on its own."""
     kube = world.kube
     with watching.replicas(kube, NAMESPACE, f"{NAME}-worker-shared") as watch, world.step("two queues of one target"):
         world.order(LEFT, SHARED_TASKS, seconds=SHARED_TASK_SECONDS)

@@ -1,4 +1,4 @@
-"""Owns what is seen of a Deployment over time: a watch by kubectl, each change with its time."""
+"""Watches a Deployment with kubectl, and records each change with its time."""
 
 import subprocess
 import threading

@@ -1,4 +1,4 @@
-"""Owns how the suite looks at, ends and waits for the pods of the release."""
+"""How the suite inspects, ends and waits for the pods of the release."""
 
 from tests.e2e.kube import Kube, Object
 from tests.e2e.release import NAME, NAMESPACE

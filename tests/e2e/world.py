@@ -1,4 +1,4 @@
-"""Owns what the steps of the mission share: the release, the recorder, what was measured, and the history to judge."""
+"""What the steps of the mission share: the release, the recorder, the measurements, and the history to judge."""
 
 import base64
 import json
@@ -190,7 +190,7 @@ class World:
         self.recorder.order(type_, {})
 
     def open_rows(self) -> int:
-        """How many tasks have not come to their end."""
+        """Return how many tasks have not ended."""
         dsn = self.release.secret(f"{NAME}-demo-postgres")["dsn"]
         (count,) = self.release.psql(dsn, "SELECT count(*) FROM tasks WHERE status IN ('ENQUEUED', 'RUNNING')")
         return int(count)

@@ -1,4 +1,4 @@
-"""dtq's image, built and looked into: it runs as nobody, from a root that nobody writes to, with nothing to spare."""
+"""dtq's image: it runs without privileges, from a read-only root, and holds nothing unnecessary."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Owns one scene for each alert: series in which it fires, and series, almost the same, in which it must not.
+"""One scene for each alert: series in which it fires, and almost the same series in which it must not.
 
 Series are promtool's: `0+1x60` starts at 0 and adds 1 at each of 60 steps of half a minute. Scenes last half an hour.
 """

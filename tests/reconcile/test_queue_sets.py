@@ -1,4 +1,4 @@
-"""Two reconcilers of one queue set: they take turns, and what both have a hand in belongs to somebody."""
+"""Two reconcilers of one queue set: they take turns, and every object that both handle has an owner."""
 
 import asyncio
 from typing import Any

@@ -1,6 +1,6 @@
-"""Owns the pretended next version: what its migration does to the schema, and the rows that it writes.
+"""The simulated next version: the schema change of its migration, and the rows that it writes.
 
-It must never take anything away: a migration that does is a `post` one, and runs when no older process is left.
+It removes nothing: a migration that does is a `post` migration, and runs after the last older process has ended.
 """
 
 import json

@@ -1,6 +1,6 @@
-"""Owns the code of another version: its source in a folder of its own, run by this environment's Python.
+"""The code of another version: its source in a folder of its own, run by this environment's Python.
 
-It must never run this checkout's code by mistake: `use` proves where the other version's modules come from.
+`use` checks where the modules come from, so that the code of this checkout is never run by mistake.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Owns the life that every version must live on every schema that it may meet: declare, enqueue, retry, redrive."""
+"""The operations that every version must support on every schema that it may meet: declare, enqueue, retry, redrive."""
 
 import asyncpg
 

@@ -1,4 +1,4 @@
-"""Owns what the tests of the local stack share."""
+"""What the tests of the local stack share."""
 
 import tempfile
 from collections.abc import Iterator

@@ -138,7 +138,7 @@ def test_the_guard_ends_what_a_killed_owner_left(tmp_path: Path) -> None:
         owner.send_signal(signal.SIGKILL)
     assert wait_for(lambda: not folder.exists(), timeout_seconds=20)
     assert not left.alive
-    # A helper of the owner that did not notice its end makes something anew.
+    # A helper of the owner that did not notice its end makes the folder again.
     folder.mkdir()
     assert wait_for(lambda: not folder.exists(), timeout_seconds=20)
     watching.send(signal.SIGKILL)

@@ -1,6 +1,6 @@
-"""Owns what tests know about a shared server: where it is, as whom to speak to it, and what a test has of it.
+"""Where the shared servers of tests are, with which credentials, and which part of a server belongs to one test.
 
-It must never start or stop one.
+Starts and stops nothing.
 """
 
 import os

@@ -1,7 +1,4 @@
-"""Owns a control group with a memory limit of its own, where this machine lets a test make one.
-
-It must never assert.
-"""
+"""A control group with a memory limit of its own, where this machine lets a test make one."""
 
 import contextlib
 import os

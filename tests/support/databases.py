@@ -1,4 +1,4 @@
-"""Owns making and dropping the databases of tests. It must never touch one that no test made."""
+"""Creates and drops the databases of tests, and touches no other."""
 
 import asyncio
 import secrets
@@ -30,7 +30,7 @@ async def create_database(server: PostgresService, name: str, *, template: str =
 
 
 async def drop_database(server: PostgresService, name: str) -> None:
-    """Drop a database, cutting whoever is still connected."""
+    """Drop a database and end its connections."""
     await run_sql(server.admin_dsn, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
 

@@ -1,6 +1,6 @@
-"""Owns a client of a real API server for tests: any object, any verb, bounded.
+"""A client of a real API server for tests: any object, any verb, bounded.
 
-It must never read the environment's kubeconfig: that is somebody else's cluster.
+Uses only the kubeconfig that it is given: the environment's kubeconfig belongs to another cluster.
 """
 
 import re

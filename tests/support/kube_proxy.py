@@ -1,6 +1,6 @@
-"""Owns a proxy before a real API server that answers for it, delays it, cuts it and silences its watches.
+"""A proxy in front of a real API server that answers in its place, delays it, cuts it and silences its watches.
 
-It must never change what it passes on.
+What it passes on is unchanged.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Owns a private PgBouncer in front of a test's database. It must never use a pooler of the system."""
+"""A private PgBouncer in front of a test's database, apart from the system's own."""
 
 import os
 import shutil

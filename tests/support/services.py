@@ -1,6 +1,6 @@
-"""Owns the servers of one test session: started by whoever first needs one, shared by all its processes.
+"""The servers of one test session: started by the first process that needs one, shared by all processes.
 
-It must never touch a server that this session did not start; one that cannot start is an error, never a skip.
+Never touches a server that this session did not start. A server that cannot start is an error, not a skip.
 """
 
 import fcntl
@@ -81,7 +81,7 @@ class Services:
             if not marker.exists():
                 await create_database(server, name)
                 await migrate(server.dsn(name))
-                # Nobody connects any more, so that a clone never has to wait.
+                # No connection is allowed any more, so that a clone never has to wait.
                 await run_sql(server.admin_dsn, f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
                 marker.write_text(name)
         return name
@@ -115,7 +115,7 @@ class Services:
         return {"port": server.port, "management_port": server.management_port, "password": server.password}
 
     def _start_any(self, make: Callable[[], Server]) -> Server:
-        """Start a server, on other ports when somebody was quicker."""
+        """Start a server; if another process took a port first, try other ports."""
         self._require_packages()
         with self._guarding:
             guard.watch(self.folder, self._owner()).start()
@@ -133,7 +133,7 @@ class Services:
         return server
 
     def _owner(self) -> processes.Identity:
-        """The session's main process: without it there is nobody to start a server for."""
+        """Return the session's main process; once it has ended, no server may be started."""
         owner = read_pid_file(self.folder / "owner")
         if owner is None:
             raise HackError("the test session is over.")
@@ -157,7 +157,7 @@ class Services:
 
     @contextmanager
     def _once(self, name: str, start: Callable[[], dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        """What the first caller's start gave; its failure is everybody's, at once."""
+        """Yield what the first caller's start returned; if it failed, every caller fails at once."""
         saved = self.folder / f"{name}.json"
         failed = self.folder / f"{name}.failed"
         with self._lock():

@@ -26,7 +26,7 @@ def poison(_: Any, context: Context) -> None:
 
 @handler("sample.stubborn.v1")
 async def stubborn(_: Any, context: Context) -> None:
-    """Never end, whoever asks."""
+    """Never end, not even when cancelled."""
     note("start", context)
     while True:
         with contextlib.suppress(asyncio.CancelledError):

@@ -1,4 +1,4 @@
-"""Messages that nobody can run: they are dropped, and hold up nobody."""
+"""Messages that no worker can run: they are dropped, and delay no other."""
 
 import aiormq
 import pytest

@@ -1,4 +1,4 @@
-"""Logs: what a driver says of each request is shown to whoever asks for debug lines, and to nobody else."""
+"""Logs: what a driver says about each request is logged at the debug level only."""
 
 import logging
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Plans: whatever is desired and observed, nobody loses what is theirs, and a plan that was carried out is done."""
+"""Plans: for any desired and observed state, no owner loses its objects, and an applied plan leaves nothing to do."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Owns the fixtures of the worker suite."""
+"""Fixtures of the worker suite."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""After an attempt: the rung of its delay, the dead letter, the redrive, and the end of the worker."""
+"""After an attempt: the retry queue of its delay, the dead letter, the redrive, and the end of the worker."""
 
 import asyncio
 import time
@@ -41,7 +41,7 @@ async def test_each_delay_waits_in_its_own_queue_and_its_due_time_is_stored(worl
         async def waits() -> bool:
             return await world.ready("tasks.retry.default.3600s") == 1
 
-        await eventually(waits, "the retry waits on its rung")
+        await eventually(waits, "the retry waits in its retry queue")
         row = await world.rows.row(id_)
         assert (row["status"], row["attempts"], row["last_error"]) == ("ENQUEUED", 1, "RuntimeError: attempt 1")
         assert 3500 < (row["run_at"] - await world.rows.now()).total_seconds() <= 3600
@@ -61,7 +61,7 @@ async def test_jitter_shortens_a_delay_within_its_rung(world: World) -> None:
         async def all_wait() -> bool:
             return await world.ready("tasks.retry.default.3600s") == 20
 
-        await eventually(all_wait, "all wait on the rung")
+        await eventually(all_wait, "all wait in the retry queue")
     now = await world.rows.now()
     delays = [((await world.rows.row(id_))["run_at"] - now).total_seconds() for id_ in ids]
     assert max(delays) <= 3600

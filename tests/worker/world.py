@@ -1,7 +1,4 @@
-"""Owns what the worker tests share: a database, a virtual host, and whole workers inside the test's process.
-
-It must never assert.
-"""
+"""What the worker tests share: a database, a virtual host, and whole workers inside the test's process."""
 
 import asyncio
 import json

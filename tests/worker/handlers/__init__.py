@@ -212,7 +212,7 @@ def snooze_process(payload: Any, context: Context) -> int:
 
 
 def recurse(depth: int) -> int:
-    """Never ends by itself."""
+    """Recurse without an end."""
     return recurse(depth + 1) + 1
 
 

@@ -1,4 +1,4 @@
-"""Owns a real worker process that runs the kinds, and is started anew only when a test has ended it."""
+"""A real worker process that runs the kinds, started again only when a test has ended it."""
 
 import asyncio
 import os

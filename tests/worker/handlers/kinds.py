@@ -153,7 +153,7 @@ async def forked_child_awaits() -> int:
 
 
 def fork_is_left_running() -> str:
-    """Leave a daemon behind: a child in a session of its own, which nobody waits for."""
+    """Leave a daemon behind: a child in a session of its own, without a parent that waits for it."""
     if os.fork() == 0:
         os.setsid()
         if os.fork() == 0:
@@ -426,7 +426,7 @@ def memory_bomb() -> int:
 
 
 def real_memory_bomb() -> int:
-    """Use memory until the kernel ends somebody."""
+    """Use memory until the kernel ends a process."""
     return len([b"%d" % number * 2**20 for number in range(1000, 2000)])
 
 

@@ -1,6 +1,6 @@
-"""`python -m bench.growth`: what a large table costs those who look for something else.
+"""`python -m bench.growth`: what a large table costs statements about other rows.
 
-Owns the scenes: lists, a burst, rest, recovery, and statistics of the opposite state. Must never judge: it prints.
+The scenes: lists, a burst, rest, recovery, and statistics of the opposite state. The figures are printed, not judged.
 
 Run it beside the servers of a local stack alone (`python -m hack.stack servers`, `dtq migrate`): the API and the worker
 of `make up` would take part. Of the stack's environment it needs `DB_DSN` and `RMQ_*`, and `DB_ADMIN_DSN`, the same

@@ -1,7 +1,4 @@
-"""The three measurements.
-
-Owns what is measured and how. Must never judge: it returns figures, and people compare them.
-"""
+"""The three measurements. They return figures for people to compare, without a verdict."""
 
 import asyncio
 import json

@@ -1,6 +1,6 @@
 """What the operator costs the Kubernetes API, by the API server's own metrics: `python -m bench.operator_load -h`.
 
-Owns the measurement. It must run against a cluster of its own: it counts every request about our objects.
+Run it against a cluster of its own: it counts every request about our objects.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Owns the processes that are measured. None is left behind."""
+"""The measured processes. All of them end with the measurement."""
 
 import os
 import socket
@@ -46,7 +46,7 @@ def run_dtq(*args: str) -> None:
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on."""
+    """Return a free port."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         port: int = listening.getsockname()[1]

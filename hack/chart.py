@@ -26,7 +26,7 @@ _SECRET = re.compile(r"[A-Za-z0-9]{24}(?=$|@)", re.MULTILINE)
 
 
 def paths(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value that a comment explains, with its default: maps that are values themselves count as one."""
+    """Yield every documented value with its default; a map that is one value is not entered."""
     for name, value in values.items():
         path = f"{prefix}{name}"
         if isinstance(value, dict) and value and path not in _WHOLE:
@@ -46,10 +46,10 @@ _WHOLE = {
 
 
 def comments(text: str) -> dict[str, str]:
-    """What the comments of values.yaml say, by path."""
+    """Return the comments of values.yaml, by path."""
     found: dict[str, str] = {}
     stack: list[tuple[int, str]] = []
-    said = ""  # of one comment, which may go on over lines
+    said = ""  # the text of a comment, which may continue on the next line
     for line in text.splitlines():
         indent = len(line) - len(line.lstrip())
         if line.lstrip().startswith("# -- "):
@@ -77,7 +77,7 @@ def table() -> str:
 
 
 def snapshot(values: Path) -> str:
-    """What helm renders of a value set; passwords that it makes up are masked."""
+    """Return what helm renders from a value set, with generated passwords masked."""
     command = [
         str(programs.ensure(["helm"])["helm"]),
         *("template", "dtq", str(CHART), "--namespace", "dtq", "--kube-version", KUBE_VERSION),
@@ -98,12 +98,12 @@ def generated() -> dict[Path, str]:
 
 
 def stale() -> dict[Path, str]:
-    """Return the files that are not as they should be, with the text that they should have."""
+    """Return the files with another text than the generated one, and that text."""
     return {path: text for path, text in generated().items() if not path.exists() or path.read_text() != text}
 
 
 def main() -> int:
-    """Write the files, or say which are stale."""
+    """Write the files, or print which are stale."""
     parser = argparse.ArgumentParser(
         prog="python -m hack.chart", description="Generate the chart's table and snapshots."
     )

@@ -26,7 +26,7 @@ def generated() -> dict[Path, str]:
 
 
 def main() -> int:
-    """Write the files, or say which are stale."""
+    """Write the files, or print which are stale."""
     parser = argparse.ArgumentParser(prog="python -m hack.crds", description="Generate crds/ from the models.")
     parser.add_argument("--check", action="store_true", help="write nothing; fail when a file is stale")
     check = parser.parse_args().check

@@ -85,7 +85,7 @@ def text() -> str:
 
 
 def main() -> int:
-    """Write the file, or say that it is stale."""
+    """Write the file, or print that it is stale."""
     parser = argparse.ArgumentParser(prog="python -m hack.metrics", description="Generate docs/metrics.md.")
     parser.add_argument("--check", action="store_true", help="write nothing; fail when the file is stale")
     check = parser.parse_args().check

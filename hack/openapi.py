@@ -10,7 +10,7 @@ FILE = Path(__file__).resolve().parent.parent / "docs" / "openapi.json"
 
 
 def main() -> int:
-    """Write the file, or say that it is stale."""
+    """Write the file, or print that it is stale."""
     parser = argparse.ArgumentParser(prog="python -m hack.openapi", description="Generate docs/openapi.json.")
     parser.add_argument("--check", action="store_true", help="write nothing; fail when the file is stale")
     check = parser.parse_args().check

@@ -1,6 +1,6 @@
 """Attempts, for the worker and the reaper: claim, finish, release, and the lease.
 
-Calls the statements `task_claim`, `task_finish` and `worker_*`. Must never write without the fence (worker, attempt).
+Calls the statements `task_claim`, `task_finish` and `worker_*`. Every write is fenced by worker and attempt.
 """
 
 import json

@@ -1,6 +1,6 @@
 """Connections: a small pool for occasional statements, and dedicated connections for permanent loops.
 
-Must never retry a statement whose outcome is unknown: only the caller knows whether that is safe.
+A statement whose outcome is unknown is not retried: only the caller knows whether that is safe.
 """
 
 import asyncio

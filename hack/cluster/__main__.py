@@ -27,7 +27,7 @@ the versions of hack/cluster/native/versions.toml and run on this machine (Linux
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line's grammar and help."""
+    """Return the parser of the command line."""
     root = argparse.ArgumentParser(
         prog="python -m hack.cluster",
         description=DESCRIPTION,
@@ -92,7 +92,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    """Do what the command line asks."""
+    """Run the command of the command line."""
     options = parser().parse_args()
     try:
         options.call(options)

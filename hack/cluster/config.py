@@ -27,7 +27,7 @@ API_NAMES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoints:
-    """Where one control plane listens. etcd stays on the loopback: it has no access control here."""
+    """The addresses of one control plane. etcd stays on the loopback: it has no access control here."""
 
     address: str
     api_port: int
@@ -42,7 +42,7 @@ class Endpoints:
 
     @property
     def etcd_url(self) -> str:
-        """The URL that etcd serves its client, the API server, at."""
+        """The URL of etcd for its client, the API server."""
         return f"http://{LOOPBACK}:{self.etcd_port}"
 
 
@@ -60,7 +60,7 @@ def control_plane_identities(endpoints: Endpoints) -> dict[str, Identity]:
 
 
 def etcd_flags(endpoints: Endpoints, data: Path) -> list[str]:
-    """One member on the loopback; it need not survive a power cut, so it does not wait for the disk."""
+    """Return the flags of one member on the loopback; without fsync, since no data has to survive a power cut."""
     peer = f"http://{LOOPBACK}:{endpoints.etcd_peer_port}"
     return [
         "--name=dtq",
@@ -107,12 +107,12 @@ def api_server_flags(endpoints: Endpoints, pki: Pki) -> list[str]:
             "--enable-admission-plugins=NodeRestriction",
             f"--kubelet-client-certificate={pki.certificate('api-server-kubelet')}",
             f"--kubelet-client-key={pki.key('api-server-kubelet')}",
-            # Nothing resolves the node's name: without this, `kubectl logs` and `exec` fail.
+            # The node's name cannot be resolved: without this, `kubectl logs` and `exec` fail.
             "--kubelet-preferred-address-types=InternalIP",
         ]
     return [
         *flags,
-        # No controller makes the service accounts that this plugin would wait for.
+        # This plugin waits for service accounts, and there is no controller that makes them.
         "--disable-admission-plugins=ServiceAccount",
         # A loopback address must not become the `kubernetes` Service's endpoint.
         "--endpoint-reconciler-type=none",

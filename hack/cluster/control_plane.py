@@ -26,7 +26,7 @@ from hack.lib.waiting import wait_until
 PROGRAMS = ("etcd", "kube-apiserver", "kubectl")
 ETCD_TIMEOUT_SECONDS = 30.0
 API_TIMEOUT_SECONDS = 60.0
-# It would wait a minute for clients that watch; all that it knows is in etcd.
+# A graceful stop waits a minute for watches; the state is in etcd anyway.
 API_STOP_SECONDS = 5.0
 _REQUEST_TIMEOUT_SECONDS = 5.0
 
@@ -42,7 +42,7 @@ class ControlPlane:
 
     @classmethod
     def create(cls, state: State, *, address: str = config.LOOPBACK, api_port: int | None = None) -> Self:
-        """A new control plane with its certificates and kubeconfig; a fixed port means it has a node."""
+        """Create a control plane with its certificates and kubeconfig; it has a fixed port if it has a node."""
         free = ports.choose(3)
         endpoints = config.Endpoints(
             address=address,
@@ -72,7 +72,7 @@ class ControlPlane:
         return self._state.kubeconfig
 
     def start(self) -> None:
-        """Start what does not run, or is still ending; back when the API server says it is ready."""
+        """Start both unless they run; return when the API server is ready."""
         self._settle("etcd", ETCD_TIMEOUT_SECONDS, self._etcd_healthy)
         if not self.supervisor.running("etcd"):
             self.start_etcd()
@@ -81,12 +81,12 @@ class ControlPlane:
             self.start_api_server()
 
     def stop(self) -> None:
-        """Stop both; back when both are gone."""
+        """Stop both; return when both have ended."""
         self.stop_api_server()
         self.stop_etcd()
 
     def start_etcd(self) -> None:
-        """Start etcd; back when it answers."""
+        """Start etcd; return when it answers."""
         flags = config.etcd_flags(self.endpoints, self._state.folder / "etcd")
         self._start("etcd", flags)
         self._wait("etcd", ETCD_TIMEOUT_SECONDS, self._etcd_healthy)
@@ -96,7 +96,7 @@ class ControlPlane:
         self.supervisor.stop("etcd")
 
     def start_api_server(self) -> None:
-        """Start the API server, on the port it had before; back when it is ready."""
+        """Start the API server, on the same port as before; return when it is ready."""
         host, port = self.endpoints.address, self.endpoints.api_port
         wait_until(
             lambda: ports.is_free(port, host),
@@ -130,7 +130,7 @@ class ControlPlane:
         return probe.answers(http.client.HTTPConnection(config.LOOPBACK, port, timeout=timeout), "/health")
 
     def _settle(self, name: str, timeout_seconds: float, healthy: Callable[[], bool]) -> None:
-        """Wait until a process that runs is well or gone: one that was told to stop runs on for a while."""
+        """Wait until a running process is healthy or has ended: a stopping process still runs for a while."""
         wait_until(
             lambda: not self.supervisor.running(name) or healthy(),
             f"{name} is ready, or has ended",
@@ -166,7 +166,7 @@ class ControlPlane:
 
 @contextmanager
 def running(state_folder: Path) -> Iterator[ControlPlane]:
-    """A control plane of its own for a test: started, yielded, and gone afterwards with its folder."""
+    """Yield a control plane for one test; stop it and delete its folder afterwards."""
     state = State(state_folder)
     with state.exclusive():
         state.claim("control-plane")
@@ -190,7 +190,7 @@ def up(state: State, *, address: str = config.LOOPBACK, api_port: int | None = N
 
 
 def stop(state: State) -> None:
-    """Stop both processes, whatever else the state folder holds."""
+    """Stop both processes."""
     supervisor = Supervisor(state.folder)
     supervisor.stop("kube-apiserver", term_seconds=API_STOP_SECONDS)
     supervisor.stop("etcd")
@@ -201,7 +201,7 @@ def _endpoints_file(state: State) -> Path:
 
 
 class Provider:
-    """The provider `control-plane`: nothing but etcd and the API server."""
+    """The provider `control-plane`: etcd and the API server only."""
 
     programs = PROGRAMS
 
@@ -223,9 +223,9 @@ class Provider:
         yield f"ready: {made.endpoints.api_url}"
 
     def load(self, state: State, archive: Path) -> None:
-        """No pod runs here."""
+        """Refuse: this cluster runs no pods."""
         raise HackError(f"{archive}: the control plane of {state.folder} has no node to load images into")
 
     def tag(self, state: State, image: str, name: str) -> None:
-        """No pod runs here."""
+        """Refuse: this cluster runs no pods."""
         raise HackError(f"{image}: the control plane of {state.folder} has no node, and no image to name {name}")

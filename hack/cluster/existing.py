@@ -13,7 +13,7 @@ from hack.lib.report import step
 
 
 class Existing:
-    """A cluster that is there already."""
+    """A cluster that already exists."""
 
     programs = ("kubectl",)
 
@@ -25,7 +25,7 @@ class Existing:
         source = self._kubeconfig or state.kubeconfig
         if not source.is_file():
             raise HackError(f"{source}: no such kubeconfig", next_step="give --kubeconfig or set DTQ_KUBECONFIG")
-        # Flattened, since a kubeconfig may name its certificates relative to where it lies.
+        # Flattened, since a kubeconfig may name its certificates relative to its own folder.
         state.write_kubeconfig(kubectl.run(source, "config", "view", "--raw", "--flatten", "--minify"))
         with step(f"the cluster of {source} serves"):
             kubectl.run(state.kubeconfig, "get", "--raw", "/readyz")

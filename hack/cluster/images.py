@@ -14,7 +14,7 @@ NOBODY = "65532:65532"
 
 
 def write_archive(archive: Path, *, name: str, program: Path, machine: str, folder: str = "") -> None:
-    """Write the image `name`, whose only file is `program`, in `folder`, and whose command is that program."""
+    """Write the image `name`; its only file and its command is `program` in `folder`."""
     place = f"{folder}/{program.name}".removeprefix("/")
     layer = _tar({place: program.read_bytes()}, mode=0o755)
     config = json.dumps(image_config(place, hashlib.sha256(layer).hexdigest(), machine)).encode()
@@ -25,7 +25,7 @@ def write_archive(archive: Path, *, name: str, program: Path, machine: str, fold
 
 
 def image_config(program: str, layer_digest: str, machine: str) -> dict[str, object]:
-    """The image's configuration: run `program` as the user `nobody`."""
+    """Return the configuration of the image: run `program` as the user `nobody`."""
     return {
         "architecture": ARCHITECTURES[machine],
         "os": "linux",

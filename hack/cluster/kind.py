@@ -21,7 +21,7 @@ CREATE_TIMEOUT_SECONDS = 600.0
 
 
 def usable() -> bool:
-    """Whether a Docker engine runs here that has, or can pull, the node image."""
+    """Return whether a Docker engine runs here that has, or can pull, the node image."""
     if not _engine_runs():
         return False
     if _succeeds(["docker", "image", "inspect", NODE_IMAGE], ASK_TIMEOUT_SECONDS):
@@ -36,7 +36,7 @@ class Kind:
     programs = ("kind", "kubectl")
 
     def up(self, state: State) -> None:
-        """Create the cluster, unless it is there."""
+        """Create the cluster unless it exists."""
         _require_engine()
         if CLUSTER not in _kind(state, ["get", "clusters"], ASK_TIMEOUT_SECONDS).split():
             with step(f"kind cluster {CLUSTER}"):
@@ -45,7 +45,7 @@ class Kind:
         _kind(state, ["export", "kubeconfig", *_named(state)], ASK_TIMEOUT_SECONDS)
 
     def down(self, state: State) -> None:
-        """Delete the cluster; without an engine that is only possible when none was created."""
+        """Delete the cluster; without an engine, that fails if one was created."""
         if _engine_runs() or state.kubeconfig.exists():
             _require_engine()
             with step(f"delete the kind cluster {CLUSTER}"):
@@ -53,7 +53,7 @@ class Kind:
         state.remove()
 
     def status(self, state: State) -> Iterator[str]:
-        """Its node."""
+        """Yield the node of the cluster."""
         yield kubectl.run(state.kubeconfig, "get", "nodes", "-o", "wide")
 
     def load(self, state: State, archive: Path) -> None:
@@ -61,7 +61,7 @@ class Kind:
         _kind(state, ["load", "image-archive", str(archive), "--name", CLUSTER], CREATE_TIMEOUT_SECONDS)
 
     def tag(self, state: State, image: str, name: str) -> None:
-        """Name it in the engine, and load it by that name too."""
+        """Tag the image in the engine, and load it under that name too."""
         command = ["docker", "tag", image, name]
         if not _succeeds(command, ASK_TIMEOUT_SECONDS):
             raise HackError(f"{' '.join(command)} failed", next_step="docker load the image's archive first")

@@ -16,7 +16,7 @@ REQUEST_TIMEOUT_SECONDS = 30
 def run(
     kubeconfig: Path, *arguments: str, manifest: object = None, timeout_seconds: int = REQUEST_TIMEOUT_SECONDS
 ) -> str:
-    """What kubectl prints; `manifest`, if given, is its standard input. An error says what it said."""
+    """Run kubectl and return its output; `manifest` is its standard input. An error contains its message."""
     kubectl = programs.ensure(["kubectl"])["kubectl"]
     asked = [f"--kubeconfig={kubeconfig}", f"--request-timeout={timeout_seconds}s", *arguments]
     done = subprocess.run(

@@ -30,7 +30,7 @@ extendedKeyUsage = serverAuth,clientAuth
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """Whom a certificate names: the user (CN), its groups (O), the names and addresses it serves."""
+    """The subject of a certificate: the user (CN), its groups (O), the host names and addresses."""
 
     user: str
     groups: tuple[str, ...] = ()
@@ -69,7 +69,7 @@ class Pki:
         _openssl(["pkey", "-in", private, "-pubout", "-out", str(self.folder / f"{name}.pub")])
 
     def kubeconfig(self, name: str, server: str) -> str:
-        """A kubeconfig with everything inside, so that the one file can be given away."""
+        """Return a kubeconfig with embedded certificates, so that the file can be copied anywhere."""
         user = {"client-certificate-data": self.certificate(name), "client-key-data": self.key(name)}
         return kubeconfig(
             server=server,
@@ -101,7 +101,7 @@ def leaf_extensions(identity: Identity) -> str:
 
 
 def kubeconfig(*, server: str, authority: bytes, user: dict[str, str]) -> str:
-    """A kubeconfig as JSON, which every reader of YAML reads."""
+    """Return a kubeconfig as JSON, which is also YAML."""
     cluster = {"server": server, "certificate-authority-data": base64.b64encode(authority).decode()}
     content = {
         "apiVersion": "v1",

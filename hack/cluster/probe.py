@@ -12,7 +12,7 @@ _DNS_TYPE_A, _DNS_CLASS_IN = 1, 1
 
 
 def answers(connection: http.client.HTTPConnection, path: str) -> bool:
-    """Whether the server says 200 to a GET of `path`."""
+    """Return whether the server answers a GET of `path` with 200."""
     try:
         connection.request("GET", path)
         return connection.getresponse().status == http.HTTPStatus.OK
@@ -23,7 +23,7 @@ def answers(connection: http.client.HTTPConnection, path: str) -> bool:
 
 
 def dns_query(name: str) -> bytes:
-    """The question for the IPv4 addresses of `name`, as one datagram."""
+    """Return a DNS query for the IPv4 addresses of `name`, as one datagram."""
     header = struct.pack(">6H", _DNS_QUERY_ID, _DNS_RECURSION_DESIRED, 1, 0, 0, 0)
     labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
     return header + labels + b"\0" + struct.pack(">2H", _DNS_TYPE_A, _DNS_CLASS_IN)

@@ -16,31 +16,31 @@ AUTO = "auto"
 
 
 class Provider(Protocol):
-    """What a cluster can be asked for. Every call gets the state folder of one cluster."""
+    """The operations on a cluster. Every call gets the state folder of one cluster."""
 
     @property
     def programs(self) -> tuple[str, ...]:
-        """What `up` needs of the programs that are built here."""
+        """The programs that `up` needs, of those that are built here."""
         ...
 
     def up(self, state: State) -> None:
-        """Make the cluster, or repair it; back when it serves and its kubeconfig is written."""
+        """Create or repair the cluster; return when it serves and its kubeconfig is written."""
 
     def down(self, state: State) -> None:
-        """Remove all that `up` made, the state folder last; whatever half of it is there."""
+        """Remove all that `up` made, the state folder last; parts may be missing."""
 
     def status(self, state: State) -> Iterator[str]:
-        """Say in a few lines what runs, then raise if the cluster does not serve."""
+        """Yield a few lines about what runs, then raise if the cluster does not serve."""
 
     def load(self, state: State, archive: Path) -> None:
         """Make the images of an archive available to pods."""
 
     def tag(self, state: State, image: str, name: str) -> None:
-        """Give a loaded image a further name."""
+        """Give a loaded image another name."""
 
 
 def by_name(name: str, kubeconfig: Path | None = None) -> Provider:
-    """The provider called `name`; `kubeconfig` is what `existing` takes over."""
+    """Return the provider called `name`; `existing` uses `kubeconfig`."""
     match name:
         case "existing":
             return existing.Existing(kubeconfig)
@@ -55,7 +55,7 @@ def by_name(name: str, kubeconfig: Path | None = None) -> Provider:
 
 
 def choose(state: State, wanted: str, kubeconfig: Path | None) -> str:
-    """The provider's name: as asked, else whose cluster is there, else the first that can work."""
+    """Return the provider's name: the requested one, else that of the existing cluster, else the first usable one."""
     if wanted != AUTO:
         return wanted
     if kubeconfig is not None:

@@ -21,7 +21,7 @@ def default_state() -> Path:
 
 
 def default_folder() -> Path:
-    """${XDG_STATE_HOME:-~/.local/state}/dtq/cluster: one cluster per person, whatever the checkout."""
+    """Return ${XDG_STATE_HOME:-~/.local/state}/dtq/cluster: one cluster per user for all checkouts."""
     base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     return Path(base) / "dtq" / "cluster"
 
@@ -34,7 +34,7 @@ class State:
 
     @property
     def kubeconfig(self) -> Path:
-        """The administrator's kubeconfig: the file that everyone uses."""
+        """The administrator's kubeconfig, which every command uses."""
         return self.folder / "kubeconfig"
 
     @property
@@ -52,7 +52,7 @@ class State:
         return self.folder / "cluster.json"
 
     def provider(self) -> str | None:
-        """The name of the provider whose cluster this is; None when there is no cluster."""
+        """Return the name of the provider that made the cluster; None if there is no cluster."""
         try:
             return str(json.loads(self._record.read_text())["provider"])
         except FileNotFoundError:

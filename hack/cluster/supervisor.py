@@ -21,7 +21,7 @@ class Supervisor:
         self._logs = state / "logs"
 
     def log(self, name: str) -> Path:
-        """Where the process called `name` writes."""
+        """Return the log file of the process called `name`."""
         return self._logs / f"{name}.log"
 
     def start(self, name: str, argv: list[str], environ: Mapping[str, str] | None = None) -> None:
@@ -31,7 +31,7 @@ class Supervisor:
         self._process(name, argv=tuple(argv), environ={**os.environ, **(environ or {})}).start()
 
     def names(self) -> list[str]:
-        """Every process that was started here and not stopped."""
+        """Return the names of the processes that were started and not stopped."""
         return sorted(file.stem for file in self._run.glob("*.pid"))
 
     def status(self) -> list[str]:
@@ -40,7 +40,7 @@ class Supervisor:
         return [f"{name}: pid {pid}" if pid else f"{name}: ended, {self.log(name)}" for name, pid in pids.items()]
 
     def pid(self, name: str) -> int | None:
-        """The pid of a process of ours that lives; None when it ended or never was."""
+        """Return the pid of a running process; None if it has ended or was never started."""
         identity = self._process(name).identity
         return identity.pid if identity else None
 
@@ -49,21 +49,21 @@ class Supervisor:
         return self._process(name).running
 
     def check(self, name: str) -> None:
-        """Raise when a process that should run has ended."""
+        """Raise if a process that should run has ended."""
         if not self.running(name):
             raise HackError(f"{name} ended", log=self.log(name), next_step="read the log's last lines")
 
     def check_all(self) -> None:
-        """Raise when any process that was started here, and not stopped, has ended."""
+        """Raise if any process that was started and not stopped has ended."""
         for name in self.names():
             self.check(name)
 
     def ask_to_stop(self, name: str) -> None:
-        """Send the polite signal and do not wait: several processes can end side by side."""
+        """Send the stop signal without waiting, so that several processes can end side by side."""
         self._process(name).ask_to_stop()
 
     def stop(self, name: str, *, term_seconds: float = STOP_SECONDS) -> None:
-        """Stop the process: politely for `term_seconds`, then by force; then it is gone."""
+        """Stop the process: by SIGTERM, and after `term_seconds` by SIGKILL; return when it has ended."""
         self._process(name, stop_seconds=term_seconds).stop()
 
     def kill(self, name: str) -> None:

@@ -18,7 +18,7 @@ Archives are kept by content: the same checkout gives the same tag and is built 
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line's grammar and help."""
+    """Return the parser of the command line."""
     root = argparse.ArgumentParser(
         prog="python -m hack.images", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    """Do what the command line asks."""
+    """Run the command of the command line."""
     arguments = parser()
     options = arguments.parse_args()
     unknown = sorted(set(options.names) - set(recipes()))

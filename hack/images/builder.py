@@ -30,7 +30,7 @@ def default_folder() -> Path:
 
 
 def build(recipe: Recipe, folder: Path) -> Path:
-    """The archive of an image, in docker-archive format; built if this very content was not yet."""
+    """Return the archive of an image, in docker-archive format; build it unless the cache has this content."""
     name, _, tag = recipe.reference.removeprefix("localhost/").partition(":")
     log = folder / f"{name}.log"
 
@@ -48,7 +48,7 @@ def build(recipe: Recipe, folder: Path) -> Path:
 
 
 class _Buildah:
-    """buildah with storage and rules of its own: nothing of the machine's container tools is touched."""
+    """buildah with storage and policy of its own, apart from the machine's container tools."""
 
     def __init__(self, folder: Path, log: Path) -> None:
         self._folder = folder
@@ -61,7 +61,7 @@ class _Buildah:
         (self._settings / "registries.conf").write_text('unqualified-search-registries = ["localhost"]\n')
 
     def have_base(self) -> None:
-        """Import the base that the Dockerfiles begin from, made by debootstrap once."""
+        """Import the base of the Dockerfiles, which debootstrap makes once."""
         authorities = sorted(AUTHORITIES.glob("*.crt"))
         key = cache.content_key([SUITE, MIRROR, SECURITY_MIRROR], authorities)
         reference = f"localhost/base:{SUITE}-{key}"
@@ -76,7 +76,7 @@ class _Buildah:
         self.run("tag", reference, f"localhost/{BASE}")
 
     def build(self, recipe: Recipe) -> None:
-        """Run the steps of a Dockerfile. The times of files are not kept, so the same content is the same image."""
+        """Run the steps of a Dockerfile. File times are not kept, so that the same content gives the same image."""
         self.run(
             *("build", "--isolation", "chroot", "--network", "host", "--pull-never", "--layers", "--timestamp", "0"),
             *("--file", str(ROOT / recipe.dockerfile), "--tag", recipe.reference, str(ROOT)),

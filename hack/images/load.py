@@ -19,7 +19,7 @@ CHART = ROOT / "charts" / "dtq"
 
 
 def load(recipe: Recipe, cache: Path, state: State) -> None:
-    """Build an image if need be, and put it into the cluster.
+    """Load an image into the cluster; build it if necessary.
 
     Raises:
         HackError: there is no cluster, or its nodes cannot be given images.
@@ -42,7 +42,7 @@ def load(recipe: Recipe, cache: Path, state: State) -> None:
 
 
 def chart_name(recipe: Recipe) -> str:
-    """What the chart calls the image by default."""
+    """Return the name of the image that the chart uses by default."""
     values: Any = yaml.safe_load((CHART / "values.yaml").read_text())
     if recipe.name == "dtq":
         version = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]

@@ -18,7 +18,7 @@ class Recipe:
     Attributes:
         dockerfile: its steps, as a path below the checkout.
         inputs: the files and folders that its steps copy.
-        version: what its tag begins with.
+        version: the start of its tag.
     """
 
     name: str
@@ -28,7 +28,7 @@ class Recipe:
 
     @property
     def reference(self) -> str:
-        """The image's name and tag: the same inputs always give the same one."""
+        """The name and tag of the image; the same inputs give the same tag."""
         files = [ROOT / self.dockerfile, *(file for part in self.inputs for file in _files(ROOT / part))]
         facts = [SUITE, *(f"{file.relative_to(ROOT)}:{file.stat().st_mode & 0o111:o}" for file in sorted(files))]
         return f"localhost/{self.name}:{self.version}-{cache.content_key(facts, files)}"

@@ -7,20 +7,20 @@ from typing import Any
 
 
 def config(archive: Path) -> dict[str, Any]:
-    """What the image says of itself: user, environment, entry point."""
+    """Return the configuration of the image: user, environment, entry point."""
     with tarfile.open(archive) as parts:
         found: dict[str, Any] = _json(parts, _manifest(parts)["Config"])["config"]
         return found
 
 
 def root(archive: Path, folder: Path) -> None:
-    """Lay the layers over each other in `folder`; as root, so that owners and modes are right."""
+    """Unpack the layers into `folder`; as root, so that owners and modes are right."""
     with tarfile.open(archive) as parts:
         for name in _manifest(parts)["Layers"]:
             layer = parts.extractfile(name)
             assert layer is not None
             with tarfile.open(fileobj=layer) as files:
-                # Our own image: links that lead out of the folder are as they have to be.
+                # This is our own image: links that lead out of the folder are intended.
                 files.extractall(folder, filter="fully_trusted")  # noqa: S202
 
 

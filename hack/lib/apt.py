@@ -14,19 +14,19 @@ from pathlib import Path
 from hack.lib import report
 from hack.lib.errors import HackError
 
-# Packages ask this program whether a service may start; 101 means no.
+# Packages run this program to learn whether a service may start; 101 means no.
 POLICY = Path("/usr/sbin/policy-rc.d")
 POLICY_TEXT = "#!/bin/sh\n# dtq: packages may be installed, services may not be started.\nexit 101\n"
 PROGRESS = re.compile(r"^(?:Get:\d+ \S+ |(?=Unpacking |Setting up ))(\S.*?)(?: \.\.\.)?$")
 
 
 def missing(packages: Mapping[str, str]) -> list[str]:
-    """The packages whose program is not on this machine; given are the program of each, or a file of it."""
+    """Return the packages that are missing; each is given with a program or file of it."""
     return [name for name, program in packages.items() if shutil.which(program) is None]
 
 
 def ensure(log: Path, packages: Mapping[str, str]) -> None:
-    """Install what is missing of the packages, given with the program that shows that each is there."""
+    """Install the missing packages; each is given with a program or file of it."""
     names = missing(packages)
     if not names:
         return
@@ -36,7 +36,7 @@ def ensure(log: Path, packages: Mapping[str, str]) -> None:
 
 
 def install(log: Path, names: list[str], *, settings: Mapping[Path, str] | None = None) -> None:
-    """Install packages, showing progress; `settings` are files of the system that stand only meanwhile."""
+    """Install packages, showing progress; `settings` are files of the system for the time of the installation."""
     if shutil.which("apt-get") is None:
         raise HackError(
             f"not installed: {', '.join(names)}; and this system has no apt-get.",
@@ -51,7 +51,7 @@ def install(log: Path, names: list[str], *, settings: Mapping[Path, str] | None 
 
 
 def disable(units: list[str]) -> None:
-    """Keep services that we brought from starting at the next boot; ports of the system stay as they were."""
+    """Disable the services of installed packages, so that the next boot does not start them."""
     if shutil.which("systemctl"):
         for unit in units:
             subprocess.run(_as_root("systemctl", "disable", "--quiet", unit), capture_output=True, check=False)
@@ -96,7 +96,7 @@ def _apt_get(arguments: list[str], log: Path) -> None:
 
 @contextmanager
 def _put(path: Path, text: str, *, mode: int) -> Iterator[None]:
-    """Put a file in place for the time of the installation; what stood there comes back."""
+    """Put a file in place for the time of the installation, and restore the former one."""
     kept = path.with_name(path.name + ".before-dtq")
     if path.exists():
         _run(*_as_root("mv", "--no-clobber", str(path), str(kept)))

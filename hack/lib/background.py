@@ -18,15 +18,15 @@ from hack.lib.waiting import wait_for
 KILL_SECONDS = 10.0
 NOTE_SECONDS = 10.0
 MARK = "STACK_PID_FILE"
-# The process notes its identity before it becomes the program: its parent may be killed at any moment, and
-# what was started is known all the same. The name in brackets is the shell's, so the fields can be cut at blanks.
+# The process records its identity before it becomes the program, so that it is known even if its parent is
+# killed at any moment. The name in brackets is the shell's, so the fields can be cut at blanks.
 _NOTE_THEN_RUN = f"""
 echo $(cut -d ' ' -f 1,22 "/proc/$$/stat") $(cat {processes.BOOT_ID}) >"$0.new" && mv "$0.new" "$0" && exec "$@"
 """
 
 
 def read_pid_file(path: Path) -> processes.Identity | None:
-    """The live process that a pid file names; None when it ended or the number belongs to another."""
+    """Return the running process that a pid file names; None if it has ended or another process has its number."""
     try:
         identity = processes.Identity.parse(path.read_text())
     except (OSError, ValueError):
@@ -36,10 +36,10 @@ def read_pid_file(path: Path) -> processes.Identity | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Background:
-    """A process of ours that outlives the command which started it.
+    """A process that outlives the command that started it.
 
     Attributes:
-        owns_children: whether what the process starts ends with it. The shims of containerd must outlive it.
+        owns_children: whether its children end with it. The shims of containerd must outlive it.
     """
 
     name: str
@@ -95,14 +95,14 @@ class Background:
         )
 
     def ask_to_stop(self) -> None:
-        """Send the polite signal and do not wait: several processes can end side by side."""
+        """Send the stop signal without waiting, so that several processes can end side by side."""
         identity = self.identity
         if identity is not None:
             identity.send(signal.SIGCONT)
             identity.send(self.stop_signal)
 
     def stop(self) -> None:
-        """Ask the process to end, wait, and end by force what is left of its family."""
+        """Send the stop signal, wait, and kill what is left of the process and its family."""
         identity = self.identity
         if identity is not None:
             family = self._family(identity)
@@ -128,7 +128,7 @@ class Background:
         self._send_all(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let a frozen family go on."""
+        """Resume a frozen family."""
         self._send_all(signal.SIGCONT)
 
     def _send_all(self, number: signal.Signals) -> None:
@@ -141,7 +141,7 @@ class Background:
         return processes.family(leader) if self.owns_children else []
 
     def _end_orphans(self) -> None:
-        # Children may outlive a leader that was killed; they are known by the mark that they inherited.
+        # Children may outlive a killed leader; they have inherited its mark.
         if self.owns_children:
             self._finish(processes.marked(f"{MARK}={self.pid_file}"))
 

@@ -27,7 +27,7 @@ def default_folder(name: str) -> Path:
 
 
 def content_key(facts: Iterable[str], files: Iterable[Path]) -> str:
-    """A short hash of everything that decides what an entry's content is."""
+    """Return a short hash of everything that determines the content of an entry."""
     digest = hashlib.sha256()
     for part in facts:
         digest.update(f"{len(part)}:{part}".encode())
@@ -38,7 +38,7 @@ def content_key(facts: Iterable[str], files: Iterable[Path]) -> str:
 
 
 def entry(folder: Path, name: str, key: str, build: Callable[[Path], None]) -> Path:
-    """The folder of the entry `name` with this key; `build` fills it if it is not there yet."""
+    """Return the folder of the entry `name` with this key; `build` fills it if it does not exist."""
     place = folder / f"{name}-{key}"
     if place.is_dir():
         return place
@@ -56,7 +56,7 @@ def entry(folder: Path, name: str, key: str, build: Callable[[Path], None]) -> P
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold the one build lock; the kernel drops it with the process, however that ends."""
+    """Hold the build lock; the kernel releases it with the process, however that ends."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         if not try_lock(descriptor):

@@ -6,7 +6,7 @@ from hack.lib.errors import HackError
 
 
 def require(command: str, next_step: str) -> str:
-    """Where `command` is; an error that says how to get it when it is nowhere."""
+    """Return the path of `command`; if it is missing, the error says how to install it."""
     found = shutil.which(command)
     if found is None:
         raise HackError(f"{command}: no such command", next_step=next_step)

@@ -11,10 +11,10 @@ LOG_BYTES_READ = 16_384
 
 
 class HackError(Exception):
-    """Something that a person must act on."""
+    """A failure that a person must act on."""
 
     def __init__(self, what: str, *, log: Path | None = None, next_step: str = "") -> None:
-        """Take the log's last lines now: the folder may be gone when the error is shown."""
+        """Read the last lines of the log now: the folder may be gone when the error is shown."""
         lines = [what]
         if log is not None:
             lines += [f"log:  {log}", *(f"      | {line[:LOG_LINE_LENGTH]}" for line in last_lines(log))]
@@ -24,7 +24,7 @@ class HackError(Exception):
 
 
 def last_lines(log: Path) -> list[str]:
-    """The end of a log file, as much as fits a screen; empty when there is no log."""
+    """Return the end of a log file, at most one screen; empty if there is no log."""
     try:
         with log.open("rb") as stream:
             size = stream.seek(0, 2)

@@ -10,7 +10,7 @@ from hack.lib.errors import HackError
 
 
 def write_private(path: Path, text: str, *, mode: int = 0o600, owner: tuple[int, int] | None = None) -> None:
-    """Write a file for its owner only, given as (user, group) unless it is us; others never see it."""
+    """Write a file that only its owner can read: this user, or the given (user, group)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".new")
     partial.unlink(missing_ok=True)
@@ -22,7 +22,7 @@ def write_private(path: Path, text: str, *, mode: int = 0o600, owner: tuple[int,
 
 
 def try_lock(descriptor: int) -> bool:
-    """Whether the lock of an open file or folder is ours now; the kernel drops it with the process."""
+    """Try to lock an open file or folder; return whether it worked. The kernel releases the lock with the process."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -39,7 +39,7 @@ def accepts(port: int) -> bool:
 
 
 def require_free(port: int, *, name: str, variable: str) -> None:
-    """Refuse a taken port in words that name the holder and the variable that moves ours."""
+    """Raise if a port is taken; the error names the holder and the variable that changes our port."""
     if is_free(port):
         return
     holder = _holder(port) or "another process (run as root to see which)"
@@ -50,7 +50,7 @@ def require_free(port: int, *, name: str, variable: str) -> None:
 
 
 def choose(count: int) -> list[int]:
-    """So many free ports, below the ephemeral range where there is room."""
+    """Return `count` free ports, below the ephemeral range where there is room."""
     candidates = choosable()
     free = [port for port in random.SystemRandom().sample(candidates, 200) if is_free(port)]
     if len(free) < count:

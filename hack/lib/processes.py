@@ -18,7 +18,7 @@ KILL = signal.SIGKILL
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """One process for as long as there is its note: its number, the clock tick of its start, the machine's boot."""
+    """Identifies one process permanently: its pid, the clock tick of its start, the machine's boot."""
 
     pid: int
     started: int
@@ -26,10 +26,10 @@ class Identity:
 
     @classmethod
     def parse(cls, note: str) -> Self:
-        """The process that a note names, which is what `str` makes of an identity.
+        """Return the identity from its text, as `str` gives it.
 
         Raises:
-            ValueError: the text is no such note.
+            ValueError: the text is not an identity.
         """
         pid, started, boot = note.split()
         return cls(int(pid), int(started), boot)
@@ -39,7 +39,7 @@ class Identity:
 
     @property
     def alive(self) -> bool:
-        """Whether this very process still runs; an ended child of ours is reaped on the way."""
+        """Return whether this process still runs; reap it if it is an ended child."""
         stat = _stat(self.pid)
         if stat is None or _identity(stat) != self:
             return False
@@ -49,7 +49,7 @@ class Identity:
         return True
 
     def send(self, number: signal.Signals) -> None:
-        """Signal the process if it is still the same one."""
+        """Signal the process if it is still the same."""
         if self.alive:
             try:
                 os.kill(self.pid, number)
@@ -94,7 +94,7 @@ def _reap(pid: int) -> None:
 
 
 def identify(pid: int) -> Identity | None:
-    """The identity of the process that has this number and has not ended, if any."""
+    """Return the identity of the running process with this pid, or None."""
     stat = _stat(pid)
     return None if stat is None or stat.ended else _identity(stat)
 
@@ -132,12 +132,12 @@ def working_in(folder: Path) -> list[Identity]:
 
 
 def marked(assignment: str) -> list[Identity]:
-    """The processes that were given this NAME=value in their environment."""
+    """Return the processes that started with this NAME=value in their environment."""
     return [process for process in everyone() if assignment in _words(process.pid, "environ")]
 
 
 def arguments(pid: int) -> list[str]:
-    """The command line of a process; empty when it is gone."""
+    """Return the command line of a process; empty if it has ended."""
     return _words(pid, "cmdline")
 
 
@@ -157,11 +157,11 @@ def _working_folder(pid: int) -> str:
 
 
 def is_zombie(pid: int) -> bool:
-    """Whether a process has ended and only waits to be noticed by its parent."""
+    """Return whether a process has ended but was not reaped by its parent."""
     stat = _stat(pid)
     return stat is not None and stat.state == "Z"
 
 
 def any_alive(processes: Iterable[Identity]) -> bool:
-    """Whether one of them still runs."""
+    """Return whether at least one of them still runs."""
     return any([process.alive for process in processes])  # noqa: C419 - each one is looked at, and so reaped

@@ -24,13 +24,13 @@ _line = _Line()
 
 
 def say(text: str) -> None:
-    """A line for the person."""
+    """Print a line."""
     _clear()
     print(text, file=sys.stderr, flush=True)
 
 
 def progress(text: str) -> None:
-    """A sign of life: rewritten in place on a terminal, thinned out elsewhere."""
+    """Print progress: rewritten in place on a terminal, less often elsewhere."""
     if sys.stderr.isatty():
         width = shutil.get_terminal_size().columns - 1
         print("\r\033[K" + f"    {text}"[:width], end="", file=sys.stderr, flush=True)

@@ -10,7 +10,7 @@ POLL_SECONDS = 0.05
 
 
 def wait_for(condition: Callable[[], bool], *, timeout_seconds: float, poll_seconds: float = POLL_SECONDS) -> bool:
-    """Whether the condition came true in time; it is looked at once more at the end."""
+    """Return whether the condition became true in time; it is checked once more at the end."""
     deadline = time.monotonic() + timeout_seconds
     while time.monotonic() < deadline:
         if condition():
@@ -27,6 +27,6 @@ def wait_until(
     log: Path | None = None,
     next_step: str = "",
 ) -> None:
-    """Wait until the condition is true; raise `HackError`, which says `what` was waited for, when it is not in time."""
+    """Wait until the condition is true; if it is not in time, raise a `HackError` that names `what`."""
     if not wait_for(condition, timeout_seconds=timeout_seconds):
         raise HackError(f"{what}: not within {timeout_seconds:g} s", log=log, next_step=next_step)

@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    """Run one command; the exit code is 1 for a failure that was told."""
+    """Run one command; the exit code is 1 after a reported failure."""
     given = _parser().parse_args()
     try:
         settings = Settings.load(os.environ, forgiving=given.verb == "destroy")

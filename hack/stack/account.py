@@ -14,13 +14,13 @@ from hack.lib.files import write_private
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Ourselves, or the packaged system user when we are root."""
+    """The current user, or the packaged system user if we are root."""
 
     name: str | None
 
     @classmethod
     def packaged(cls, name: str) -> "Account":
-        """The account for a server whose Debian package brings the user `name`."""
+        """Return the account for a server whose Debian package adds the user `name`."""
         return cls(name if os.geteuid() == 0 else None)
 
     def command(self, *argv: str) -> tuple[str, ...]:
@@ -31,7 +31,7 @@ class Account:
         return ("setpriv", f"--reuid={entry.pw_uid}", f"--regid={entry.pw_gid}", "--init-groups", "--", *argv)
 
     def make_folder(self, path: Path, *, mode: int = 0o700) -> None:
-        """Make a folder that this account owns, and check that it can get there."""
+        """Make a folder that this account owns, and check that the account can reach it."""
         path.mkdir(parents=True, exist_ok=True)
         path.chmod(mode)
         if self.name is not None:
@@ -40,7 +40,7 @@ class Account:
             self._require_way(path)
 
     def write(self, path: Path, text: str, *, mode: int = 0o600) -> None:
-        """Write a file that only this account reads; never readable by others, not even for a moment."""
+        """Write a file that only this account can ever read."""
         entry = None if self.name is None else self._entry()
         write_private(path, text, mode=mode, owner=(entry.pw_uid, entry.pw_gid) if entry else None)
 

@@ -22,9 +22,9 @@ from hack.stack.settings import PORTS, ROOT, Settings
 NAMES = ("api", "worker")
 READY_SECONDS = 30.0
 COMMAND_SECONDS = 120.0
-# What `dtq apply` ends with when a manifest does not go together with what is declared.
+# The exit code of `dtq apply` for a manifest that conflicts with what is declared.
 REFUSED = 4
-# A worker finishes what it holds before it ends.
+# A worker finishes its tasks before it ends.
 STOP_SECONDS = 40.0
 
 
@@ -32,7 +32,7 @@ class App:
     """The API and the worker of one stack."""
 
     def __init__(self, settings: Settings) -> None:
-        """Know the processes; nothing is started."""
+        """Keep the settings; nothing is started."""
         self.settings = settings
         ours = {"DTQ_STATE", *(variable for variable, _ in PORTS.values())}
         theirs = {name: value for name, value in os.environ.items() if name not in ours}
@@ -74,7 +74,7 @@ class App:
         become(_program(), *arguments, environ=self.environ)
 
     def start(self) -> None:
-        """Start what does not run; returns when both say that they are ready."""
+        """Start what does not run; return when both are ready."""
         for name in NAMES:
             process = self.process(name)
             if not process.running:
@@ -85,14 +85,14 @@ class App:
             self._wait_ready(name)
 
     def stop(self, *names: str) -> None:
-        """Stop the processes, all of them unless some are named; the worker drains."""
+        """Stop the named processes, or all; the worker drains."""
         running = [process for name in names or NAMES if (process := self.process(name)).running]
         for process in running:
             with report.step(f"Stopping {process.name}"):
                 process.stop()
 
     def parts(self) -> list[Part]:
-        """What runs, for people."""
+        """Return the processes for `make ps`."""
         found = []
         for name in NAMES:
             identity = self.process(name).identity
@@ -106,7 +106,7 @@ class App:
         return [self.process(name).log for name in NAMES]
 
     def url(self, name: str) -> str:
-        """Where a process listens."""
+        """Return the URL of a process."""
         return f"http://{ports.HOST}:{self.settings.ports[name]}"
 
     def _wait_ready(self, name: str) -> None:
@@ -121,7 +121,7 @@ class App:
             raise HackError(f"dtq {name} ended while it started.", log=process.log)
 
     def _unready(self, name: str) -> str | None:
-        """Why a process is not ready; None when it is."""
+        """Return why a process is not ready, or None."""
         try:
             with urllib.request.urlopen(self.url(name) + "/readyz", timeout=2):  # noqa: S310 - http, ours
                 return None

@@ -21,7 +21,7 @@ KEPT_IN_STATE = ("run", "log", "env", "stack.json")
 
 
 def up(settings: Settings, wanted: str) -> None:
-    """Everything: servers, schema, samples, API, worker, and a task as proof."""
+    """Start everything: servers, schema, samples, API, worker; a task proves that it works."""
     started = time.monotonic()
     app = App(settings)
     provider = _servers(settings, wanted)
@@ -51,12 +51,12 @@ def down(settings: Settings) -> None:
 
 
 def destroy(settings: Settings) -> None:
-    """Stop every process and delete what the stack kept."""
+    """Stop every process and delete the data of the stack."""
     saved = _saved(settings)
     App(saved).stop()
     with report.step("Deleting Postgres and RabbitMQ"):
         _known(saved).destroy()
-    # Name by name: the folder may be one that a person chose and keeps other things in.
+    # Delete by name: a person may have chosen the folder and keep other things in it.
     for name in KEPT_IN_STATE:
         path = saved.state / name
         if path.is_dir():
@@ -74,12 +74,12 @@ def install(settings: Settings) -> None:
 
 
 def servers(settings: Settings) -> None:
-    """Postgres and RabbitMQ answer, and nothing else is started."""
+    """Start Postgres and RabbitMQ only."""
     _servers(settings, "")
 
 
 def run_dtq(settings: Settings, arguments: list[str]) -> NoReturn:
-    """A command of dtq on the stack's servers, in the foreground."""
+    """Run a command of dtq on the stack's servers, in the foreground."""
     app = App(settings)
     if arguments[:1] != ["config"]:
         with settings.lock():
@@ -90,14 +90,14 @@ def run_dtq(settings: Settings, arguments: list[str]) -> NoReturn:
 
 
 def processes(settings: Settings) -> None:
-    """What runs, where, and whether it is well."""
+    """Print what runs, where, and whether it is healthy."""
     saved = _saved(settings)
     parts = [*_known(saved).parts(), *App(saved).parts()]
     report.table([("part", "port", "pid", "state"), *(_row(part) for part in parts)])
 
 
 def follow_logs(settings: Settings) -> NoReturn:
-    """Show the ends of all logs, and what is added."""
+    """Print the end of each log, and follow all logs."""
     saved = _saved(settings)
     logs = [log for log in [*App(saved).logs(), *_known(saved).logs()] if log.exists()]
     if not logs:
@@ -106,7 +106,7 @@ def follow_logs(settings: Settings) -> NoReturn:
 
 
 def database_shell(settings: Settings, arguments: list[str]) -> NoReturn:
-    """An SQL shell on the stack's database."""
+    """Open an SQL shell on the stack's database."""
     saved = _saved(settings)
     _known(saved).database_shell(arguments)
 
@@ -131,12 +131,12 @@ def _stop(saved: Settings) -> None:
 
 
 def _saved(settings: Settings) -> Settings:
-    """The stack as it was last brought up: what is to be stopped may not be where it shall be next."""
+    """Return the settings of the last `up`: what must be stopped may use other ports than the next `up`."""
     return settings.with_ports(settings.saved_ports or settings.ports)
 
 
 def _known(settings: Settings) -> Provider:
-    """The provider that was used; where none was, there is nothing to choose."""
+    """Return the provider of the last `up`, without choosing one."""
     return Compose(settings) if settings.provider == "compose" else Native(settings)
 
 

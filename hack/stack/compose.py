@@ -33,7 +33,7 @@ SELECT 'CREATE DATABASE dtq OWNER dtq' WHERE NOT EXISTS (SELECT FROM pg_database
 
 
 def obstacle() -> str | None:
-    """Why containers cannot be used here; None when they can."""
+    """Return why containers cannot be used here, or None."""
     if shutil.which("docker") is None:
         return "there is no docker command"
     for command, reason in (
@@ -64,7 +64,7 @@ class Compose:
     name = "compose"
 
     def __init__(self, settings: Settings) -> None:
-        """Know the project; nothing is started."""
+        """Keep the settings; nothing is started."""
         self.settings = settings
         self.log = settings.log_folder / "compose.log"
 
@@ -89,7 +89,7 @@ class Compose:
         self._compose("down", "--timeout", "5", "--volumes")
 
     def parts(self) -> list[Part]:
-        """What runs, for people."""
+        """Return the containers for `make ps`."""
         running = self._running()
         return [
             Part(f"{name} (container)", self.settings.ports[name], None, name in running)
@@ -97,11 +97,11 @@ class Compose:
         ]
 
     def logs(self) -> list[Path]:
-        """Compose keeps the servers' logs: `docker compose logs`."""
+        """Return no files: `docker compose logs` shows the logs of the servers."""
         return [self.log]
 
     def database_shell(self, arguments: list[str]) -> NoReturn:
-        """Become psql in the container, connected to the database."""
+        """Turn into psql in the container, connected to the database."""
         if "postgres" not in self._running():
             raise HackError("Postgres does not run.", next_step="`make up`.")
         shell = ["exec", "postgres", "psql", "-U", "dtq", "-d", "dtq", *arguments]

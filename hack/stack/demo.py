@@ -21,7 +21,7 @@ FINAL = ("SUCCEEDED", "FAILED", "CANCELLED")
 
 
 def run(base: str, worker_log: Path) -> None:
-    """Enqueue a task, wait for its end, show its life."""
+    """Enqueue a task, wait for its end, print its history."""
     with report.step(f"Enqueueing a task: POST {base}/enqueue {json.dumps(TASK)}"):
         identifier = call(f"{base}/enqueue", TASK)["id"]
         task: dict[str, Any] = {}
@@ -41,13 +41,13 @@ def run(base: str, worker_log: Path) -> None:
 
 
 def is_unchanged(plan: Path) -> bool:
-    """Whether a dry run of the samples, as its log shows it, finds them as the files say."""
+    """Return whether the log of a dry run shows that the samples are unchanged."""
     told = [line for line in plan.read_text().splitlines() if not line.startswith("dtq: ")]
     return all(line.endswith(": unchanged") or ": would declare " in line for line in told)
 
 
 def call(url: str, body: Any = None) -> dict[str, Any]:
-    """One request; every failure is told with what the server said."""
+    """Send one request; a failure contains the answer of the server."""
     request = urllib.request.Request(  # noqa: S310 - http, ours
         url,
         data=None if body is None else json.dumps(body).encode(),

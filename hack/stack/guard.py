@@ -20,7 +20,7 @@ PID_FILE = "guard.pid"
 
 
 def watch(folder: Path, owner: processes.Identity) -> Background:
-    """The guard of a folder, ready to start."""
+    """Return the guard of a folder, ready to start."""
     root = Path(__file__).resolve().parents[2]
     return Background(
         name="guard",
@@ -32,7 +32,7 @@ def watch(folder: Path, owner: processes.Identity) -> Background:
 
 
 def sweep(folder: Path) -> None:
-    """End what runs for this folder, then delete it; the data is not meant to be kept."""
+    """End the processes of this folder, then delete it with its data."""
     pid_files = [*folder.glob("*.pid"), *folder.glob("*/*.pid")]
     found = [identity for path in pid_files if (identity := read_pid_file(path)) is not None]
     others = [identity for identity in found if identity.pid != os.getpid()]
@@ -45,7 +45,7 @@ def sweep(folder: Path) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Wait for the owner's end, or for the folder's, which says that the owner cleaned up itself."""
+    """Wait until the owner ends, or until it deletes the folder itself."""
     owner = processes.Identity.parse(arguments[0])
     folder = Path(arguments[1])
     wait_for(

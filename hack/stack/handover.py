@@ -10,7 +10,7 @@ from hack.lib.errors import HackError
 
 
 def become(program: str | Path, *arguments: str, environ: Mapping[str, str] | None = None) -> NoReturn:
-    """Run the program in our place: it gets the terminal, the signals and our exit code."""
+    """Replace this process with the program, which gets the terminal, the signals and the exit code."""
     sys.stdout.flush()
     argv = [str(program), *arguments]
     try:

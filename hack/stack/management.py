@@ -22,7 +22,7 @@ class Management:
     password: str = field(repr=False)
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
-        """One call; `path` starts with /api and is already quoted. Raises HackError or OSError."""
+        """Send one request; `path` starts with /api and is already quoted. Raises HackError or OSError."""
         token = base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
         request = urllib.request.Request(  # noqa: S310 - an http URL of ours
             self.url + path,
@@ -40,7 +40,7 @@ class Management:
         return json.loads(content) if content else None
 
     def create_vhost(self, name: str) -> None:
-        """Make a virtual host in which our user may do everything."""
+        """Create a virtual host, and give our user full access to it."""
         host = quote(name, safe="")
         self.call("PUT", f"/api/vhosts/{host}")
         everything = {"configure": ".*", "write": ".*", "read": ".*"}

@@ -23,7 +23,7 @@ class Native:
     name = "native"
 
     def __init__(self, settings: Settings) -> None:
-        """Know the two servers; nothing is started."""
+        """Keep the settings of both servers; nothing is started."""
         self.settings = settings
         ports = settings.ports
         self.postgres = Postgres(
@@ -64,7 +64,7 @@ class Native:
                 REACHABLE_HOME.rmdir()
 
     def parts(self) -> list[Part]:
-        """What runs, for people."""
+        """Return the servers for `make ps`."""
         if packages.missing():
             return []
         return [
@@ -77,11 +77,11 @@ class Native:
         return [self.postgres.log, self.rabbitmq.log]
 
     def database_shell(self, arguments: list[str]) -> NoReturn:
-        """Become psql, connected to the database."""
+        """Turn into psql, connected to the database."""
         folder = binaries()
         if folder is None or not self.postgres.running:
             raise HackError("Postgres does not run.", next_step="`make up`.")
-        # In the environment rather than on the command line, where every user of the machine could read it.
+        # Every user of the machine could read a password on the command line.
         environ = {**os.environ, "PGPASSWORD": self.postgres.password}
         target = ["-h", "127.0.0.1", "-p", str(self.postgres.port), "-U", "dtq", "-d", "dtq"]
         become(folder / "psql", *target, *arguments, environ=environ)

@@ -21,7 +21,7 @@ FOR_TESTS = {"faketime": "faketime", "prometheus": "promtool", "pgbouncer": "pgb
 
 
 def missing() -> list[str]:
-    """The packages of the servers that are still to be installed."""
+    """Return the packages of the servers that are not installed."""
     found = {"postgresql": postgres.binaries(), "rabbitmq-server": rabbitmq.program()}
     return [name for name, path in found.items() if path is None]
 

@@ -49,7 +49,7 @@ class Postgres:
 
     @property
     def log(self) -> Path:
-        """What the server says."""
+        """The log of the server."""
         return self.home / "postgres.log"
 
     @property
@@ -90,7 +90,7 @@ class Postgres:
         return f"postgresql://{user}:{quote(self.password)}@{ports.HOST}:{self.port}/{database}"
 
     def start(self) -> None:
-        """Start the server, making its data folder first if need be; returns when it answers."""
+        """Start the server; return when it answers. A missing data folder is created first."""
         process = self.process
         if not process.running:
             ports.require_free(self.port, name="Postgres", variable=self.port_variable)
@@ -138,21 +138,21 @@ class Postgres:
         self.process.pause()
 
     def resume(self) -> None:
-        """Let a frozen server go on."""
+        """Resume a frozen server."""
         self.process.resume()
 
     def destroy(self) -> None:
-        """Stop the server and delete all that it kept."""
+        """Stop the server and delete its data."""
         self.kill()
         shutil.rmtree(self.home, ignore_errors=True)
 
     def answers(self) -> bool:
-        """Whether the server takes connections."""
+        """Return whether the server accepts connections."""
         ready = [str(self._program("pg_isready")), "-q", "-h", ports.HOST, "-p", str(self.port), "-t", "2"]
         return self.running and subprocess.run(ready, check=False).returncode == 0
 
     def sql(self, statement: str, *, database: str = "postgres") -> str:
-        """Run a statement as the administrator; rows come back as plain text."""
+        """Run a statement as the administrator; return the rows as plain text."""
         psql = [
             str(self._program("psql")),
             "-XAtq",

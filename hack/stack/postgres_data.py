@@ -26,7 +26,7 @@ def initialise(
     durable: bool,
     log: Path,
 ) -> None:
-    """Make the folder. It is made aside and renamed: an interrupted attempt is never taken for the real one."""
+    """Create the folder under another name and rename it, so that an interrupted attempt is never used."""
     partial = data.with_name("data.new")
     shutil.rmtree(partial, ignore_errors=True)
     secret = data.with_name("password")
@@ -45,7 +45,7 @@ def initialise(
 
 
 def clear_after_crash(data: Path) -> None:
-    """Remove what a killed server left and a new one would stumble over."""
+    """Remove what a killed server left behind and would stop the next start."""
     # Its children notice the end of their parent unless they are busy.
     wait_for(lambda: not processes.working_in(data), timeout_seconds=ORPHAN_SECONDS)
     orphans = processes.working_in(data)

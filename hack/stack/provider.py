@@ -23,22 +23,22 @@ class Provider(Protocol):
     name: str
 
     def start(self) -> None:
-        """Both servers answer when this returns. Safe to repeat."""
+        """Start both servers; return when both answer. Safe to repeat."""
 
     def stop(self) -> None:
-        """Nothing runs any more; the data stays."""
+        """Stop both servers; the data stays."""
 
     def destroy(self) -> None:
-        """Nothing runs any more, nothing is kept."""
+        """Stop both servers and delete their data."""
 
     def parts(self) -> list[Part]:
-        """What runs, for people."""
+        """Return the servers for `make ps`."""
         ...
 
     def logs(self) -> list[Path]:
-        """The log files there are."""
+        """Return the existing log files."""
         ...
 
     def database_shell(self, arguments: list[str]) -> NoReturn:
-        """Become an SQL shell on the database."""
+        """Turn into an SQL shell on the database."""
         ...

@@ -47,12 +47,12 @@ class RabbitMQ:
 
     @property
     def log(self) -> Path:
-        """What the server says."""
+        """The log of the broker."""
         return self.home / "rabbitmq.log"
 
     @property
     def epmd(self) -> Background:
-        """The port mapper, started by us so that it ends with us: Erlang's own start leaves it behind."""
+        """The port mapper. We start it ourselves to be able to end it: Erlang would leave it running."""
         return Background(
             name="epmd",
             argv=self._account.command("epmd", "-address", ports.HOST, "-port", str(self.epmd_port)),
@@ -108,7 +108,7 @@ class RabbitMQ:
         return f"amqp://{USER}:{quote(self.password)}@{ports.HOST}:{self.port}/{quote(vhost, safe='')}"
 
     def start(self) -> None:
-        """Start the broker; returns when it takes connections."""
+        """Start the broker; return when it accepts connections."""
         process = self.process
         if not process.running:
             self._require_ports()
@@ -155,16 +155,16 @@ class RabbitMQ:
         self.process.pause()
 
     def resume(self) -> None:
-        """Let a frozen broker go on."""
+        """Resume a frozen broker."""
         self.process.resume()
 
     def destroy(self) -> None:
-        """Stop the broker and delete all that it kept."""
+        """Stop the broker and delete its data."""
         self.kill()
         shutil.rmtree(self.home, ignore_errors=True)
 
     def answers(self) -> bool:
-        """Whether the broker speaks AMQP and its management interface knows us."""
+        """Return whether the broker answers AMQP and its management interface accepts our user."""
         if not self.running:
             return False
         try:

@@ -58,7 +58,7 @@ def write(
     management_port: int,
     statistics_milliseconds: int,
 ) -> None:
-    """Make the folders and files; the cookie is made once, the rest follows the settings."""
+    """Write the folders and files; the cookie is made once, the rest follows the settings."""
     account.make_folder(home, mode=0o755)
     for name in ("data", "log"):
         account.make_folder(home / name)

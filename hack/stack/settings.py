@@ -48,9 +48,9 @@ class Settings:
 
     @classmethod
     def load(cls, environ: Mapping[str, str], *, forgiving: bool = False) -> "Settings":
-        """What is remembered, with ports that the environment names put over it.
+        """Return the saved settings, with the ports that the environment names.
 
-        Forgiving, a damaged memory counts as none: enough to delete what there is.
+        If `forgiving`, damaged settings count as missing: that is enough to delete the stack.
         """
         state = Path(environ.get("DTQ_STATE") or ROOT / ".dtq").absolute()
         home = _servers_home(state)
@@ -79,16 +79,16 @@ class Settings:
 
     @property
     def saved_ports(self) -> Mapping[str, int] | None:
-        """The ports of the stack that was last brought up; None when there is none."""
+        """Return the ports of the last `up`; None if there was none."""
         ports: Mapping[str, int] | None = _read(self.home / "stack.json").get("ports")
         return ports
 
     def with_ports(self, ports: Mapping[str, int]) -> "Settings":
-        """The same stack on other ports."""
+        """Return the same stack on other ports."""
         return replace(self, ports=ports)
 
     def save(self, provider: str) -> None:
-        """Remember everything, and write the environment for processes and shells."""
+        """Save the settings, and write the environment for processes and shells."""
         for folder in (self.state, self.home):
             folder.mkdir(parents=True, exist_ok=True)
             folder.chmod(0o755)
@@ -104,7 +104,7 @@ class Settings:
 
     @property
     def environ(self) -> dict[str, str]:
-        """What dtq's processes are told."""
+        """The environment of dtq's processes."""
         return {
             "DB_DSN": f"postgresql://{OWNER}:{self.postgres_password}@{HOST}:{self.ports['postgres']}/{OWNER}",
             "RMQ_USER": USER,
@@ -129,17 +129,17 @@ class Settings:
 
     @property
     def log_folder(self) -> Path:
-        """Where the logs of our own processes are."""
+        """The folder for the logs of our own processes."""
         return self.state / "log"
 
     @property
     def key(self) -> str:
-        """Tells this checkout's stack from another's where names are shared by the machine."""
+        """The part of a machine-wide name that identifies the stack of this checkout."""
         return _key(self.state)
 
 
 def _servers_home(state: Path) -> Path:
-    """Where the servers keep their data: a server's own user cannot pass through root's private folders."""
+    """The folder for the servers' data, outside root's private folders, which a server's user cannot enter."""
     if os.geteuid() != 0:
         return state
     existing = [folder for folder in (state, *state.parents) if folder.exists()]

@@ -1,6 +1,6 @@
 """Bootstrap: creates the queue sets and task types that come with an installation, once at the start.
 
-Must never change an existing object or restore a deleted one: after their creation they belong to people.
+Existing objects are not changed and deleted ones not restored: after their creation they belong to the users.
 """
 
 import asyncio

@@ -23,7 +23,7 @@ class Serving:
         desired: returns the desired replicas of a queue, by queue set and queue; None while that is unknown.
         changed: called with the key of a type whose condition Served has changed.
         grace_seconds: how long after the end of its last worker's lease, or after its own creation, a type may be
-            without a worker: a rolling update is no reason to write every status twice.
+            without a worker: a rolling update should not write every status twice.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
 """Periodic resync: finds drift, missed watch events and orphaned claims.
 
-Its reads are cheap: two lists of metadata and one SELECT. Must never release many claims at once: a wrong setting must
+Its reads are cheap: two lists of metadata and one SELECT. Many claims are never released at once: a wrong setting must
 not deactivate production.
 """
 

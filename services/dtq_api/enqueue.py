@@ -1,6 +1,6 @@
 """Enqueuing: checks a well-formed request against the catalog and stores its task.
 
-Must never return success for a task that may not run.
+Success is returned only for a task that will run.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """Maps errors to HTTP answers: RFC 9457 problem details that also carry the origin's `error`.
 
-Must never show a stack trace, a payload or a connection string.
+No answer shows a stack trace, a payload or a connection string.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
 """Reads the memory use of this process's control group, version 1 or 2.
 
-Must never fail: a machine without control groups or without a limit has nothing to report.
+Without control groups or without a limit there is nothing to report, which is not an error.
 """
 
 from contextlib import suppress

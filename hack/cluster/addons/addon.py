@@ -8,13 +8,13 @@ from hack.cluster.native import versions
 
 Json = dict[str, object]
 
-# The restricted pod security standard: what every namespace of an addon is held to.
+# Every namespace of an addon enforces the restricted pod security standard.
 RESTRICTED: Mapping[str, str] = {"pod-security.kubernetes.io/enforce": "restricted"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Addon:
-    """One addon. `ready` holds, in order, what to wait for: a resource and the condition it must have."""
+    """One addon. `ready` lists, in order, the resources to wait for and the condition of each."""
 
     name: str
     namespace: str
@@ -25,7 +25,7 @@ class Addon:
 
 
 def image(program: str) -> str:
-    """The name of the image that holds a program: a new version is a new name."""
+    """Return the name of a program's image; it contains the version."""
     version = re.sub(r"[^0-9A-Za-z.]", "-", versions.program(program).module.version)
     return f"localhost/dtq/{program}:{version}"
 

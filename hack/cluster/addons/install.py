@@ -17,7 +17,7 @@ from hack.lib.errors import HackError
 from hack.lib.report import step
 
 ADDONS = {addon.name: addon for addon in (keda.ADDON, monitoring.ADDON)}
-# The metrics adapter waits for a certificate that KEDA's operator makes; kubelet looks every minute or two.
+# The metrics adapter waits for a certificate that KEDA's operator makes; kubelet syncs it every minute or two.
 READY_TIMEOUT_SECONDS = 300
 APPLY_TIMEOUT_SECONDS = 120
 
@@ -30,7 +30,7 @@ def build(names: list[str]) -> None:
 
 
 def install(state: State, provider: Provider, names: list[str]) -> None:
-    """Build, load and apply each addon; back when all of them work. Safe to repeat."""
+    """Build, load and apply each addon; return when all of them work. Safe to repeat."""
     build(names)
     for name in names:
         addon = ADDONS[name]
@@ -57,7 +57,7 @@ def _apply(state: State, addon: Addon) -> None:
     objects = addon.objects()
     definitions = [item for item in objects if item["kind"] == "CustomResourceDefinition"]
     others = [item for item in objects if item["kind"] != "CustomResourceDefinition"]
-    # A definition is larger than what kubectl could note on the object: the server must merge.
+    # A definition is too large for the last-applied annotation of kubectl: the server must merge.
     apply = ("apply", "--server-side", "--force-conflicts", "-f", "-")
     _kubectl(state, *apply, manifest=_list(definitions))
     names = [f"crd/{_name(item)}" for item in definitions]

@@ -16,7 +16,7 @@ NAMESPACE = "keda"
 OPERATOR, ADAPTER = "keda", "keda-adapter"
 CONTAINERS = {"keda-operator": OPERATOR, "keda-metrics-apiserver": ADAPTER}
 KUSTOMIZE_TIMEOUT_SECONDS = 60.0
-# The release asks 20 s after the start for the first time, and then every 10 s.
+# The release probes 20 s after the start for the first time, and then every 10 s.
 READINESS = {"initialDelaySeconds": 1, "periodSeconds": 2}
 
 

@@ -6,7 +6,7 @@ import yaml
 
 
 class Loader(yaml.CSafeLoader):
-    """YAML 1.1 has a tag of its own for a lone `=`, which to Kubernetes is a text like any other."""
+    """A loader that reads a lone `=` as a string, as Kubernetes does; YAML 1.1 has a tag of its own for it."""
 
 
 Loader.add_constructor("tag:yaml.org,2002:value", lambda _, node: node.value)

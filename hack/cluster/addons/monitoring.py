@@ -13,7 +13,7 @@ from hack.cluster.native import programs, versions
 NAMESPACE = "monitoring"
 OPERATOR, RELOADER, SERVER = "prometheus-operator", "prometheus-config-reloader", "prometheus"
 NAME = "prometheus"
-# What the operator calls the Service of the servers that it runs, and its port.
+# The Service that the operator makes for its servers, and its port.
 SERVICE = "prometheus-operated:web"
 SCRAPE_INTERVAL = "5s"
 USER_ID = 65532
@@ -30,7 +30,7 @@ DEPLOYMENT = "prometheus-operator/prometheus-operator-deployment.yaml"
 
 
 def objects() -> list[Json]:
-    """CRDs, roles, the operator, and the server that it is to run."""
+    """Return CRDs, roles, the operator, and the server that it runs."""
     example = programs.source(versions.modules()["prometheus-operator"]) / "example"
     definitions = [_read(file) for file in sorted((example / "prometheus-operator-crd").glob("*.yaml"))]
     roles = [in_namespace(_read(example / "rbac" / file)) for file in ROLES]
@@ -103,7 +103,7 @@ ADDON = Addon(
     name="prometheus",
     namespace=NAMESPACE,
     programs=(OPERATOR, RELOADER, SERVER),
-    # Data is kept in the folder /prometheus, where the program itself cannot be.
+    # /prometheus is the data folder, so that the program needs another place.
     image_folder="bin",
     objects=objects,
     ready=(("deployment/prometheus-operator", "Available"), (f"prometheus/{NAME}", "Available")),

@@ -18,18 +18,18 @@ _ROOT = Path("/sys/fs/cgroup")
 
 
 def name_of(state_folder: Path) -> str:
-    """The group of the cluster that has this state folder."""
+    """Return the name of the group of the cluster with this state folder."""
     return f"dtq-{hashlib.sha256(bytes(state_folder)).hexdigest()[:8]}"
 
 
 def make(name: str) -> None:
-    """Make the group that kubelet is told to put all pods in."""
+    """Make the group in which kubelet puts all pods."""
     for hierarchy in _hierarchies():
         (hierarchy / name).mkdir(exist_ok=True)
 
 
 def kill_all(name: str) -> None:
-    """Kill every process of every pod; back when none is left."""
+    """Kill every process of every pod; return when none is left."""
 
     def emptied() -> bool:
         pids = {pid for group in groups(name) for pid in processes_of(group)}
@@ -59,11 +59,11 @@ def remove_one(group: Path) -> None:
 
 
 def processes_of(group: Path) -> list[int]:
-    """The pids in a group; none when it has vanished: a runtime removes the groups of a pod that ends."""
+    """Return the pids in a group; none if the runtime has removed the group, as at the end of a pod."""
     try:
         return [int(pid) for pid in (group / "cgroup.procs").read_text().split()]
     except OSError as error:
-        # The group was gone before its file was opened, or after.
+        # The group vanished before or after its file was opened.
         if error.errno not in {errno.ENOENT, errno.ENODEV}:
             raise
         return []
@@ -77,7 +77,7 @@ def groups(name: str) -> Iterator[Path]:
 
 
 def _hierarchies() -> list[Path]:
-    """One on cgroup v2, one for each controller on v1 (where `unified` has no controllers of use)."""
+    """Return one hierarchy on cgroup v2, one for each controller on v1 (where `unified` has none)."""
     if (_ROOT / "cgroup.controllers").exists():
         return [_ROOT]
     # Two names of one hierarchy (cpu, cpuacct) can be links to one folder.

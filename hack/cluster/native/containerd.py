@@ -33,7 +33,7 @@ class Containerd:
         self._supervisor = Supervisor(state.folder)
 
     def start(self) -> None:
-        """Start it, unless it runs; back when it answers."""
+        """Start containerd unless it runs; return when it answers."""
         if self._supervisor.running("containerd"):
             return
         settings = self._state.etc / "containerd.toml"
@@ -61,13 +61,13 @@ class Containerd:
             raise HackError(f"ctr could not import {archive}: {done.stderr.strip()}")
 
     def tag(self, image: str, name: str) -> None:
-        """Give an image that is there a further name."""
+        """Give a loaded image another name."""
         done = self._ctr("images", "tag", "--force", image, name, timeout_seconds=IMPORT_TIMEOUT_SECONDS)
         if done.returncode != 0:
             raise HackError(f"ctr could not call {image} also {name}: {done.stderr.strip()}")
 
     def stop(self) -> None:
-        """End every pod, then containerd, then what it left: shims, mounts, control groups."""
+        """End every pod, then containerd, and remove what it left: shims, mounts, control groups."""
         cgroups.kill_all(cgroups.name_of(self._state.folder))
         self._supervisor.stop("containerd")
         wait_until(
@@ -78,7 +78,7 @@ class Containerd:
         )
         mounts.unmount_below(self._state.folder)
         cgroups.remove(cgroups.name_of(self._state.folder))
-        # The one folder whose place is not configurable; its entries bear our network's name.
+        # This folder cannot be configured; our entries in it have the name of our network.
         for left in Path("/var/lib/cni/results").glob(f"{node_config.POD_NETWORK}-*"):
             left.unlink()
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -93,7 +93,7 @@ class Containerd:
         return subprocess.run(command, capture_output=True, text=True, timeout=timeout_seconds, check=False)
 
     def _shims_gone(self) -> bool:
-        """Kill the shims of our containerd, known by its socket among their arguments."""
+        """Kill the shims of our containerd, which have its socket among their arguments."""
         address = str(self.socket)
         shims = [
             process

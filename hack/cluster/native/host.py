@@ -24,7 +24,7 @@ SETTINGS = (
     "kernel/keys/root_maxkeys",
     "kernel/keys/root_maxbytes",
 )
-# Made by containerd, CNI and kubelet at places that no setting moves.
+# Made by containerd, CNI and kubelet at paths that cannot be configured.
 FOLDERS = (
     "/etc/cni",
     "/opt/cni",
@@ -42,7 +42,7 @@ _SYSCTL = Path("/proc/sys")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Note:
-    """How the machine was before the cluster."""
+    """The state of the machine before the cluster."""
 
     settings: dict[str, str]
     absent_folders: list[str]
@@ -50,7 +50,7 @@ class Note:
 
 
 def note(state: State) -> None:
-    """Note how the machine is, once in a cluster's life."""
+    """Record the state of the machine, once for each cluster."""
     if _file(state).exists():
         return
     if not (_SYSCTL / "net/bridge").exists():
@@ -65,13 +65,13 @@ def note(state: State) -> None:
 
 
 def set_up() -> None:
-    """Let the machine forward packets, and let the firewall see those that cross a bridge."""
+    """Enable forwarding of packets, and the firewall for packets that cross a bridge."""
     for name in ("net/ipv4/ip_forward", "net/bridge/bridge-nf-call-iptables"):
         (_SYSCTL / name).write_text("1\n")
 
 
 def restore(state: State) -> None:
-    """Put back what was noted. The cluster's programs must be gone, or they change it again."""
+    """Restore the recorded state. The cluster's programs must have ended, or they change it again."""
     if not _file(state).exists():
         return
     noted = Note(**json.loads(_file(state).read_text()))

@@ -18,7 +18,7 @@ _JUMP = re.compile(r" -[jg] (\S+)")
 
 
 def chains() -> list[str]:
-    """Every chain of any table whose name is one of ours, as FAMILY/TABLE/CHAIN."""
+    """Return our chains in every table, as FAMILY/TABLE/CHAIN."""
     return [
         f"{family}/{table}/{chain}"
         for family in FAMILIES
@@ -28,7 +28,7 @@ def chains() -> list[str]:
 
 
 def allow_pods(pod_range: str) -> None:
-    """Let pods' packets be forwarded, where the machine's own policy (a Docker engine's) is to drop them."""
+    """Accept forwarded packets of pods where the machine's own policy (of a Docker engine) drops them."""
     if any(chain.endswith(f"/{FORWARD_CHAIN}") for chain in chains()):
         return
     rules = ["*filter", f":{FORWARD_CHAIN} - [0:0]", f"-A {FORWARD_CHAIN} -s {pod_range} -j ACCEPT"]
@@ -48,13 +48,13 @@ def remove(keep: Iterable[str]) -> None:
 
 
 def ours(saved: str, spared: Iterable[str]) -> list[str]:
-    """The names of our chains in what iptables-save printed."""
+    """Return the names of our chains in the output of iptables-save."""
     names = [line[1:].split()[0] for line in saved.splitlines() if line.startswith(":")]
     return [name for name in names if name.startswith(PREFIXES) and name not in set(spared)]
 
 
 def removal(saved: str, table: str, spared: Iterable[str]) -> str:
-    """What iptables-restore --noflush must read to remove our chains; empty when there are none."""
+    """Return the input of iptables-restore --noflush that removes our chains; empty if there are none."""
     doomed = ours(saved, spared)
     if not doomed:
         return ""
@@ -74,7 +74,7 @@ def _leads_into(rule: str, doomed: Iterable[str]) -> bool:
 
 
 def _save(family: str, table: str) -> str:
-    # A kernel without IPv6 has no such table; then nothing of ours is in it.
+    # A kernel without IPv6 does not have this table.
     asked = [f"{family}-save", "-t", table]
     return subprocess.run(asked, capture_output=True, text=True, check=False).stdout
 

@@ -21,7 +21,7 @@ def unmount_below(folder: Path) -> None:
     for point in below(folder, Path("/proc/self/mountinfo").read_text()):
         done = subprocess.run(["umount", str(point)], capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            # Detached now, gone when its last user is: those were killed before.
+            # A lazy unmount: it ends with the last user, and those were killed before.
             subprocess.run(["umount", "--lazy", str(point)], capture_output=True, check=False)
     left = below(folder, Path("/proc/self/mountinfo").read_text())
     if left:

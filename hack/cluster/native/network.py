@@ -15,12 +15,12 @@ _DEVICES = Path("/sys/class/net")
 
 
 def owner() -> Path | None:
-    """The state folder of the cluster that has this machine; None when none has."""
+    """Return the state folder of the cluster that uses this machine, or None."""
     try:
         alias = (_DEVICES / NODE_BRIDGE / "ifalias").read_text().strip()
     except FileNotFoundError:
         return None
-    return Path(alias) if alias else None  # made, and interrupted before it was named
+    return Path(alias) if alias else None  # interrupted before the alias was set
 
 
 def up(state_folder: Path) -> None:
@@ -31,7 +31,7 @@ def up(state_folder: Path) -> None:
     _ip("address", "replace", f"{NODE_ADDRESS}/{NODE_PREFIX}", "dev", NODE_BRIDGE)
     _ip("link", "set", NODE_BRIDGE, "up")
     # Before the API server starts: a connection that it opens to a service before kube-proxy has
-    # its rules would leave by the default route, and stay wrong for as long as it is kept alive.
+    # its rules would use the default route, and keep using it for as long as it is open.
     _ip("route", "replace", SERVICE_RANGE, "dev", NODE_BRIDGE)
     iptables.allow_pods(POD_RANGE)
 

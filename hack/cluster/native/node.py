@@ -31,7 +31,7 @@ class Node:
         self._kubelet_folder = state.folder / "kubelet"
 
     def start(self, plane: ControlPlane) -> None:
-        """Start what does not run yet; back when the node is Ready."""
+        """Start what does not run yet; return when the node is Ready."""
         cgroups.make(cgroups.name_of(self._state.folder))
         flags = self._render(plane)
         for name, path in programs.ensure(PROGRAMS).items():
@@ -60,7 +60,7 @@ class Node:
         return kubectl.run(self._state.kubeconfig, "get", "nodes", "-o", f"jsonpath={condition}") == "True"
 
     def _render(self, plane: ControlPlane) -> dict[str, list[str]]:
-        """Write every program's files; what comes back is every program's flags."""
+        """Write the files of every program; return the flags of each."""
         for name, identity in node_config.node_identities().items():
             if not plane.pki.certificate(name).exists():
                 plane.pki.leaf(name, identity)
@@ -97,7 +97,7 @@ class Node:
 
 def _write_json(file: Path, content: object) -> None:
     text = json.dumps(content, indent=2) + "\n"
-    # kube-proxy ends when its file is written, even with what it says already.
+    # kube-proxy ends when its file is written, even with the same content.
     if not file.exists() or file.read_text() != text:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)

@@ -23,7 +23,7 @@ def node_identities() -> dict[str, Identity]:
 
 
 def containerd_toml(*, folder: Path, socket: Path, cni_configs: Path, cni_programs: Path) -> str:
-    """A containerd of our own below `folder`: nothing of it is where a system's containerd is."""
+    """Return the configuration of a containerd below `folder` that shares no path with the system's."""
     return f"""\
 version = 2
 root = "{folder}/root"
@@ -64,7 +64,7 @@ SystemdCgroup = false
 
 
 def cni_conflist(addresses: Path) -> Json:
-    """One bridge for all pods of the one node; `addresses` is where given addresses are noted."""
+    """Return one bridge for all pods of the node; used addresses are recorded in `addresses`."""
     subnets = [[{"subnet": config.POD_RANGE}]]
     bridge = {
         "type": "bridge",
@@ -84,7 +84,7 @@ def cni_conflist(addresses: Path) -> Json:
 
 
 def kubelet_config(*, folder: Path, socket: Path, pki: Pki, cgroup: str, resolv_conf: Path) -> Json:
-    """A kubelet whose every file is below `folder`, and which never evicts because a disk is full."""
+    """Return the configuration of a kubelet below `folder` that does not evict pods when a disk is full."""
     never = {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"}
     return {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
@@ -119,7 +119,7 @@ def kubelet_config(*, folder: Path, socket: Path, pki: Pki, cgroup: str, resolv_
 
 
 def kubelet_flags(*, config_file: Path, kubeconfig: Path, folder: Path) -> list[str]:
-    """What kubelet's configuration file cannot say."""
+    """Return the settings that kubelet's configuration file does not have."""
     return [
         f"--config={config_file}",
         f"--kubeconfig={kubeconfig}",
@@ -130,7 +130,7 @@ def kubelet_flags(*, config_file: Path, kubeconfig: Path, folder: Path) -> list[
 
 
 def kube_proxy_config(kubeconfig: Path) -> Json:
-    """Services by iptables. Zero leaves the machine's connection tracking as it is."""
+    """Return a kube-proxy that uses iptables. Zero leaves the machine's connection tracking unchanged."""
     return {
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
         "kind": "KubeProxyConfiguration",

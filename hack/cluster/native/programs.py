@@ -16,7 +16,7 @@ from hack.lib.errors import HackError
 from hack.lib.report import step
 
 BUILD_FLAGS = ("-trimpath", "-buildvcs=false")
-# Others work on the machine too: a build must not be what they feel.
+# A build must not slow down other work on the machine.
 NICE = ("nice", "-n", "10")
 INSTALL_GO = "install Go (https://go.dev/dl), 1.26 or newer"
 # A busy machine takes many times as long as an idle one.
@@ -24,12 +24,12 @@ BUILD_TIMEOUT_SECONDS = 3600.0
 
 
 def ensure(names: Iterable[str], folder: Path | None = None) -> dict[str, Path]:
-    """The path of each program, built if the cache does not have it."""
+    """Return the path of each program; build those that the cache does not have."""
     return {name: _ensure(versions.program(name), folder or cache.default_folder("cluster")) for name in names}
 
 
 def source(module: versions.Module) -> Path:
-    """The folder of a pinned module's source, fetched if it is not there: read-only, with its manifests."""
+    """Return the folder of a pinned module's source, fetched if it is missing: read-only, with its manifests."""
     commands.require("go", INSTALL_GO)
     wanted = f"{module.path}@{module.version}"
     command = ["go", "mod", "download", "-json", wanted]
@@ -40,7 +40,7 @@ def source(module: versions.Module) -> Path:
 
 
 def key_of(program: versions.Program, toolchain: str) -> str:
-    """The content key of a program: what is built, from what, how and by what."""
+    """Return the content key of a program: the package, its source, the flags and the toolchain."""
     facts = (program.package, program.module.version, program.ldflags, *program.module.tags, *BUILD_FLAGS, toolchain)
     if program.module.build == "install":
         return cache.content_key(facts, ())
@@ -50,7 +50,7 @@ def key_of(program: versions.Program, toolchain: str) -> str:
 
 @memoised
 def go_toolchain() -> str:
-    """The Go toolchain and the platform it builds for, as it names them."""
+    """Return the Go toolchain and its platform, in its own words."""
     go = commands.require("go", INSTALL_GO)
     asked = [go, "env", "GOVERSION", "GOOS", "GOARCH"]
     return " ".join(subprocess.run(asked, check=True, capture_output=True, text=True).stdout.split())
@@ -69,7 +69,7 @@ def _build(program: versions.Program, place: Path, log: Path) -> None:
     flags = [*BUILD_FLAGS, *program.flags]
     if program.module.build == "install":
         command = ["go", "install", *flags, f"{program.package}@{program.module.version}"]
-        where = place  # no go.mod of a checkout governs it
+        where = place  # outside any checkout, so that no go.mod applies
     else:
         command = ["go", "build", "-mod=readonly", *flags, "-o", str(place / program.name), program.package]
         where = program.module.folder

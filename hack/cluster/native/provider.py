@@ -32,7 +32,7 @@ class Native:
     programs = PROGRAMS
 
     def up(self, state: State) -> None:
-        """Build, start and prove the cluster."""
+        """Build, start and check the cluster."""
         _require_linux_root()
         other = network.owner()
         if other not in {None, state.folder}:
@@ -57,7 +57,7 @@ class Native:
             _serve_dns(state)
 
     def down(self, state: State) -> None:
-        """Remove everything; each part is skipped where it is not there."""
+        """Remove everything; missing parts are skipped."""
         _require_linux_root()
         with step("node, pods and containerd"):
             node.Node(state).stop()
@@ -71,7 +71,7 @@ class Native:
         state.remove()
 
     def status(self, state: State) -> Iterator[str]:
-        """Every process, every node, every pod."""
+        """Yield the processes, the nodes and the pods."""
         yield from Supervisor(state.folder).status()
         yield kubectl.run(state.kubeconfig, "get", "nodes,pods", "--all-namespaces", "-o", "wide")
         Supervisor(state.folder).check_all()
@@ -81,7 +81,7 @@ class Native:
         Containerd(state).load(archive)
 
     def tag(self, state: State, image: str, name: str) -> None:
-        """Name it in the node's containerd."""
+        """Tag the image in the node's containerd."""
         Containerd(state).tag(image, name)
 
 

@@ -46,13 +46,13 @@ class Program:
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """What `go build` is told besides the package: tags that leave parts out, then the linker flags."""
+        """The flags of `go build`: tags that leave parts out, then the linker flags."""
         tags = ("-tags", ",".join(self.module.tags)) if self.module.tags else ()
         return (*tags, "-ldflags", self.ldflags)
 
     @property
     def ldflags(self) -> str:
-        """The linker flags: small binaries that know their version."""
+        """The linker flags: without debug information, with the version."""
         version = self.module.version
         major, minor = _major_minor(version)
         kubernetes_major, kubernetes_minor = _major_minor(modules()["kubernetes"].version)

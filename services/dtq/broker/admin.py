@@ -1,6 +1,6 @@
 """Administration of the broker for `dtq apply` and the operator: inspect, declare, delete.
 
-Connections are short-lived. Must never delete a queue that holds messages unless the caller asks for it.
+Connections are short-lived. A queue that holds messages is deleted only if the caller asks for it.
 Every call raises `Unavailable` when the broker does not answer.
 """
 

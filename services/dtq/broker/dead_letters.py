@@ -1,6 +1,6 @@
 """Walks a dead letter queue and drops the copies that are no longer needed.
 
-Must never drop a message that the caller did not name as spent.
+A message that the caller did not name as spent stays in the queue.
 """
 
 from collections.abc import Awaitable, Callable

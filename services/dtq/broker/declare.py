@@ -1,6 +1,6 @@
 """Declares topology, idempotently, and reports what was missing or different.
 
-Must never delete or re-create a queue: a queue with other arguments is reported.
+Never deletes or re-creates a queue: a queue with other arguments is reported.
 """
 
 import asyncio

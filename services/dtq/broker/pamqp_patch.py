@@ -2,7 +2,7 @@
 
 The driver raises on text that is not UTF-8, on times beyond the calendar and on tables that are nested too deeply. The
 connection then ends, the message is delivered again, and the cycle repeats for ever. dtq reads only the body of a
-message. Must never change how a well-formed message is decoded.
+message. The decoding of a well-formed message stays unchanged.
 """
 
 from typing import Any

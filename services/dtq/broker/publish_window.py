@@ -1,8 +1,8 @@
 """A publish window: publishes many messages in few writes, and returns the result of each.
 
 It relies on how the driver stores its confirms, since the driver itself needs one call, one task and one write per
-message. Must never count a delivery tag for a message that was not written: each later confirm would be credited to
-the wrong message.
+message. A message that was not written gets no delivery tag; otherwise each later confirm would be credited to the
+wrong message.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """Publishes messages: persistent, mandatory, confirmed, within a bounded time.
 
-Must never report a message as safe before the broker has confirmed it.
+A message counts as published only after the broker has confirmed it.
 """
 
 import asyncio

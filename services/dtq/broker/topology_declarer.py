@@ -1,8 +1,8 @@
 """The topology declarer: declares the topology of every queue set in the broker.
 
 A queue set that cannot be declared does not affect the others: it is skipped, reported, and tried again with back-off.
-API and worker use the declarer too, so that a queue deleted by hand is restored without a restart. Must never delete
-anything.
+API and worker use the declarer too, so that a queue deleted by hand is restored without a restart. It deletes
+nothing.
 """
 
 import asyncio

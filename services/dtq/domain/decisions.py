@@ -11,7 +11,7 @@ from dtq.domain.limits import DELAY_SECONDS_MAX, ERROR_CHARS_MAX, RESULT_BYTES_M
 from dtq.domain.states import Outcome, TaskStatus
 
 CRASHES_MAX: Final = 3
-"""Most times one task may crash its worker, in attempts; then it is poison and fails for good."""
+"""Most times one task may crash its worker, in attempts; then it is poison and fails permanently."""
 SUSPECT_SECONDS_MAX: Final = 3_600.0
 """How long a suspect may wait for a run alone, in seconds. After that, a lost worker is charged to the suspect even if
 other tasks ran beside it. Without this bound, workers that never run suspects alone would run such a task for ever."""

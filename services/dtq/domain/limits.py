@@ -12,7 +12,7 @@ PAYLOAD_BYTES_DEFAULT: Final = 262_144
 """Default payload cap of a task type, in bytes: rows stay out of the TOAST hot path."""
 
 RESULT_BYTES_MAX: Final = 262_144
-"""Largest result a handler may return, in bytes; a larger one fails the task for good."""
+"""Largest result a handler may return, in bytes; a larger result fails the task permanently."""
 
 ERROR_CHARS_MAX: Final = 2_000
 """Longest error text kept, in characters: enough for a message, too little for a payload."""

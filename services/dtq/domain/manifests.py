@@ -1,7 +1,7 @@
 """TaskType and QueueSet as people declare them: the one model of both custom resources.
 
 The models define shape, defaults and bounds. The CRDs are generated from these models, and `dtq apply` and the operator
-parse with them. Must never coerce: `"TRUE"` is not a boolean and `"5"` is not a number.
+parse with them. Values are not coerced: `"TRUE"` is not a boolean and `"5"` is not a number.
 """
 
 from enum import StrEnum
@@ -286,7 +286,7 @@ class Retry(_Model):
 
 
 class DeadLetter(_Model):
-    """What becomes of a copy of each task that failed for good."""
+    """What becomes of a copy of each task that failed permanently."""
 
     enabled: bool = Field(default=True, description="Whether a copy of each failed task goes to the dead letter queue.")
 

@@ -70,7 +70,7 @@ def retry_queue(namespace: str, queue: str, delay_seconds: int) -> str:
 
 
 def dead_letter_queue(namespace: str) -> str:
-    """Return the queue that holds a copy of every task that failed for good."""
+    """Return the queue that holds a copy of every task that failed permanently."""
     return f"{namespace}.dlq"
 
 

@@ -1,6 +1,6 @@
 """Authentication: from a request's credential to its caller's permissions.
 
-The token file is checked first, then the API server. Must never put a token into a log or an answer.
+The token file is checked first, then the API server. No log or answer contains a token.
 """
 
 import re

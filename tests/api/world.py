@@ -76,7 +76,7 @@ class Running:
         return UUID(answer.json()["id"])
 
     async def written(self) -> tuple[int, int]:
-        """How many tasks and events there are."""
+        """Return the number of tasks and of events."""
         row = await self.sql.fetchrow("SELECT (SELECT count(*) FROM tasks), (SELECT count(*) FROM task_events)")
         assert row is not None
         return row[0], row[1]
@@ -91,7 +91,7 @@ class Running:
         return [row["event"] for row in rows]
 
     async def ready(self, queue: str = "default") -> int:
-        """How many messages wait in a queue."""
+        """Return how many messages wait in a queue."""
         name = f"{NAMESPACE}.{queue}"
         return (await ready_counts(self.api.maintenance.publisher.broker, [name]))[name] or 0
 
@@ -102,7 +102,7 @@ class Running:
         await eventually(so, f"{queue} holds {count} messages")
 
     async def metric(self, name: str, **labels: str) -> float:
-        """What a metric stands at; 0 if it was never touched."""
+        """Return the value of a metric; 0 if it was never set."""
         return metric((await self.client.get("/metrics")).text, name, **labels)
 
     async def end(self, id_: UUID, status: str, *, error: str | None = None) -> None:
@@ -139,7 +139,7 @@ class Running:
 
 
 def metric(exposition: str, name: str, **labels: str) -> float:
-    """What a metric stands at in a text exposition."""
+    """Return the value of a metric in a text exposition."""
     for family in text_string_to_metric_families(exposition):
         for sample in family.samples:
             if sample.name == name and sample.labels == labels:
@@ -148,7 +148,7 @@ def metric(exposition: str, name: str, **labels: str) -> float:
 
 
 async def declare(dsn: Dsn, types: Mapping[str, Mapping[str, Any]] = TYPES, **spec: Any) -> None:
-    """Write what a QueueSet `default` and these TaskTypes declare."""
+    """Declare a QueueSet `default` and these TaskTypes."""
     queue_set = QueueSet.model_validate(
         {
             "kind": "QueueSet",
@@ -201,7 +201,7 @@ async def running(dsn: str, broker: BrokerVhost, *, up: bool = True, **environ: 
 
 @asynccontextmanager
 async def serving(dsn: str, broker: BrokerVhost, **environ: str) -> AsyncIterator[tuple[Api, str, int]]:
-    """A whole API with its loops behind a socket; return it and where it listens."""
+    """Yield a whole API with its loops behind a socket, its host and its port."""
     port = ports.choose(1)[0]
     settings = load(broker.environ(dsn, HTTP_PORT=f"127.0.0.1:{port}", **environ), AllSettings)
     stop = asyncio.Event()
@@ -228,7 +228,7 @@ async def _listens(port: int, process: "asyncio.Task[None]") -> bool:
 
 
 def problem(answer: httpx2.Response, status: int, code: str) -> dict[str, Any]:
-    """The problem document of an answer, checked for what every one of them must hold."""
+    """Return the problem document of an answer, after checking its required members."""
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     body: dict[str, Any] = json.loads(answer.content)

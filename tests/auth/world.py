@@ -30,7 +30,7 @@ POLICY: Final[Mapping[str, Any]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Callers:
-    """Tokens by name, and the files that make them good."""
+    """Tokens by name, and the files that make them valid."""
 
     tokens: Mapping[str, str]
     tokens_file: Path
@@ -66,24 +66,24 @@ class Callers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guarded:
-    """An API that asks who calls."""
+    """An API with authentication."""
 
     api: Running
     callers: Callers
 
     async def ask(self, caller: str | None, method: str, path: str, **more: Any) -> httpx2.Response:
-        """One request as a caller; None sends no credential."""
+        """Send a request as a caller; None sends no credential."""
         headers = {} if caller is None else self.callers.header(caller)
         return await self.api.client.request(method, path, headers=headers, **more)
 
     async def enqueued(self, type_: str = ANY) -> str:
-        """The id of a new task."""
+        """Enqueue a task; return its id."""
         answer = await self.ask("all", "POST", "/enqueue", json={"type": type_, "payload": {}})
         assert answer.status_code == 201, answer.text
         return str(answer.json()["id"])
 
     async def failed(self, type_: str = ANY) -> str:
-        """The id of a new task that has failed."""
+        """Enqueue a task and let it fail; return its id."""
         id_ = await self.enqueued(type_)
         await self.api.end(UUID(id_), "FAILED", error="boom")
         return id_

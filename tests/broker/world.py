@@ -103,12 +103,12 @@ class World:
         return Message(**({"exchange": exchange, "routing_key": queue, "body": body.encode()} | values))
 
     async def queues(self) -> dict[str, Any]:
-        """The queues of the virtual host, by name, as the management interface tells them."""
+        """The queues of the virtual host, by name, as the management interface lists them."""
         found = await self.management_call("GET", f"/api/queues/{quote(self.vhost, safe='')}")
         return {queue["name"]: queue for queue in found}
 
     async def becomes_ready(self, name: str, count: int) -> None:
-        """Wait until a queue has this many ready messages: RabbitMQ says late what was given back, and 0 when busy."""
+        """Wait until a queue has this many ready messages: RabbitMQ counts returned messages late, and 0 when busy."""
         async with connected(self.url) as admin:
 
             async def so() -> bool:
@@ -129,7 +129,7 @@ class World:
         await self.management_call("DELETE", f"/api/bindings/{quote(self.vhost, safe='')}/e/{exchange}/q/{queue}/{key}")
 
     async def connections(self) -> list[str]:
-        """The names that the connections gave themselves."""
+        """Return the names that the clients gave their connections."""
         found = await self.management_call("GET", f"/api/vhosts/{quote(self.vhost, safe='')}/connections")
         return [str(connection.get("user_provided_name", "")) for connection in found]
 
@@ -139,7 +139,7 @@ class World:
 
     @asynccontextmanager
     async def raw(self) -> AsyncIterator[AbstractConnection]:
-        """A connection as a stranger would open one."""
+        """Yield a plain connection of the driver."""
         connection = await aiormq.connect(self.url)
         try:
             yield connection
@@ -162,7 +162,7 @@ class World:
 
     @asynccontextmanager
     async def limited(self, queue: str, length: int) -> AsyncIterator[None]:
-        """Let a queue hold no more than that until the block ends, as an administrator's policy does."""
+        """Limit the length of a queue until the block ends, by a policy as administrators use it."""
         path = f"/api/policies/{quote(self.vhost, safe='')}/limited"
         definition = {"max-length": length, "overflow": "reject-publish"}
         pattern = f"^{re.escape(queue)}$"
@@ -199,7 +199,7 @@ async def up(link: BrokerConnection, seconds: float = READY_SECONDS) -> None:
 
 
 async def take(consumer: Consumer, count: int, seconds: float = 10.0) -> list[Delivery]:
-    """Take that many deliveries; fewer if no more come in time."""
+    """Take `count` deliveries, or fewer after the time."""
     taken: list[Delivery] = []
     loop = asyncio.get_running_loop()
     until = loop.time() + seconds
@@ -209,5 +209,5 @@ async def take(consumer: Consumer, count: int, seconds: float = 10.0) -> list[De
 
 
 def bodies(deliveries: list[Delivery]) -> list[str]:
-    """What the messages say."""
+    """Return the bodies of deliveries."""
     return [delivery.body.decode() for delivery in deliveries]

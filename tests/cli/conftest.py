@@ -30,7 +30,7 @@ class Dtq:
     folder: Path
 
     async def __call__(self, *args: str, stdin: str = "", environ: Mapping[str, str] | None = None) -> Done:
-        """Run it to its end."""
+        """Run the command to its end."""
         environ = {"PATH": "/usr/bin:/bin", "COLUMNS": "100", **(self.environ if environ is None else environ)}
         command = dtq_command(*args)
         done = await asyncio.to_thread(

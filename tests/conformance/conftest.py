@@ -51,7 +51,7 @@ metadata: {name: conform.other.v1}
 
 @pytest.fixture(scope="session")
 def go_worker(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The worker in Go, built."""
+    """The command of the Go worker, after building it."""
     program = tmp_path_factory.mktemp("worker-go") / "worker"
     command = ["go", "build", "-trimpath", "-o", str(program), "."]
     done = subprocess.run(
@@ -135,7 +135,7 @@ class Bench:
         await asyncio.to_thread(self.broker.management.call, "POST", path, message)
 
     async def leased(self, count: int = 1) -> None:
-        """Wait until so many workers hold a lease."""
+        """Wait until at least `count` workers hold a lease."""
 
         async def held() -> bool:
             (row,) = await self.sql("SELECT count(*) FROM workers WHERE lease_expires_at > now()")
@@ -153,7 +153,7 @@ def system(tmp_path: Path, dsn: str, broker_vhost: BrokerVhost) -> Iterator[Syst
 
 @pytest.fixture
 async def bench(system: System, command: list[str], dsn: str, broker_vhost: BrokerVhost) -> Bench:
-    """Everything but a worker."""
+    """A declared system with an API and without a worker."""
     system.run("apply", "-f", "-", stdin=MANIFESTS)
     api = system.api()
     await api.ready()

@@ -119,7 +119,7 @@ class World:
         )
 
     async def claim(self, worker: UUID, *ids: UUID, types: Sequence[str] = (TYPE,)) -> dict[UUID, int]:
-        """Claim; return the attempt number by id of what was won."""
+        """Claim tasks; return the attempt number of each claimed task by id."""
         rows = await self.sql.fetch(query("task_claim"), worker, sorted(set(ids)), list(types), EARLY)
         return {row["id"]: row["attempts"] for row in rows}
 

@@ -43,7 +43,7 @@ class Step:
 
 @contextmanager
 def measured(steps: list[Step], name: str) -> Iterator[None]:
-    """Measure a step; one that fails is none."""
+    """Measure a step; a failed step is not recorded."""
     begun = time.monotonic()
     yield
     steps.append(Step(name=name, seconds=time.monotonic() - begun))
@@ -113,23 +113,23 @@ class World:
 
     @contextmanager
     def fault(self, name: str, target: str = "") -> Iterator[None]:
-        """Note what is broken, and until when it was: the checker excuses what waits meanwhile."""
+        """Record what is broken and until when: the checker excuses tasks that wait meanwhile."""
         at = time.time()
         yield
         self.faults.append(history.Injected(at=at, until=time.time(), name=name, target=target))
 
     def ask_api(self, path: str, body: Object | None = None, *, token: str | None = None) -> int:
-        """The status of one request to the API from the client's pod, by the Service's name."""
+        """Send a request to the API's Service from the client's pod; return the status."""
         return int(self._ask(f"{API}{path}", body, f"Bearer {token}" if token else None)["status"])
 
     def hint(self, queue: str) -> Any:
-        """What the API says to KEDA of a queue."""
+        """Return the scaling hint of a queue, as KEDA reads it."""
         said = self._ask(f"{API}/queues/{queue}/scaling", None, f"Bearer {self.release.token}")
         assert said["status"] == HTTPStatus.OK, said
         return json.loads(said["body"])
 
     def rows(self, columns: str, type_: str) -> list[list[str]]:
-        """Columns of the rows of a type's tasks."""
+        """Return columns of the rows of a type's tasks."""
         dsn = self.release.secret(f"{NAME}-demo-postgres")["dsn"]
         asked = f"SELECT {columns} FROM tasks WHERE type = '{type_}' ORDER BY id"
         return [line.split("|") for line in self.release.psql(dsn, asked)]
@@ -140,7 +140,7 @@ class World:
         return json.loads(self.kube.run(*client, asked, timeout_seconds=ASK_SECONDS))
 
     def dead_letters(self) -> list[history.DeadLetter]:
-        """What the dead letter queue holds; it stays there."""
+        """Return the messages of the dead letter queue, which stay there."""
         login = self.release.secret(f"{NAME}-demo-rabbitmq")
         basic = base64.b64encode(f"{login['username']}:{login['password']}".encode()).decode()
         url = f"http://{NAME}-demo-rabbitmq.{NAMESPACE}.svc:15672/api/queues/%2F/tasks.dlq/get"
@@ -150,12 +150,12 @@ class World:
         return [history.DeadLetter(id=json.loads(message["payload"])["id"]) for message in json.loads(said["body"])]
 
     def queues(self) -> dict[str, int]:
-        """The broker's queues, and how many messages each has."""
+        """Return the number of messages in each queue of the broker."""
         said = self._control("list_queues", "name", "messages", "--no-table-headers")
         return {name: int(count) for name, count in (line.split("\t") for line in said.splitlines() if line)}
 
     def rotate_database_password(self) -> None:
-        """Give the database user another password, first in its Secret, then in Postgres; every session ends."""
+        """Change the password of the database user, first in its Secret, then in Postgres; every session ends."""
         old = self.release.secret(f"{NAME}-demo-postgres")
         self._patch_secret("demo-postgres", dsn=old["dsn"].replace(old["password"], ROTATED), password=ROTATED)
         self.release.psql(
@@ -165,7 +165,7 @@ class World:
         )
 
     def rotate_broker_password(self) -> None:
-        """Give the broker's user another password, first in its Secret, then in RabbitMQ; every connection ends."""
+        """Change the password of the broker's user, first in its Secret, then in RabbitMQ; every connection ends."""
         self._patch_secret("demo-rabbitmq", password=ROTATED)
         user = self.release.secret(f"{NAME}-demo-rabbitmq")["username"]
         self._control("change_password", user, ROTATED)
@@ -196,7 +196,7 @@ class World:
         return int(count)
 
     def take_rows(self) -> None:
-        """Take down what Postgres and the broker hold, beside what the recorder has written."""
+        """Save the rows of Postgres and the messages of the broker beside the records of the recorder."""
         dsn = self.release.secret(f"{NAME}-demo-postgres")["dsn"]
         for kind, table in (("tasks", "tasks"), ("events", "task_events"), ("workers", "workers")):
             history.write(self.folder, kind, self.release.psql(dsn, f"SELECT to_jsonb(t) FROM {table} t"))
@@ -204,7 +204,7 @@ class World:
         history.write(self.folder, "span", [history.Span(started_at=self.started_at, ended_at=time.time())])
 
     def judge(self) -> Verdict:
-        """What the fault suite's checker says of all that was taken down."""
+        """Return the verdict of the fault suite's checker on the saved history."""
         history.write(self.folder, "faults", self.faults)
         self.verdict = check_folder(self.folder, LIMITS)
         return self.verdict

@@ -57,7 +57,7 @@ def _jobs(given: argparse.Namespace) -> list[Job]:
 
 
 def main() -> int:
-    """Do what was asked for; the exit code is 1 if a promise was broken or a run could not be made."""
+    """Run the command; the exit code is 1 if a promise was broken or a run failed to start."""
     given = _parser().parse_args()
     if given.fresh:
         shutil.rmtree(given.state, ignore_errors=True)
@@ -82,7 +82,7 @@ def main() -> int:
 
 
 def _say(line: str) -> None:
-    """Show a line with the time."""
+    """Print a line with the time."""
     sys.stdout.write(f"{time.strftime('%H:%M:%S')} {line}\n")
     sys.stdout.flush()
 

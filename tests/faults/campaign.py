@@ -36,11 +36,11 @@ UNDISTURBED: Final = Schedule(seed=-1, faults=())
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One run to be made.
+    """One planned run.
 
     Attributes:
         name: of its folder and its line in the results; never used twice.
-        least_seconds: how long the load lasts at the least.
+        least_seconds: the shortest duration of the load.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Campaign:
     """Runs jobs, each once, on a few worlds.
 
     Args:
-        state: holds results and histories; a campaign that finds results there goes on behind them.
+        state: holds results and histories; a campaign continues after the results that it finds there.
         per_second: requests a second on each world.
         say: shows a line of progress.
     """
@@ -72,7 +72,7 @@ class Campaign:
         return [Outcome(**json.loads(line)) for line in self._results.read_text().splitlines()]
 
     async def run(self, jobs: Iterable[Job], *, worlds: int) -> None:
-        """Run what is not done yet, on `worlds` worlds side by side."""
+        """Run the remaining jobs on `worlds` worlds side by side."""
         done = {outcome.name for outcome in self.outcomes()}
         waiting = [job for job in jobs if job.name not in done]
         progress = _Progress(total=len(waiting), say=self._say)

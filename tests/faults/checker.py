@@ -40,10 +40,10 @@ SHOWN_MAX: Final = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ruling:
-    """What was found about one invariant.
+    """The findings about one invariant.
 
     Attributes:
-        checked: instances that were looked at; with none of them it is undecided, not proven.
+        checked: number of checked instances; with 0, the invariant is undecided, not proven.
     """
 
     checked: int
@@ -52,7 +52,7 @@ class Ruling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """What became of the tasks.
+    """The outcomes of the tasks.
 
     Attributes:
         attempted: tasks that were asked for.
@@ -78,7 +78,7 @@ class Verdict:
     """The judgement of a history.
 
     Attributes:
-        duplicates: the duplicated handler runs by why they could come to be.
+        duplicates: the duplicated handler runs by their reason.
     """
 
     counts: Counts
@@ -97,11 +97,11 @@ class Verdict:
 
     @property
     def undecided(self) -> list[str]:
-        """Invariants that this history says nothing about."""
+        """Invariants without an instance in this history."""
         return [name for name, ruling in self.rulings.items() if not ruling.checked]
 
     def __str__(self) -> str:
-        """The report: counts, then what is wrong, at most a few violations of each invariant."""
+        """Return the report: counts, then a few violations of each invariant."""
         counts = ", ".join(f"{getattr(self.counts, name)} {name}" for name in Counts.__slots__)
         lines = [f"{'valid' if self.is_valid else 'INVALID'}: {counts}"]
         for name, ruling in self.rulings.items():
@@ -114,7 +114,7 @@ class Verdict:
 
 
 def check(history: History, limits: Limits | None = None) -> Verdict:
-    """Decide a history."""
+    """Judge a history."""
     index = Index(history, limits or Limits())
     rulings = {}
     for name, rule in RULES.items():
@@ -127,7 +127,7 @@ def check(history: History, limits: Limits | None = None) -> Verdict:
 
 
 def check_folder(folder: Path, limits: Limits | None = None) -> Verdict:
-    """Decide the history that a folder holds.
+    """Judge the history in a folder.
 
     Raises:
         ValueError: a file is not what a history holds.

@@ -63,7 +63,7 @@ async def dump(
 
 
 async def clear(world: World) -> None:
-    """Forget every task, for the next run on the same servers."""
+    """Delete every task, for the next run on the same servers."""
     connection = await asyncpg.connect(world.postgres.dsn("dtq", user="postgres"))
     try:
         await connection.execute("TRUNCATE tasks, task_events")

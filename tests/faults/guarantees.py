@@ -27,7 +27,7 @@ PASSED: Final = "passed"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """How a test ended the last time.
+    """The last result of a test.
 
     Attributes:
         on: the day.
@@ -65,7 +65,7 @@ def results() -> dict[str, Result]:
 
 
 def record(reports: Iterable[Path], outcomes: Iterable[Outcome]) -> None:
-    """Take over what JUnit files and campaigns say about the tests that are named."""
+    """Record the results of the named tests from JUnit files and campaigns."""
     wanted = set(named())
     found: dict[str, list[str]] = {}
     for report in reports:
@@ -103,7 +103,7 @@ def _table(known: Mapping[str, Result]) -> Iterator[str]:
 
 
 def _linked(text: str, known: Mapping[str, Result]) -> str:
-    """Lead the links of the promises to the files, and say how their tests ended."""
+    """Return the promises with links to the files, and the result of each test."""
 
     def link(match: re.Match[str]) -> str:
         return f"{_link(match[2], match[1])} ({_ended(known.get(match[2]))})"

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One `POST /enqueue` and what was heard of it, written when the wait for the answer is over.
+    """One `POST /enqueue` and its answer, written when the wait for the answer is over.
 
     The payload is unique to the question: with type and key it leads a row back to its request. Who asks again by
     key repeats the payload.
@@ -176,7 +176,7 @@ class Exit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """What was seen from outside; a number that could not be had is None.
+    """An observation from outside; an unavailable number is None.
 
     Attributes:
         process: its name, or `system` for what no single process can tell.
@@ -198,7 +198,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TypePolicy:
-    """What a task type was declared with; no jitter, so that a delay can be told from a wrong one."""
+    """The declaration of a task type; without jitter, so that a wrong delay can be recognised."""
 
     type: str
     max_attempts: int
@@ -232,7 +232,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
-    """Everything that one run left behind."""
+    """All records of one run."""
 
     client: list[Call] = field(default_factory=list)
     handler: list[Run] = field(default_factory=list)
@@ -270,7 +270,7 @@ RECORDS: Final[dict[str, type]] = {
 
 
 class Lines(Generic[T]):
-    """One file, opened to append; each record is on the disk before the next step is taken."""
+    """One file, opened to append; each record is on the disk before `write` returns."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

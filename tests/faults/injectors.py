@@ -29,7 +29,7 @@ OVERFLOW_POLICY: Final = f"/api/policies/{VHOST}/overflow"
 
 
 async def inject(world: World, fault: Fault) -> None:
-    """Do one fault, let it last, and undo it."""
+    """Inject a fault for its duration, and undo it."""
     async with INJECTORS[fault.kind](world, fault):
         if fault.seconds:
             await wait(asyncio.Event(), fault.seconds)
@@ -113,7 +113,7 @@ async def _broker_alarm(world: World, _: Fault) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _broker_overflow(world: World, _: Fault) -> AsyncIterator[None]:
-    """Let every queue hold next to nothing."""
+    """Limit every queue to almost no messages."""
     policy = {"pattern": ".*", "definition": {"max-length": 1, "overflow": "reject-publish"}, "apply-to": "queues"}
     call = world.rabbitmq.management.call
     async with world.held(["broker"]):

@@ -45,7 +45,7 @@ async def sql(dsn: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
 
 
 class Refusing:
-    """A publisher that refuses, and does something before it does."""
+    """A publisher that refuses, after calling a function of the test."""
 
     def __init__(self, before: Weather, proxy: Proxy) -> None:
         self.before = before

@@ -80,7 +80,7 @@ async def only_what_ran_alone_is_charged(walk: Walk, action: str) -> None:
 
 
 async def visit(walk: Walk, name: str, action: str) -> None:
-    """Bring a victim to one failpoint, and see that it does there what it should."""
+    """Bring a victim to a failpoint, and check what it does there."""
     point = POINTS[name]
     if point.before is not None:
         await point.before(walk)
@@ -98,7 +98,7 @@ async def visit(walk: Walk, name: str, action: str) -> None:
 
 
 async def visit_together(walk: Walk, names: list[str], action: str) -> None:
-    """Bring one victim, whom nothing ends, to several failpoints."""
+    """Bring one victim, which survives each, to several failpoints."""
     victim = await walk.start(POINTS[names[0]].role, ";".join(f"{name}={action}@1" for name in names))
     for name in names:
         point = POINTS[name]

@@ -57,19 +57,19 @@ async def post(walk: Walk, victim: Victim) -> None:
 
 
 async def work(walk: Walk, _: Victim) -> None:
-    """Have something to do for workers: half of it is the victim's."""
+    """Enqueue work: the victim gets half of it."""
     for _number in range(4):
         walk.ask(walk.api.address)
 
 
 async def fail(walk: Walk, _: Victim) -> None:
-    """Have something to do that fails."""
+    """Enqueue a task that fails."""
     for type_ in (FLAKY, FAIL, FLAKY, FAIL):
         walk.ask(walk.api.address, type_)
 
 
 async def replay(walk: Walk, victim: Victim) -> None:
-    """Post once to the healthy API, and the same once more to the victim."""
+    """Post to the healthy API, and then the same to the victim."""
     key = fresh_key()
     first = await walk.ask(walk.api.address, key=key)
     walk.ask(victim.address, key=key, op=first.payload["op"])
@@ -82,13 +82,13 @@ async def overflow(walk: Walk, victim: Victim) -> None:
 
 
 async def later(walk: Walk, _: Victim) -> None:
-    """Post what the relay has to publish."""
+    """Enqueue tasks that the relay has to publish."""
     for _number in range(3):
         walk.ask(walk.api.address, run_at=datetime.now(UTC) + timedelta(seconds=5))
 
 
 async def one_failed(walk: Walk) -> None:
-    """See to a task that has failed, whose next attempt succeeds."""
+    """Make a failed task whose next attempt succeeds."""
     call = await walk.ask(walk.api.address, FLAKY, max_attempts=1)
     query = "SELECT status = 'FAILED' FROM tasks WHERE id = $1::uuid"
     await eventually(lambda: walk.sql.fetchval(query, call.task_id), f"task {call.task_id} has failed", SHORT_SECONDS)
@@ -112,7 +112,7 @@ async def lose_the_shelf(walk: Walk, victim: Victim) -> None:
 
 
 async def lose_a_worker(walk: Walk, _: Victim) -> None:
-    """Have something to be taken back."""
+    """Lose a worker with a task, for the reaper."""
     await asyncio.to_thread(walk.empty, f"tasks.{SHELF}")
     await walk.lose_a_worker()
 
@@ -124,14 +124,14 @@ async def lose_a_crowd(walk: Walk, _: Victim) -> None:
 
 
 async def fire(walk: Walk, _: Victim) -> None:
-    """Let the time of a cron entry come, a minute of its own each time."""
+    """Make a cron entry due, at another minute each time."""
     minutes = int(time.monotonic() * 2.5) % 58 + 1
     statement = "UPDATE schedule SET next_fire_at = now() - make_interval(mins => $1) WHERE name = $2"
     await walk.sql.execute(statement, minutes, CRON)
 
 
 async def have_something_to_prune(walk: Walk) -> None:
-    """See to finished tasks whose retention is over."""
+    """Make finished tasks whose retention is over."""
     calls = await asyncio.gather(*(walk.ask(walk.api.address, BRIEF) for _ in range(5)))
     ids = [call.task_id for call in calls]
     query = "SELECT count(*) = 0 FROM tasks WHERE id = ANY ($1::uuid[]) AND status <> 'SUCCEEDED'"
@@ -140,7 +140,7 @@ async def have_something_to_prune(walk: Walk) -> None:
 
 
 async def brief(walk: Walk, _: Victim) -> None:
-    """Have always something to prune: the healthy API prunes too, and each looks once a minute."""
+    """Keep tasks to prune coming: the healthy API prunes too, and each API looks once a minute."""
     walk.ask(walk.api.address, BRIEF)
     await walk.sql.execute(LOOK_AGAIN)
 
@@ -153,7 +153,7 @@ async def cancel(walk: Walk, victim: Victim) -> None:
 
 
 async def redrive(walk: Walk, victim: Victim) -> None:
-    """Send what has failed again."""
+    """Redrive the failed tasks."""
     walk.meanwhile(walk.tell(victim.address, "/dlq/redrive", {"type": FLAKY}))
 
 

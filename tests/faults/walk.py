@@ -67,18 +67,18 @@ class Victim:
     ended: bool = False
 
     def tell_to_end(self) -> None:
-        """Tell it to end, once."""
+        """Send SIGTERM, once."""
         if not self.told:
             self.told = True
             self.process.popen.terminate()
 
     @property
     def address(self) -> str:
-        """Where it listens."""
+        """The address of the process."""
         return self.process.address
 
     def has_reached(self, point: str) -> bool:
-        """Whether it has come to a failpoint: it says so before it acts."""
+        """Whether it has reached a failpoint, which it reports before it acts."""
         return f'"failpoint": "{point}"' in self.process.log.read_text(errors="replace")
 
 
@@ -138,7 +138,7 @@ class Walk:
         return victim
 
     async def reach(self, victim: Victim, point: str, trigger: "Trigger") -> None:
-        """Pull the trigger until the victim has come to the failpoint, and note the fault."""
+        """Call the trigger until the victim has reached the failpoint, and record the fault."""
         pulled = asyncio.get_running_loop().time()
         while not victim.has_reached(point):
             if asyncio.get_running_loop().time() - pulled > REACH_SECONDS:
@@ -211,7 +211,7 @@ class Walk:
         task.add_done_callback(self.asking.discard)
 
     async def lose_a_worker(self) -> None:
-        """Have a worker of another make claim a task of the shelf, and give up its lease."""
+        """Let a foreign worker claim a task of the shelf and lose its lease."""
         call = await self.ask(self.api.address, queue=SHELF, max_attempts=1)
         if call.task_id is None:
             return
@@ -219,9 +219,9 @@ class Walk:
             await attempts.claim(dedicated, worker_id, [UUID(call.task_id)], [OK])
 
     async def lose_a_crowd(self) -> None:
-        """Have a worker of another make give up its lease while it holds several tasks: each becomes a suspect.
+        """Let a foreign worker lose its lease while it holds several tasks: each becomes a suspect.
 
-        They wait on the shelf, which has no worker, until the lost worker has them; then they go to the served queue.
+        They wait on the shelf, without a worker, until the foreign worker has them; then they move to the served queue.
         """
         calls = await asyncio.gather(*(self.ask(self.api.address, queue=SHELF) for _ in range(2)))
         ids = [UUID(call.task_id) for call in calls if call.task_id is not None]
@@ -231,7 +231,7 @@ class Walk:
 
     @asynccontextmanager
     async def stranger(self, types: list[str]) -> AsyncIterator[tuple[UUID, DedicatedConnection]]:
-        """Hold a lease as a worker of another make; it is over at the end."""
+        """Hold a lease as a foreign worker until the block ends."""
         worker_id, leases = uuid4(), LeaseStore(self.dsn)
         async with Database(self.dsn, name="stranger") as database:
             await leases.register(
@@ -244,14 +244,14 @@ class Walk:
             await leases.close()
 
     def note(self, claim: Claim, phase: Literal["start", "end"]) -> None:
-        """Write down what a stranger's handler does."""
+        """Record what a foreign worker's handler does."""
         outcome = "succeeded" if phase == "end" else None
         with Lines[Run](self.system.handler_log) as log:
             run = Run(task_id=str(claim.id), attempt=claim.attempt, pid=0, phase=phase, at=time.time(), outcome=outcome)
             log.write(run)
 
     async def end(self, victim: Victim, *, told: bool) -> int:
-        """End a victim, by SIGTERM or, as it no longer listens, by SIGKILL; return its exit code."""
+        """End a victim by SIGTERM if `told`, else by SIGKILL; return its exit code."""
         victim.ended = True
         began = time.monotonic()
         if victim.process.popen.poll() is None:
@@ -280,13 +280,13 @@ class Walk:
         return popen.returncode
 
     async def quiet(self) -> None:
-        """Have a few tasks more, and wait until every task is at its end."""
+        """Enqueue a few more tasks, and wait until every task has ended."""
         for _ in range(5):
             self.ask(self.api.address)
         assert await self.rest(QUIET_SECONDS), f"not every task is at its end within {QUIET_SECONDS:g} s"
 
     async def rest(self, seconds: float) -> bool:
-        """Take what is on the shelf back; return whether every task came to its end within the time."""
+        """Cancel the tasks of the shelf; return whether every task ended in time."""
         while self.asking:
             await asyncio.wait(set(self.asking))
         until = time.monotonic() + seconds
@@ -299,7 +299,7 @@ class Walk:
         return False
 
     async def judge(self, name: str, limits: Limits, *, metrics: Sequence[Metric] = ()) -> Verdict:
-        """Take down the history, judge it, and clear it away."""
+        """Save the history, judge it, and clear it."""
         folder = self.folder / name
         for table in ("tasks", "task_events", "workers"):
             rows = await self.sql.fetch(f"SELECT to_jsonb(t)::text FROM {table} t")
@@ -324,7 +324,7 @@ class Walk:
         return check_folder(folder, limits)
 
     def empty(self, queue: str) -> None:
-        """Drop what a queue holds, if it is there."""
+        """Purge a queue, if it exists."""
         if queue in self.queues():
             self.broker.management.call("DELETE", f"/api/queues/{self.broker.vhost}/{queue}/contents")
 

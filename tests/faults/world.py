@@ -62,7 +62,7 @@ MAX_ATTEMPTS: Final = {
 
 @dataclass(kw_only=True)
 class Member:
-    """A process that ought to run, whatever happens to it.
+    """A process that should always run.
 
     Attributes:
         told: it was ended by a fault, which will start it again.
@@ -115,7 +115,7 @@ class World:
         self.members[name] = Member(name=name, address=address, process=process, clock_seconds=clock_seconds)
 
     def begin(self) -> None:
-        """Begin a run: what happened before it is not its own."""
+        """Begin a run: forget what happened before it."""
         self.crashed.clear()
         self.exits.clear()
         self._log_starts = {process.log: process.log.stat().st_size for process in self.system.processes}

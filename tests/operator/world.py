@@ -67,7 +67,7 @@ class World:
             await self.kube.call("POST", self.path(obj["kind"], namespace=obj["metadata"]["namespace"]), obj)
 
     async def until_created(self, obj: Object) -> None:
-        """Create an object that a definition refuses until its change is in force."""
+        """Create an object that is refused until the change of its definition is in force."""
 
         async def created() -> bool:
             try:
@@ -100,16 +100,16 @@ class World:
         return await self.kube.find(self.path_of(obj))
 
     def path(self, kind: str, name: str = "", *, namespace: str = "") -> str:
-        """Where objects of a kind are."""
+        """Return the path of the objects of a kind."""
         return f"{GROUP_PATH}/namespaces/{namespace or self.namespace}/{PLURALS[kind]}" + (f"/{name}" if name else "")
 
     def path_of(self, obj: Object) -> str:
-        """Where an object is."""
+        """Return the path of an object."""
         meta = obj["metadata"]
         return self.path(obj["kind"], meta["name"], namespace=meta["namespace"])
 
     async def kubectl(self, *arguments: str, manifest: object = None) -> str:
-        """What kubectl prints, in the test's namespace."""
+        """Run kubectl in the test's namespace; return its output."""
         return await asyncio.to_thread(
             kubectl.run, self.kubeconfig, "--namespace", self.namespace, *arguments, manifest=manifest
         )
@@ -145,7 +145,7 @@ class World:
         await self.kube.call("POST", f"/apis/autoscaling/v2/namespaces/{self.namespace}/horizontalpodautoscalers", body)
 
     async def another_namespace(self) -> str:
-        """A further namespace."""
+        """Create another namespace; return its name."""
         name = f"other-{secrets.token_hex(4)}"
         await self.kube.call("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
         self.other_namespaces.append(name)
@@ -156,11 +156,11 @@ class World:
         return obj | {"metadata": obj["metadata"] | {"namespace": namespace}}
 
     async def create_or_keep(self, obj: Object) -> None:
-        """Create an object that may be there already."""
+        """Create an object unless it exists."""
         if await self.get(obj) is None:
             await self.create(obj)
 
-    # What the operator answers.
+    # What the operator writes.
 
     async def finalizers(self, obj: Object) -> list[str]:
         """An object's finalizers."""
@@ -180,7 +180,7 @@ class World:
     async def until(
         self, obj: Object, type_: str, status: str, reason: str | None = None, *, seconds: float = CHANGE_SECONDS
     ) -> Object:
-        """The object, once a condition of its present generation says so."""
+        """Wait until the object has a condition for its present generation; return the object."""
         last: Any = None
 
         async def said() -> Object | None:
@@ -226,7 +226,7 @@ class World:
         await eventually(unclaimed, f"{name} is let go of", CHANGE_SECONDS)
 
     async def until_event(self, obj: Object, reason: str, *, seconds: float = CHANGE_SECONDS) -> str:
-        """The message of an event, once it is recorded."""
+        """Wait until an event is recorded; return its message."""
 
         async def recorded() -> str | None:
             return next((message for _, why, message in await self.events(obj) if why == reason), None)
@@ -282,7 +282,7 @@ class World:
     # What RabbitMQ holds.
 
     async def broker_call(self, method: str, path: str, body: Any = None) -> Any:
-        """One call of the management interface; `{vhost}` in the path is the test's."""
+        """Call the management interface; `{vhost}` in the path stands for the test's."""
         vhost = quote(self.broker.vhost, safe="")
         return await asyncio.to_thread(self.management.call, method, path.format(vhost=vhost), body)
 
@@ -316,7 +316,7 @@ class World:
             await self.broker_call("POST", "/api/exchanges/{vhost}/amq.default/publish", body)
 
     async def enqueue(self, count: int, *, queue: str = "default", queue_set: str = "default") -> None:
-        """Let tasks of a queue wait in Postgres."""
+        """Store waiting tasks of a queue."""
         await self.sql(
             "INSERT INTO task_type (type, default_queue) VALUES ('waits.v1', 'default') ON CONFLICT DO NOTHING"
         )
@@ -343,7 +343,7 @@ class World:
         rights = {"configure": configure, "write": write, "read": read}
         await self.broker_call("PUT", f"/api/permissions/{{vhost}}/{self.broker.user}", rights)
 
-    # What the processes are told.
+    # The environment of the processes.
 
     def environ(self, **more: str) -> dict[str, str]:
         """The environment of a process of dtq."""
@@ -362,7 +362,7 @@ class World:
         return {"DB_DSN": dsn, "RMQ_HOST": "127.0.0.1", "RMQ_PORT": str(rabbitmq.port)}
 
     def settings(self, **more: str) -> OperatorSettings:
-        """The same, as settings."""
+        """Return the settings of an operator."""
         return load(self.environ(**more), OperatorSettings)
 
 

@@ -31,7 +31,7 @@ async def skewed(
     template_database: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[Skewed]:
-    """An API and a worker that have lived on the next version's schema; each test leaves them as it found them."""
+    """An API and a worker that have run on the next version's schema; each test restores what it changes."""
     folder = tmp_path_factory.mktemp("skew")
     async with fresh_database(postgres_server, template=template_database) as dsn:
         with (

@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture
 def services_folder() -> Iterator[Path]:
-    """Unlike tmp_path, a folder that the servers' own users can reach."""
+    """A folder that, unlike tmp_path, the servers' own users can reach."""
     with tempfile.TemporaryDirectory(prefix="dtq-stack-") as name:
         folder = Path(name)
         folder.chmod(0o755)

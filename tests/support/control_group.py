@@ -17,7 +17,7 @@ class MemoryGroup:
 
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:
-        """Be in the group during the block: what is started meanwhile stays in it."""
+        """Enter the group for the block: processes started meanwhile stay in it."""
         (self._folder / "cgroup.procs").write_text(str(os.getpid()))
         try:
             yield
@@ -26,7 +26,7 @@ class MemoryGroup:
 
 
 def can_limit_memory() -> bool:
-    """Whether this machine lets us make a group with a memory limit."""
+    """Return whether this machine allows a group with a memory limit."""
     try:
         with memory_group(1 << 30):
             return True
@@ -39,7 +39,7 @@ def memory_group(limit_bytes: int) -> Iterator[MemoryGroup]:
     """A group below our own, empty again at the end of the block.
 
     Raises:
-        OSError: this machine does not let us.
+        OSError: this machine does not allow it.
     """
     parent, limit = _own()
     folder = parent / f"dtq-test-{os.getpid()}"

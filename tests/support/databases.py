@@ -36,7 +36,7 @@ async def drop_database(server: PostgresService, name: str) -> None:
 
 @asynccontextmanager
 async def fresh_database(server: PostgresService, *, template: str = EMPTY) -> AsyncIterator[str]:
-    """Make a database, give its URL, and drop it when the block ends."""
+    """Create a database, yield its URL, and drop it when the block ends."""
     name = f"dtq_{secrets.token_hex(8)}"
     await create_database(server, name, template=template)
     try:

@@ -39,7 +39,7 @@ def _now() -> float:
 
 @handler("sample.note.v1")
 async def take_note(payload: Any, context: Context) -> dict[str, int]:
-    """Run for `seconds`, or as long as the first attempt is told to by `first_seconds`."""
+    """Run for `seconds`; the first attempt runs for `first_seconds` if given."""
     note("start", context)
     seconds = payload.get("first_seconds", 0) if context.attempt == 1 else payload.get("seconds", 0)
     if payload.get("fail_first") and context.attempt == 1:

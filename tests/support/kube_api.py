@@ -54,7 +54,7 @@ class KubeApi:
     async def call(
         self, method: str, path: str, body: Object | None = None, *, query: Mapping[str, str] | None = None
     ) -> Any:
-        """One request; the answer as JSON, or as text."""
+        """Send a request; return the answer as JSON, or as text."""
         assert self._session is not None
         headers = {"Content-Type": MERGE_PATCH} if method == "PATCH" else {}
         async with self._session.request(method, path, json=body, headers=headers, params=query) as answer:
@@ -74,7 +74,7 @@ class KubeApi:
         return found
 
     async def requests(self, resource: str) -> dict[str, int]:
-        """How many requests about a resource the API server has answered, by verb and subresource."""
+        """Return how many requests about a resource the API server answered, by verb and subresource."""
         counted: dict[str, int] = {}
         for match in _REQUEST_TOTAL.finditer(await self.call("GET", "/metrics")):
             labels = dict(re.findall(r'(\w+)="([^"]*)"', match["labels"]))

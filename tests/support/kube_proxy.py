@@ -93,26 +93,26 @@ class KubeProxy:
         await self._session.close()
 
     def strike(self, match: str, **fault: Any) -> Fault:
-        """Have requests struck by a fault, from now on."""
+        """Inject a fault into matching requests from now on."""
         made = Fault(match=match, **fault)
         self._faults.append(made)
         return made
 
     def clear(self) -> None:
-        """End every fault but a silence."""
+        """End every fault except a silence."""
         self._faults.clear()
 
     def cut_watches(self) -> None:
-        """End every watch that is open, in the middle of whatever it tells."""
+        """Cut every open watch, in the middle of a line."""
         for watch in self._watches:
             watch.set()
 
     def silence_watches(self) -> None:
-        """Let watches, the open and the new ones, tell nothing any more: bookmarks neither."""
+        """Silence all watches, open and new: they send nothing, not even bookmarks."""
         self._silent = True
 
     def say_to_watches(self, line: bytes) -> None:
-        """Have each watch tell one more line, at its next chunk or cut."""
+        """Send one more line on each watch, at its next chunk or cut."""
         self._told.append(line)
         self.cut_watches()
 

@@ -32,7 +32,7 @@ Server = TypeVar("Server", Postgres, RabbitMQ)
 
 
 class Services:
-    """The session's servers, below one folder that the session's main process made and will remove."""
+    """The session's servers, below one folder that the session's main process makes and removes."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -40,7 +40,7 @@ class Services:
 
     @classmethod
     def create(cls) -> "Services":
-        """Make the folder, open enough for the servers' own users; nothing is started."""
+        """Make the folder, readable for the servers' own users; nothing is started."""
         folder = Path(tempfile.mkdtemp(prefix="dtq-test-"))
         folder.chmod(0o755)
         owner = processes.identify(os.getpid())
@@ -53,7 +53,7 @@ class Services:
         guard.sweep(self.folder)
 
     def postgres(self) -> PostgresService:
-        """The shared Postgres, started by the first that asks, or the given one."""
+        """Return the given Postgres, or the shared one, which the first call starts."""
         if given := given_postgres():
             return given
         with self._once("postgres", self._start_postgres) as saved:
@@ -61,7 +61,7 @@ class Services:
         return PostgresService(admin_dsn=server.dsn("postgres", user=ADMIN), owner=OWNER, password=server.password)
 
     def rabbitmq(self) -> RabbitMQService:
-        """The shared RabbitMQ, started by the first that asks, or the given one."""
+        """Return the given RabbitMQ, or the shared one, which the first call starts."""
         if given := given_rabbitmq():
             return given
         with self._once("rabbitmq", self._start_rabbitmq) as saved:
@@ -73,7 +73,7 @@ class Services:
         )
 
     async def template(self, migrate: Callable[[str], Any]) -> str:
-        """The name of a database with the whole schema, migrated once per session, to be cloned."""
+        """Return the name of a database to clone, with the whole schema; it is migrated once per session."""
         server = self.postgres()
         name = f"{self.folder.name.replace('-', '_').lower()}_template"
         with self._lock():
@@ -87,7 +87,7 @@ class Services:
         return name
 
     def new_postgres(self) -> Postgres:
-        """A server of one test's own, started; it keeps its data through a crash, as in production."""
+        """Start a server for one test; it keeps its data through a crash, as in production."""
         return self._start_any(
             lambda: Postgres(
                 home=self._new_home("own-postgres"), port=ports.choose(1)[0], password=secrets.token_hex(16)
@@ -95,7 +95,7 @@ class Services:
         )
 
     def new_rabbitmq(self) -> RabbitMQ:
-        """A broker of one test's own, started."""
+        """Start a broker for one test."""
         return self._start_any(lambda: _broker(self._new_home("own-rabbitmq")))
 
     def _start_postgres(self) -> dict[str, Any]:

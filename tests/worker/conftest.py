@@ -43,7 +43,7 @@ async def world(dsn: str, broker_vhost: BrokerVhost) -> AsyncIterator[World]:
 async def shared(
     postgres_server: PostgresService, rabbitmq_server: RabbitMQService, template_database: str
 ) -> AsyncIterator[tuple[World, Running]]:
-    """One world and one worker for the tables: whatever a line does, the next one meets the same worker."""
+    """One world and one worker for the tables of cases, which all run on the same worker."""
     async with fresh_database(postgres_server, template=template_database) as dsn:
         with rabbitmq_server.fresh_vhost() as vhost:
             async with open_world(dsn, vhost) as world:

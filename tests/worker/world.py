@@ -95,7 +95,7 @@ class World:
         return await self.rows.row(id_)
 
     async def ready(self, queue: str = "tasks.default") -> int:
-        """How many messages of a queue are ready."""
+        """Return how many messages of a queue are ready."""
         channel = await self.publisher.broker.connection().channel(publisher_confirms=False)
         answer = await channel.queue_declare(queue, passive=True)
         await channel.close()
@@ -128,17 +128,17 @@ class Running:
     settings: AllSettings
 
     async def is_ready(self) -> bool:
-        """Whether it has a lease and consumes, unless it has no room."""
+        """Return whether it has a lease and consumes, or has no room."""
         if self.task.done():
             self.task.result()
         return not await self.worker._trouble()
 
     async def has_begun(self) -> bool:
-        """Whether it is ready, and has room."""
+        """Return whether it is ready and has room."""
         return await self.is_ready() and self.worker.consumer.window > 0
 
     async def end(self) -> None:
-        """Tell it to stop, as a signal does, and wait for its end."""
+        """Stop the worker as a signal does, and wait for its end."""
         self.stop.set()
         await self.task
 
@@ -156,7 +156,7 @@ class Running:
 
     @property
     def url(self) -> str:
-        """Where its probes answer."""
+        """The URL of its probes."""
         host, port = self.settings.worker_http_port
         return f"http://{host}:{port}"
 

@@ -58,7 +58,7 @@ def terminal_is_final(index: Index) -> Iterator[str | None]:
 
 
 def success_is_recorded_once(index: Index) -> Iterator[str | None]:
-    """I5: at most one success, written by the holder of the lease; what was done twice had lost its lease."""
+    """I5: at most one success, written by the holder of the lease; a repeated run had lost its lease."""
     for task_id, row in index.rows.items():
         moves = index.moves(task_id)
         successes = [at for at, event in enumerate(moves) if event.event == "SUCCEEDED"]
@@ -74,7 +74,7 @@ def success_is_recorded_once(index: Index) -> Iterator[str | None]:
 
 
 def leases_do_not_overlap(index: Index) -> Iterator[str | None]:
-    """I6: no claim while another holds, none without a lease, none taken back while its lease holds."""
+    """I6: no claim while another one is held, none without a lease, none taken back during its lease."""
     slack = index.limits.skew_seconds
     for task_id in index.rows:
         moves = index.moves(task_id)
@@ -129,7 +129,7 @@ def _budget(index: Index, task_id: str) -> int | None:
 
 
 def _foreign(index: Index, task_id: str, moves: list[EventRow], at: int) -> str | None:
-    """What is wrong with the one success of a task."""
+    """Return what is wrong with the success of a task."""
     success, claim = moves[at], moves[at - 1]
     result = index.rows[task_id].result
     if claim.event != "RUNNING" or (claim.attempt, claim.worker_id) != (success.attempt, success.worker_id):

@@ -12,7 +12,7 @@ DESTROYS_MESSAGES: Final = frozenset(
 
 
 def nothing_is_forgotten(index: Index) -> Iterator[str | None]:
-    """I7: whatever is due is claimed, and whatever lost its lease is taken back, soon after the faults."""
+    """I7: due tasks are claimed, and tasks of a lost lease are taken back, soon after the faults."""
     limits = index.limits
     for wait in index.waits():
         if wait.due is None:
@@ -33,7 +33,7 @@ def nothing_is_forgotten(index: Index) -> Iterator[str | None]:
 
 
 def dead_letters_match(index: Index) -> Iterator[str | None]:
-    """I8: the dead letter queue holds a message exactly for what has failed."""
+    """I8: the dead letter queue holds one message for each failed task, and no other."""
     letters = {letter.id for letter in index.history.dlq}
     failed = {row.id for row in index.rows.values() if row.status == "FAILED"}
     for task_id in failed | letters:

@@ -28,7 +28,7 @@ CRON: Final = "\x1fschedule:"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What counts as too late or too much.
+    """The bounds of too late and too much.
 
     Attributes:
         terminal_seconds: from the end of the faults, or from when a task was due, to its end (T_max).
@@ -88,7 +88,7 @@ class Index:
 
     @cached_property
     def events(self) -> dict[str, list[EventRow]]:
-        """Events by task, as they came about: ids are given under the row's lock, `at` is when a transaction began."""
+        """Events by task, in their order: ids are assigned under the row's lock, `at` is the start of a transaction."""
         found: dict[str, list[EventRow]] = defaultdict(list)
         for event in sorted(self.history.events, key=lambda event: event.id):
             found[event.task_id].append(event)
@@ -144,7 +144,7 @@ class Index:
 
     @cached_property
     def is_undisturbed(self) -> bool:
-        """Whether nothing was broken and nothing ended badly, so that no count can be missing."""
+        """Whether there was no fault and no bad end of a process, so that no count can be missing."""
         return not self.history.faults and all(exit_.code == 0 for exit_ in self.history.exits)
 
     def asked(self, row: TaskRow) -> list[Call]:

@@ -31,7 +31,7 @@ def use_is_bounded(index: Index) -> Iterator[str | None]:
 
 
 def it_recovers_alone(index: Index) -> Iterator[str | None]:
-    """I12: ready again, and as quick as before, without a human."""
+    """I12: ready again, and as fast as before, without a human."""
     limits, healed = index.limits, index.healed_at
     by_process: dict[str, list[Sample]] = defaultdict(list)
     for sample in index.history.samples:
@@ -76,7 +76,7 @@ def data_plane_is_independent(index: Index) -> Iterator[str | None]:
 
 
 def it_drains(index: Index) -> Iterator[str | None]:
-    """I16: told to end, it ends with 0 within its grace, and no task that never started has paid for it."""
+    """I16: after SIGTERM it ends with 0 within its grace period, and a task that was not started loses no attempt."""
     for exit_ in index.history.exits:
         if exit_.told != "term":
             continue

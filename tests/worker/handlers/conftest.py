@@ -25,7 +25,7 @@ MODES = ("async", "thread", "process")
 
 @dataclass(kw_only=True)
 class Street:
-    """One worker process, the tasks that it runs, and the neighbours of the task at hand."""
+    """One worker process, the tasks that it runs, and the tasks that run beside the tested one."""
 
     world: World
     system: System
@@ -34,7 +34,7 @@ class Street:
     lease: UUID | None = None
 
     async def open(self, address: str | None = None) -> None:
-        """Have a worker that is ready, with its lease; a new one if a test has ended the last."""
+        """Make sure that a worker is ready with a lease; start a new one if a test has ended the last."""
         if self.process is None or self.process.popen.poll() is not None or not await self._answers():
             if self.process is not None:
                 self.process.kill()
@@ -69,7 +69,7 @@ class Street:
             assert (row["status"], row["attempts"], row["crashes"]) == ("SUCCEEDED", 1, 0), row["last_error"]
 
     def log(self) -> str:
-        """The end of what the worker has logged."""
+        """Return the end of the worker's log."""
         assert self.process is not None
         return self.process.log.read_text(errors="replace")[-3000:]
 
@@ -91,7 +91,7 @@ class Street:
         return await asyncio.to_thread(self.process.terminate)
 
     async def declare(self, **timeouts: int) -> None:
-        """Declare every type of the kinds, each with the time-out of its first word."""
+        """Declare every type of the kinds, each with the timeout of the first part of its name."""
         for first, modes in {
             "kind": MODES, "neighbour": MODES, "quick": ("async", "thread"), "short": ("async", "process"),
         }.items():  # fmt: skip
@@ -112,7 +112,7 @@ async def street(
     template_database: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[Street]:
-    """One street for every kind: whatever one does, the next one meets the same worker."""
+    """One street for every kind: all kinds run on the same worker."""
     folder = tmp_path_factory.mktemp("street")
     async with fresh_database(postgres_server, template=template_database) as dsn:
         with rabbitmq_server.fresh_vhost() as vhost, ExitStack() as stack:
@@ -131,12 +131,12 @@ async def ends(street: Street, type_: str, seconds: float, **payload: Any) -> An
 
 
 def children(pid: int) -> list[int]:
-    """The processes that the main thread of a process has started or inherited, dead or alive."""
+    """Return the child processes of a process's main thread, dead or alive."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def _end_what_is_left(variable: str) -> None:
-    """End the processes that handlers left behind: those that still have this start of a variable of ours."""
+    """End the processes that handlers left behind: those with this text in their environment."""
     for environ in Path("/proc").glob("[0-9]*/environ"):
         with suppress(OSError):
             if variable.encode() in environ.read_bytes():

@@ -117,7 +117,7 @@ def test_without_a_policy_callers_of_the_same_namespace_may_do_what_they_need_da
     assert not default_policy(None).rights(WEB).any(Verb.READ)
 
 
-def test_where_nobody_is_asked_everybody_may_everything() -> None:
+def test_without_authentication_every_caller_has_every_permission() -> None:
     assert all(EVERYTHING.every(verb) for verb in Verb)
 
 

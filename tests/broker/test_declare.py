@@ -42,7 +42,7 @@ async def test_a_queue_that_was_lost_is_declared_after_a_pause(world: World) -> 
         assert time.monotonic() - started_at > SETTLE_SECONDS, "its consumers must hear of it first"
 
 
-async def test_a_queue_that_is_deleted_during_a_declaration_is_not_made_anew_unnoticed(
+async def test_a_queue_deleted_during_a_declaration_is_not_made_again_unnoticed(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with world.raw() as connection, world.raw() as other:
@@ -83,7 +83,7 @@ async def test_an_exchange_of_another_kind_is_reported_and_left_alone(world: Wor
         assert list(found.mismatched) == ["tasks.dlx"]
 
 
-async def test_the_keeper_remembers_a_mismatch_until_it_is_gone(world: World) -> None:
+async def test_the_declarer_remembers_a_mismatch_until_it_is_gone(world: World) -> None:
     async with world.raw() as connection:
         channel = await connection.channel()
         await channel.queue_declare("tasks.high", durable=True, arguments={"x-queue-type": "classic"})
@@ -94,7 +94,7 @@ async def test_the_keeper_remembers_a_mismatch_until_it_is_gone(world: World) ->
         assert world.declarer.mismatched == {}
 
 
-async def test_the_keeper_tells_which_queues_may_have_lost_messages(world: World) -> None:
+async def test_the_declarer_reports_queues_that_may_have_lost_messages(world: World) -> None:
     async with world.raw() as connection:
         await world.declarer.declare(connection)
         world.lost.clear()
@@ -105,7 +105,7 @@ async def test_the_keeper_tells_which_queues_may_have_lost_messages(world: World
     assert world.lost == [("default", "high"), ("default", "default")]
 
 
-async def test_the_keeper_tells_that_dead_letters_are_lost_until_somebody_has_heard_it(world: World) -> None:
+async def test_the_declarer_reports_lost_dead_letters_until_the_report_succeeds(world: World) -> None:
     async with world.raw() as connection:
         await world.declarer.declare(connection)
         world.dead_letters_lost.clear()
@@ -122,7 +122,7 @@ async def test_the_keeper_tells_that_dead_letters_are_lost_until_somebody_has_he
     assert world.dead_letters_lost == ["default"]
 
 
-async def test_what_was_lost_is_told_even_if_the_declaration_that_mends_it_fails(
+async def test_a_loss_is_reported_even_if_the_declaration_that_repairs_it_fails(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with world.raw() as connection:
@@ -144,7 +144,7 @@ async def test_what_was_lost_is_told_even_if_the_declaration_that_mends_it_fails
     assert world.lost == [("default", "high"), ("default", "default")]
 
 
-async def test_two_keepers_at_once_do_no_harm(world: World) -> None:
+async def test_two_declarers_at_once_do_no_harm(world: World) -> None:
     async with world.raw() as first, world.raw() as second:
         found = await asyncio.gather(declare(first, world.topology), declare(second, world.topology))
     assert all(result.mismatched == {} for result in found)

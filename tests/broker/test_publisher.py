@@ -156,7 +156,7 @@ async def test_publishing_without_the_right_to_declare_is_told_and_raises_nothin
         assert await publisher.publish([world.message("a", "high")]) == [None]
 
 
-async def test_a_retry_waits_its_rung_and_comes_back_to_its_queue(world: World) -> None:
+async def test_a_retry_waits_in_its_retry_queue_and_comes_back_to_its_queue(world: World) -> None:
     world.spec = spec_of(retry={"delaysSeconds": [1, 3600]})
     publisher, consumer = world.publisher(), world.consumer()
     async with running(publisher.broker, consumer.broker):

@@ -20,7 +20,7 @@ def _as(dsn: str, user: str, password: str) -> str:
     return urlunsplit(parts._replace(netloc=f"{user}:{password}@{parts.netloc.rpartition('@')[2]}"))
 
 
-async def test_a_rotated_password_is_read_again_by_pool_and_lanes(
+async def test_a_rotated_password_is_read_again_by_pool_and_dedicated_connections(
     dsn: str, postgres_server: PostgresService, tmp_path: Path
 ) -> None:
     user = f"dtq_rotated_{secrets.token_hex(4)}"

@@ -82,7 +82,7 @@ async def test_what_happens_while_the_watches_are_cut_is_not_missed(
 
 
 @pytest.mark.parametrize("code", [410, 500])
-async def test_a_watch_that_tells_of_an_error_begins_anew(
+async def test_a_watch_that_reports_an_error_is_opened_again(
     proxy: KubeProxy, world: World, start: Start, code: int
 ) -> None:
     await start()

@@ -72,7 +72,7 @@ async def test_a_queue_deleted_by_hand_comes_back(world: World, start: Start) ->
     assert running.metric("dq_operator_drift_repairs_total", kind="QueueSet") >= 1
 
 
-async def test_the_dead_letters_of_a_queue_that_the_operator_declares_anew_are_due_again(
+async def test_the_dead_letters_of_a_queue_that_the_operator_declares_again_are_due_again(
     world: World, start: Start
 ) -> None:
     running = await start()

@@ -122,7 +122,7 @@ def test_a_suspect_that_no_worker_runs_alone_is_charged_in_the_end() -> None:
     assert "and no worker could run it alone" in (decision.error or "")
 
 
-def test_a_delay_that_the_handler_asked_for_takes_no_rung_and_no_jitter() -> None:
+def test_a_delay_chosen_by_the_handler_gets_neither_retry_queue_nor_jitter() -> None:
     attempt = Attempt(outcome=Outcome.FAILED, attempt=1, max_attempts=3, delay_seconds=7.5)
     decision = decide(attempt, Backoff(jitter_percent=100), 1.0)
     assert (decision.delay_seconds, decision.unjittered_seconds) == (7.5, None)

@@ -79,7 +79,7 @@ def test_no_two_queues_of_a_set_share_a_name(names: list[str], delays: list[int]
     assert len(declared) == len(set(declared)) == 1 + len(free) * (1 + len(delays))
 
 
-def test_only_a_delay_of_the_ladder_has_a_rung() -> None:
+def test_only_a_declared_delay_has_a_retry_queue() -> None:
     assert retry_delay(spec(), "high", 30.0) == 30
     assert retry_delay(spec(), "low", 30.0) is None, "a bounded queue has no ladder"
     assert retry_delay(spec(), "gone", 30.0) is None

@@ -61,7 +61,7 @@ async def test_a_retry_whose_confirm_never_ends_holds_up_no_shutdown(
         async def is_published() -> bool:
             return await world.ready("tasks.retry.default.3600s") == 1
 
-        await eventually(is_published, "the retry is on its rung")
+        await eventually(is_published, "the retry waits in its retry queue")
         asked_at = time.monotonic()
         await running.end()
         assert time.monotonic() - asked_at < 10

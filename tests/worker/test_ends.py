@@ -15,7 +15,7 @@ from tests.support.waiting import SHORT_SECONDS, eventually
 from tests.worker.world import World
 
 
-async def test_a_retry_waits_on_the_rung_of_its_delay_and_runs_again(world: World) -> None:
+async def test_a_retry_waits_in_the_queue_of_its_delay_and_runs_again(world: World) -> None:
     await world.declare("w.fail", backoff={"strategy": "List", "delaysSeconds": [1]})
     async with world.worker() as running:
         (id_,) = await world.enqueue("w.fail", max_attempts=5, times=2)
@@ -52,7 +52,7 @@ async def test_each_delay_waits_in_its_own_queue_and_its_due_time_is_stored(worl
         await eventually(is_confirmed, "the relay need not publish it")
 
 
-async def test_jitter_shortens_a_delay_within_its_rung(world: World) -> None:
+async def test_jitter_shortens_a_delay_within_its_retry_queue(world: World) -> None:
     backoff = {"strategy": "List", "delaysSeconds": [3600], "jitterPercent": 100}
     await world.declare("w.fail", backoff=backoff)
     async with world.worker():
@@ -68,7 +68,7 @@ async def test_jitter_shortens_a_delay_within_its_rung(world: World) -> None:
     assert max(delays) - min(delays) > 600, "they are spread"
 
 
-async def test_a_delay_without_a_rung_waits_in_postgres(world: World) -> None:
+async def test_a_delay_without_a_retry_queue_waits_in_postgres(world: World) -> None:
     await world.declare("w.fail")
     async with world.worker():
         (id_,) = await world.enqueue("w.fail", max_attempts=5, times=1, later=0.7)

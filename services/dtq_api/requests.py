@@ -87,7 +87,8 @@ class _Mistakes(list[Problem]):
     def refuse(self, code: str = "InvalidBody", separator: str = ": ") -> None:
         """Raise `Rejected` if anything is wrong."""
         if self:
-            raise Rejected(code, "; ".join(f"{one.path}{separator}{one.message}" for one in self), tuple(self))
+            detail = "; ".join(f"{problem.path}{separator}{problem.message}" for problem in self)
+            raise Rejected(code, detail, tuple(self))
 
 
 _enqueue_decoder = msgspec.json.Decoder(EnqueueBody)

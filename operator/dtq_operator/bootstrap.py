@@ -13,8 +13,8 @@ import yaml
 
 from dtq.domain.errors import Rejected, Unavailable
 from dtq.runtime.loops import Retries
+from dtq_kube.errors import Conflict, Refused
 from dtq_operator.kube import Kube, Object
-from dtq_operator.kube_errors import Conflict, Refused
 from dtq_reconcile.parse import parse
 
 LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"

@@ -13,9 +13,9 @@ from typing import Final
 import structlog
 
 from dtq.domain.errors import Unavailable
+from dtq_kube.errors import Conflict, NotFound
 from dtq_operator.conditions import MESSAGE_CHARS_MAX
 from dtq_operator.kube import Kube, Object
-from dtq_operator.kube_errors import Conflict, NotFound
 
 REPEAT_SECONDS: Final = 600.0
 """How long the same event of the same object is not repeated, in seconds."""

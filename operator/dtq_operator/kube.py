@@ -1,69 +1,44 @@
 """The operator's own calls to the Kubernetes API, beside kopf's watches: list, get, patch, create an Event, scale.
 
-They use one HTTP session. The `kubernetes` package is not needed for five calls, and its import alone takes more memory
-than the rest of the operator. Calls are not retried here: the work queue and the loops do that. A call returns the
-requested object or raises one of the errors of `kube_errors`, whatever the API server answers.
+Calls are not retried here: the work queue and the loops do that.
 """
 
 from collections.abc import Mapping
-from http import HTTPStatus
-from typing import Any, Final, Self
+from operator import itemgetter
+from typing import Any, Final
 
-import aiohttp
-import kopf
-import yaml
-
-from dtq.domain.errors import Unavailable
+from dtq_kube.client import KubeClient, credentials
+from dtq_kube.errors import CallFailed, Conflict, NotFound, NotServed, called
 from dtq_operator.crd import GROUP, VERSION
-from dtq_operator.kube_errors import CallFailed, Conflict, NotFound, NotServed, called, checked
 
 REQUEST_SECONDS: Final = 15.0
 """Longest request, in seconds."""
 PAGE: Final = 500
 """Objects per page of a list."""
-MERGE_PATCH: Final = "application/merge-patch+json"
 PLURALS: Final[Mapping[str, str]] = {"TaskType": "tasktypes", "QueueSet": "queuesets"}
 _SCALERS: Final[Mapping[str, str]] = {
     "HorizontalPodAutoscaler": "/apis/autoscaling/v2/namespaces/{namespace}/horizontalpodautoscalers",
     "ScaledObject": "/apis/keda.sh/v1alpha1/namespaces/{namespace}/scaledobjects",
 }
+_METADATA: Final = itemgetter("metadata")
 _METADATA_ONLY: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 Object = Mapping[str, Any]
 """A Kubernetes object, as JSON."""
 
 
-class Kube:
+class Kube(KubeClient):
     """A session with the API server."""
 
-    def __init__(self, settings: kopf.OperatorSettings) -> None:
-        self._settings = settings
-        self._session: aiohttp.ClientSession | None = None
-        self._retired: aiohttp.ClientSession | None = None
-        """The session before this one: requests may still be under way in it."""
-        self.requests = 0
-        """Requests sent, for the metrics."""
-
-    async def __aenter__(self) -> Self:
-        """Open the session."""
-        await self._login()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        """Close the session."""
-        for session in (self._session, self._retired):
-            if session is not None:
-                await session.close()
+    def __init__(self) -> None:
+        super().__init__(credentials, seconds=REQUEST_SECONDS)
 
     async def get(self, kind: str, namespace: str, name: str) -> Object | None:
         """Return an object, or None if it does not exist."""
-        path = _path(kind, namespace, name)
         try:
-            return await self._request("GET", path, gives="uid")
+            return await self.request("GET", _path(kind, namespace, name), _identified)
         except NotFound:
             return None
-        except Conflict as error:  # which a read cannot have
-            raise CallFailed(called("GET", path), str(error).partition(": ")[2]) from error
 
     async def create(self, kind: str, namespace: str, body: Object) -> None:
         """Create an object.
@@ -71,7 +46,7 @@ class Kube:
         Raises:
             Conflict: it exists.
         """
-        await self._request("POST", _path(kind, namespace), body=body)
+        await self.request("POST", _path(kind, namespace), _METADATA, body=body)
 
     async def list_objects(self, kind: str, namespace: str | None) -> list[Object]:
         """Return every object of a kind (a consistent read)."""
@@ -86,14 +61,8 @@ class Kube:
         token = ""
         while True:
             query = {"limit": str(PAGE)} | ({"continue": token} if token else {})
-            try:
-                page = await self._request("GET", path, query=query, accept=accept)
-                found += [_identified(item) for item in page["items"] or ()]  # an empty list may be null
-            except Conflict as error:  # which a list cannot have
-                raise CallFailed(called("GET", path), str(error).partition(": ")[2]) from error
-            except (KeyError, TypeError) as error:
-                raise CallFailed.unreadable(called("GET", path)) from error
-            token = page["metadata"].get("continue", "")
+            items, token = await self.request("GET", path, _page, query=query, accept=accept)
+            found += items
             if not token:
                 return found
 
@@ -105,7 +74,7 @@ class Kube:
         """
         body = {"metadata": {"uid": meta["uid"]}, "status": status}
         path = _path(kind, meta["namespace"], meta["name"]) + "/status"
-        return await self._request("PATCH", path, body=body, gives="uid")
+        return await self.request("PATCH", path, _identified, body=body)
 
     async def patch_finalizers(self, kind: str, meta: Object, finalizers: list[str]) -> Object:
         """Replace the finalizers of this version of an object.
@@ -113,35 +82,25 @@ class Kube:
         Raises:
             Conflict: the object was changed meanwhile: read it again.
         """
-        body = {
-            "metadata": {
-                "uid": meta["uid"],
-                "resourceVersion": meta["resourceVersion"],
-                "finalizers": finalizers or None,
-            }
-        }
-        return await self._request("PATCH", _path(kind, meta["namespace"], meta["name"]), body=body, gives="uid")
+        version = {field: meta[field] for field in ("uid", "resourceVersion")}
+        body = {"metadata": version | {"finalizers": finalizers or None}}
+        return await self.request("PATCH", _path(kind, meta["namespace"], meta["name"]), _identified, body=body)
 
     async def record_event(self, namespace: str, event: Object) -> None:
         """Record an Event; an existing Event of that name is only updated as having happened again."""
         path = f"/api/v1/namespaces/{namespace}/events"
         try:
-            await self._request("POST", path, body=event)
+            await self.request("POST", path, _METADATA, body=event)
         except Conflict:
             again = {"lastTimestamp": event["lastTimestamp"]}
-            await self._request("PATCH", f"{path}/{event['metadata']['name']}", body=again)
+            await self.request("PATCH", f"{path}/{event['metadata']['name']}", _METADATA, body=again)
 
     async def scale(self, namespace: str, deployment: str) -> tuple[int, str] | None:
         """Return a Deployment's desired replicas and the scale's resourceVersion, or None if it does not exist."""
-        path = _scale_path(namespace, deployment)
         try:
-            scale = await self._request("GET", path, gives="resourceVersion")
+            return await self.request("GET", _scale_path(namespace, deployment), _replicas)
         except NotFound:
             return None
-        try:
-            return int(scale["spec"].get("replicas") or 0), scale["metadata"]["resourceVersion"]
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise CallFailed.unreadable(called("GET", path)) from error
 
     async def patch_scale(self, namespace: str, deployment: str, replicas: int, version: str) -> None:
         """Set a Deployment's replicas unless its scale was changed meanwhile.
@@ -151,7 +110,7 @@ class Kube:
             NotFound: the Deployment is gone.
         """
         body = {"metadata": {"resourceVersion": version}, "spec": {"replicas": replicas}}
-        await self._request("PATCH", _scale_path(namespace, deployment), body=body)
+        await self.request("PATCH", _scale_path(namespace, deployment), _METADATA, body=body)
 
     async def other_scalers(self, namespace: str) -> dict[str, str]:
         """Return the other scalers of Deployments in a namespace, by the Deployment's name."""
@@ -173,80 +132,23 @@ class Kube:
                     raise CallFailed(called("GET", path), f"{kind} {name} has no readable scaleTargetRef") from error
         return found
 
-    async def _request(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, str] | None = None,
-        body: Object | None = None,
-        accept: str = "application/json",
-        gives: str = "",
-    ) -> Object:
-        """Send one request; authenticate again if the credentials have expired.
-
-        `gives` names a field that the metadata of the answer must have.
-
-        Raises:
-            Conflict: the object is not in the expected state.
-            CallFailed: the server does not answer, refuses, or sends an unreadable answer.
-        """
-        call = called(method, path)
-        for attempt in (1, 2):
-            assert self._session is not None
-            self.requests += 1
-            headers = {"Accept": accept} | ({"Content-Type": MERGE_PATCH} if method == "PATCH" else {})
-            try:
-                async with self._session.request(
-                    method, path, params=query, json=body, headers=headers, allow_redirects=False
-                ) as answer:
-                    if answer.status == HTTPStatus.UNAUTHORIZED and attempt == 1:
-                        await self._login()
-                        continue
-                    text = await answer.text(errors="replace")
-                    found = checked(call, answer.status, answer.headers.get("Retry-After", ""), text)
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                # The driver's message differs between tries, and each message would be another write of a condition.
-                raise CallFailed(call, f"no answer ({type(error).__name__})") from error
-            if gives and gives not in found["metadata"]:
-                raise CallFailed.unreadable(call)
-            return found
-        raise CallFailed(call, "401 Unauthorized: the API server refuses the operator's credentials")
-
-    async def _login(self) -> None:
-        try:
-            info = login(settings=self._settings)
-        except (kopf.LoginError, OSError, ValueError, yaml.YAMLError) as error:
-            raise Unavailable(f"the credentials for the Kubernetes API cannot be read: {error}") from error
-        if info is None:
-            raise Unavailable("no service account and no kubeconfig: nothing says where the Kubernetes API is")
-        former, self._retired = self._retired, self._session
-        if former is not None:
-            await former.close()
-        self._session = aiohttp.ClientSession(
-            base_url=info.server,
-            headers=info.as_http_headers(),
-            connector=aiohttp.TCPConnector(ssl=info.as_ssl_context(), limit=16),
-            timeout=aiohttp.ClientTimeout(total=REQUEST_SECONDS),
-        )
-
-
-def login(*, settings: kopf.OperatorSettings, **_: Any) -> kopf.ConnectionInfo | None:
-    """Return how to reach the API server: as the pod's service account, otherwise by kubeconfig."""
-    return kopf.login_with_service_account(settings=settings) or kopf.login_with_kubeconfig(settings=settings)
-
 
 def _identified(item: Any) -> Object:
-    """Return an item of a list after a check that it identifies its object.
-
-    Raises:
-        KeyError, TypeError: it does not.
-    """
+    """Return an object after a check that it says which one it is."""
     found: Object = item
-    for field in ("name", "namespace", "resourceVersion"):
+    for field in ("name", "namespace", "resourceVersion", "uid"):
         if not isinstance(found["metadata"][field], str):
             raise TypeError(field)
     return found
+
+
+def _page(page: Object) -> tuple[list[Object], str]:
+    """Return the objects of a page, which may be null, and the token of the next page."""
+    return [_identified(item) for item in page["items"] or ()], page["metadata"].get("continue", "")
+
+
+def _replicas(scale: Object) -> tuple[int, str]:
+    return int(scale["spec"].get("replicas") or 0), scale["metadata"]["resourceVersion"]
 
 
 def _path(kind: str, namespace: str | None, name: str | None = None) -> str:

@@ -46,7 +46,7 @@ async def run(settings: OperatorSettings) -> None:
     kopf_settings = configure()
     async with (
         Database(lambda: settings.dsn, name="dtq-operator") as database,
-        Kube(kopf_settings) as kube,
+        Kube() as kube,
     ):
         await Operator(settings, kopf_settings, database, kube).run(stop)
 

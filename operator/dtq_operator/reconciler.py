@@ -17,12 +17,12 @@ from dtq.domain.owners import Owner
 from dtq.domain.plan import FORCE_DELETE_ANNOTATION, Reason
 from dtq.runtime import failpoints
 from dtq.runtime.metrics import OperatorMetrics
+from dtq_kube.errors import Conflict
 from dtq_operator import conditions
 from dtq_operator.backends import Backends
 from dtq_operator.conditions import Condition, is_ready
 from dtq_operator.events import Events
 from dtq_operator.kube import Kube, Object
-from dtq_operator.kube_errors import Conflict
 from dtq_operator.reasons import ConditionReason, EventReason
 from dtq_operator.store import Key, Store
 

@@ -16,9 +16,9 @@ from dtq.domain.errors import Unavailable
 from dtq.domain.manifests import Scaling
 from dtq.domain.scaling import Load, desired_together, shared_bounds
 from dtq.runtime.loops import Retries
+from dtq_kube.errors import Conflict, NotFound
 from dtq_operator.events import Events
 from dtq_operator.kube import Kube, Object
-from dtq_operator.kube_errors import Conflict, NotFound
 from dtq_operator.reasons import ConditionReason, EventReason
 from dtq_operator.store import Key
 

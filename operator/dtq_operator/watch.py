@@ -19,7 +19,7 @@ from dtq.domain.errors import Unavailable
 from dtq.runtime.loops import Retries, wait
 from dtq_operator.crd import GROUP, VERSION
 from dtq_operator.events import COMPONENT
-from dtq_operator.kube import PLURALS, Object, login
+from dtq_operator.kube import PLURALS, Object
 from dtq_operator.store import Key, key_of, version
 
 RESTART_SECONDS: Final = 1.0
@@ -98,7 +98,7 @@ class Watch:
             ours.call_soon_threadsafe(self._on_event, type, param, event["object"])
 
         registry = kopf.OperatorRegistry()
-        kopf.on.login(registry=registry)(login)
+        kopf.on.login(registry=registry)(_login)
         for kind, plural in PLURALS.items():
             kopf.on.event(GROUP, VERSION, plural, registry=registry, id=f"on-{plural}", param=kind)(on_event)
         before = asyncio.all_tasks()
@@ -158,6 +158,10 @@ class _KopfThread:
             self.error = error
         finally:
             self._ended()
+
+
+def _login(*, settings: kopf.OperatorSettings, **_: Any) -> kopf.ConnectionInfo | None:
+    return kopf.login_with_service_account(settings=settings) or kopf.login_with_kubeconfig(settings=settings)
 
 
 def configure() -> kopf.OperatorSettings:

@@ -67,12 +67,14 @@ def http(body: bytes, status: str = "201 Created") -> bytes:
     return head.encode() + b"Connection: close\r\n\r\n" + body
 
 
-async def test_the_server_of_these_tests_can_say_yes(mount: Path) -> None:
+async def test_the_server_of_these_tests_can_say_yes(mount: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
     async with answering(mount, http(GOOD)) as (reviews, registry):
         verdict = await reviews.review("a.b.c")
         assert isinstance(verdict, Caller)
         assert verdict.name == "system:serviceaccount:shop:web"
         assert registry.get_sample_value("dq_token_reviews_total", {"result": "good"}) == 1
+    assert "a.b.c" not in caplog.text, "not even a debug line holds a token"
 
 
 @pytest.mark.parametrize(

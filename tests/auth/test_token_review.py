@@ -312,5 +312,21 @@ async def test_a_certificate_of_another_authority_is_not_trusted(
         problem(await enqueue(api, token), 503, "Unavailable")
 
 
+async def test_an_authority_that_is_replaced_is_trusted_at_the_next_review(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dtq_api.auth.token_review_client.PAUSE_SECONDS", 0.0)
+    (tmp_path / "token").write_text((cluster.folder / "token").read_text())
+    (tmp_path / "ca.crt").write_text(authority(cluster.plane, "front-proxy-ca"))
+    metrics = ApiMetrics(CollectorRegistry())
+    reviews = TokenReviewClient(cluster.plane.endpoints.api_url, tmp_path, audience="dtq", metrics=metrics)
+    token = await cluster.token(await cluster.account(), "dtq")
+    with pytest.raises(Unavailable):
+        await reviews.review(token)
+    (tmp_path / "ca.crt").write_text(authority(cluster.plane, "ca"))
+    assert isinstance(await reviews.review(token), Caller)
+    await reviews.close()
+
+
 def test_a_bad_verdict_is_kept_shorter_than_a_good_one() -> None:
     assert BAD_SECONDS < GOOD_SECONDS <= 60

@@ -43,12 +43,9 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     with control_plane.running(tmp_path_factory.mktemp("plane") / "state") as made:
         kubectl.run(made.kubeconfig, "apply", "--filename", str(ROOT / "crds"))
         kubectl.run(made.kubeconfig, "wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
-        before = os.environ.get("KUBECONFIG")
-        os.environ["KUBECONFIG"] = str(made.kubeconfig)
-        yield made
-        os.environ.pop("KUBECONFIG")
-        if before is not None:
-            os.environ["KUBECONFIG"] = before
+        with pytest.MonkeyPatch.context() as patch:
+            use_kubeconfig(made.kubeconfig, patch)
+            yield made
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -110,8 +107,14 @@ async def rabbitmq_proxy(rabbitmq_server: RabbitMQService) -> AsyncIterator[Swit
 async def proxy(kube: KubeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[KubeProxy]:
     """A proxy in front of the API server; every operator that starts from now on uses it."""
     async with KubeProxy(kube, tmp_path) as made:
-        monkeypatch.setenv("KUBECONFIG", str(made.kubeconfig))
+        use_kubeconfig(made.kubeconfig, monkeypatch)
         yield made
+
+
+def use_kubeconfig(kubeconfig: Path, patch: pytest.MonkeyPatch) -> None:
+    """Have operators started from now on use this file; the client reads the variable only when it is imported."""
+    patch.setenv("KUBECONFIG", str(kubeconfig))
+    patch.setattr("kubernetes.aio.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(kubeconfig))
 
 
 def _must_run(running: Running) -> None:

@@ -26,7 +26,7 @@ class Running:
         self._database = Database(settings.db_dsn.get_secret_value(), name="dtq-operator-test")
         kopf_settings = kopf_settings or configure()
         kopf_settings.watching.reconnect_backoff = 0.1
-        self._kube = Kube(kopf_settings)
+        self._kube = Kube()
         self.operator = Operator(settings, kopf_settings, self._database, self._kube, pace)
         self._stop = asyncio.Event()
         self.task: asyncio.Task[None] | None = None

@@ -5,7 +5,6 @@ A log line never holds a payload, a result or a secret: callers pass ids and cou
 
 import logging
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 import structlog
@@ -47,11 +46,6 @@ def configure(*, level: str, json: bool) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
-    _quieten(("aiormq", "uvicorn.access", "asyncio"), logging.ERROR)
-    _quieten(("httpx2", "httpcore2"), logging.NOTSET if level == "debug" else logging.WARNING)
-
-
-def _quieten(names: Sequence[str], level: int) -> None:
-    """Silence drivers where our own events say it better: each reconnect, each request."""
-    for name in names:
-        logging.getLogger(name).setLevel(level)
+    # Our own events say it better: each reconnect, each request.
+    for name in ("aiormq", "uvicorn.access", "asyncio"):
+        logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,15 +1,10 @@
-"""The TokenReview client: asks the Kubernetes API server for the owner of a ServiceAccount token.
+"""The TokenReview client: asks the Kubernetes API server for the owner of a ServiceAccount token."""
 
-The API's own token and the CA are read for each review, since they rotate.
-"""
-
-import asyncio
-import ssl
 import time
+from operator import itemgetter
 from pathlib import Path
 from typing import Final
 
-import httpx2
 import msgspec
 import structlog
 
@@ -17,11 +12,10 @@ from dtq.domain.errors import Unavailable
 from dtq.runtime.metrics import ApiMetrics
 from dtq_api.auth.policy import Caller
 from dtq_api.auth.token_review_cache import Verdict
+from dtq_kube.errors import Conflict, Refused
 
 REVIEW_SECONDS: Final = 2.0
 """Longest review, in seconds: a request must not hang on the API server."""
-REVIEWS_MAX: Final = 8
-"""Reviews under way at once: unknown callers must not load the API server through us."""
 PAUSE_SECONDS: Final = 1.0
 """How long no review is sent after a failed review, in seconds."""
 RETRY_AFTER_SECONDS: Final = 5
@@ -47,12 +41,6 @@ class Status(msgspec.Struct, frozen=True):
     user: User = User()
 
 
-class Review(msgspec.Struct, frozen=True):
-    """The part of a TokenReview that is read."""
-
-    status: Status
-
-
 class TokenReviewClient:
     """Reviews tokens at the API server.
 
@@ -63,13 +51,12 @@ class TokenReviewClient:
     """
 
     def __init__(self, server: str, folder: Path, *, audience: str, metrics: ApiMetrics) -> None:
-        self._server = server
-        self._folder = folder
+        # It takes memory that an API without TokenReviews must not pay for.
+        from dtq_kube.client import KubeClient, service_account  # noqa: PLC0415
+
+        self._kube = KubeClient(lambda: service_account(server, folder), seconds=REVIEW_SECONDS)
         self._audience = audience
         self._metrics = metrics
-        self._slots = asyncio.Semaphore(REVIEWS_MAX)
-        self._ca = ""
-        self._client: httpx2.AsyncClient | None = None
         self._down_until = 0.0
 
     async def review(self, token: str) -> Verdict:
@@ -79,57 +66,35 @@ class TokenReviewClient:
             Unavailable: the API server does not answer, or does not permit reviews.
         """
         try:
-            if time.monotonic() < self._down_until:
-                raise _unavailable("it did not answer just now")
-            async with asyncio.timeout(REVIEW_SECONDS), self._slots:
-                status = await self._ask(token)
-        except (httpx2.HTTPError, msgspec.MsgspecError, ValueError, OSError, TimeoutError, Unavailable) as error:
+            verdict = self._verdict(await self._ask(token))
+        except Unavailable:
             self._metrics.reviews.labels("unavailable").inc()
-            if isinstance(error, Unavailable):
-                raise
-            self._down_until = time.monotonic() + PAUSE_SECONDS
-            _log.warning("a token cannot be reviewed", reason=f"{type(error).__name__}: {error}")
-            raise _unavailable(type(error).__name__) from error
-        verdict = self._verdict(status)
+            raise
         self._metrics.reviews.labels("good" if isinstance(verdict, Caller) else "bad").inc()
         return verdict
 
     async def close(self) -> None:
         """Close the connections."""
-        if self._client is not None:
-            await self._client.aclose()
+        await self._kube.__aexit__()
 
     async def _ask(self, token: str) -> Status:
+        failure = Unavailable("the Kubernetes API cannot review the token now: try again", RETRY_AFTER_SECONDS)
+        if time.monotonic() < self._down_until:
+            raise failure
         review = {
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "TokenReview",
             "spec": {"token": token, "audiences": [self._audience]},
         }
-        ours = (self._folder / "token").read_text(encoding="utf-8").strip()
-        client = await self._connected((self._folder / "ca.crt").read_text(encoding="utf-8"))
-        answer = await client.post(_PATH, json=review, headers={"Authorization": f"Bearer {ours}"})
-        if answer.is_success:
-            return msgspec.json.decode(answer.content, type=Review).status
-        _log.error(
-            "the API server does not let us review tokens: the API's ServiceAccount needs `create` on tokenreviews"
-            if answer.status_code in (401, 403)
-            else "the API server does not review a token",
-            status=answer.status_code,
-        )
-        raise _unavailable(f"it answered {answer.status_code}")
-
-    async def _connected(self, ca: str) -> httpx2.AsyncClient:
-        if self._client is None or ca != self._ca:
-            try:
-                tls = ssl.create_default_context(cadata=ca)
-            except (ssl.SSLError, ValueError) as error:
-                raise OSError(f"ca.crt is no certificate: {error}") from error
-            await self.close()
-            self._ca = ca
-            self._client = httpx2.AsyncClient(
-                base_url=self._server, verify=tls, timeout=REVIEW_SECONDS, trust_env=False
-            )
-        return self._client
+        try:
+            status = await self._kube.request("POST", _PATH, itemgetter("status"), body=review)
+            return msgspec.convert(status, Status)
+        except (Unavailable, Conflict, msgspec.ValidationError) as error:
+            # A refusal ends when a person changes a Role; it costs the API server little to say so again.
+            if not isinstance(error, Refused):
+                self._down_until = time.monotonic() + PAUSE_SECONDS
+            _log.warning("a token cannot be reviewed", reason=str(error))
+            raise failure from error
 
     def _verdict(self, status: Status) -> Verdict:
         if not status.authenticated:
@@ -140,7 +105,3 @@ class TokenReviewClient:
         if not status.user.username.startswith(_USER):
             return "the token is not that of a ServiceAccount"
         return Caller(status.user.username, frozenset(status.user.groups or ()))
-
-
-def _unavailable(reason: str) -> Unavailable:
-    return Unavailable(f"the Kubernetes API cannot review the token ({reason}): try again", RETRY_AFTER_SECONDS)

@@ -8,7 +8,8 @@ import json
 import re
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any, Final, Self
+from http.client import responses
+from typing import Any, Final
 
 from dtq.domain.errors import RETRY_AFTER_SECONDS, Unavailable
 
@@ -16,8 +17,8 @@ REFUSED_SECONDS: Final = 30
 """When a refused request is tried again, in seconds: a person must change something first."""
 REASON_CHARS_MAX: Final = 300
 """Longest reason, in characters: a policy's message may be long, and the reason is part of a condition."""
-_COME_BACK: Final = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.GONE)
-"""Too many requests, or a list that took so long that its next page has expired."""
+_COME_BACK: Final = (HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.GONE, HTTPStatus.CONFLICT)
+"""Credentials that are being rotated, too many requests, a list whose next page has expired, and no cause of a read."""
 _PATH: Final = re.compile(
     r"^/(?:api|apis/[^/]+)/[^/]+(?:/namespaces/(?P<namespace>[^/]+))?/(?P<resource>[^/]+)(?:/(?P<name>[^/]+))?(?:/(?P<sub>[^/]+))?$"
 )
@@ -27,20 +28,13 @@ _VERBS: Final[Mapping[str, str]] = {"GET": "get", "POST": "create", "PATCH": "pa
 class CallFailed(Unavailable):
     """A call failed; the same call may succeed later.
 
-    Attributes:
+    Args:
         call: verb, resource and object, as a Role names them.
         reason: what the API server answered.
     """
 
     def __init__(self, call: str, reason: str, retry_after_seconds: int = RETRY_AFTER_SECONDS) -> None:
-        self.call = call
-        self.reason = reason[:REASON_CHARS_MAX]
-        super().__init__(f"{call}: {self.reason}", retry_after_seconds)
-
-    @classmethod
-    def unreadable(cls, call: str) -> Self:
-        """Return the error for an answer that the call must not give."""
-        return cls(call, "the answer cannot be read: is this the API server?")
+        super().__init__(f"{call}: {reason[:REASON_CHARS_MAX]}", retry_after_seconds)
 
 
 class Refused(CallFailed):
@@ -70,28 +64,31 @@ def called(method: str, path: str) -> str:
     return " ".join(filter(None, (verb, resource, match["name"]))) + where
 
 
-def checked(call: str, status: int, retry_after: str, text: str) -> Mapping[str, Any]:
-    """Return the object that an answer holds.
+def checked(call: str, status: int, retry_after: str, data: bytes) -> Mapping[str, Any]:
+    """Return the JSON object that an answer consists of, empty if it is none.
 
     Raises:
         NotFound: the object of the call does not exist.
         Conflict: the object is not in the expected state.
         NotServed: the resource is not known.
         Refused: the request is refused.
-        CallFailed: the server asks the client to try later, or the answer is not an object.
+        CallFailed: the server asks the client to try later.
     """
+    text = data.decode(errors="replace")
     found = _json_object(text)
     if status < HTTPStatus.MULTIPLE_CHOICES:
-        if not isinstance(found.get("metadata"), dict):
-            raise CallFailed.unreadable(call)
         return found
     message = found.get("message") if isinstance(found.get("message"), str) else text
-    reason = f"{status} {_phrase(status)}: {message}".strip(": \n")
+    if status == HTTPStatus.UNAUTHORIZED:
+        message = "the API server refuses the credentials"
+    reason = f"{status} {responses.get(status, '')}: {message}".strip(": \n")
+    verb = call.partition(" ")[0]
     if status == HTTPStatus.NOT_FOUND:
-        if _names_an_object(found):
+        if verb != "list" and _names_an_object(found):
             raise NotFound(f"{call}: {reason}")
         raise NotServed(call, reason)
-    if status == HTTPStatus.CONFLICT or (status == HTTPStatus.UNPROCESSABLE_ENTITY and "metadata.uid" in text):
+    is_lost = status == HTTPStatus.CONFLICT or (status == HTTPStatus.UNPROCESSABLE_ENTITY and "metadata.uid" in text)
+    if is_lost and verb not in {"get", "list"}:
         raise Conflict(f"{call}: {reason}")
     if status in _COME_BACK or status >= HTTPStatus.INTERNAL_SERVER_ERROR or status < HTTPStatus.BAD_REQUEST:
         seconds = int(retry_after[:9]) if retry_after.isdecimal() else RETRY_AFTER_SECONDS
@@ -111,10 +108,3 @@ def _names_an_object(status: Mapping[str, Any]) -> bool:
     """Whether a 404 is about the object; a server that does not know the resource names no object."""
     details = status.get("details")
     return status.get("reason") == "NotFound" and isinstance(details, dict) and bool(details.get("name"))
-
-
-def _phrase(status: int) -> str:
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return ""

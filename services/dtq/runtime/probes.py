@@ -4,8 +4,10 @@ Callers pass a function that says what is wrong.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from email.utils import formatdate
 
 import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -14,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
+from uvicorn.server import ServerState
 
 from dtq.runtime.http_limits import RequestHeaderLimits
 
@@ -21,13 +24,49 @@ Health = Callable[[], Awaitable[dict[str, str]]]
 """Returns what is wrong, by part; empty if the process is healthy."""
 
 
+class _DatedState(ServerState):
+    """The state of a server that makes its `Date` header when a response needs it; uvicorn does so once a second."""
+
+    _second = -1
+    _headers: list[tuple[bytes, bytes]]
+
+    @property
+    def default_headers(self) -> list[tuple[bytes, bytes]]:
+        """The headers of every response."""
+        if (now := int(time.time())) != self._second:
+            self._second, self._headers = now, [(b"date", formatdate(now, usegmt=True).encode())]
+        return self._headers
+
+    @default_headers.setter
+    def default_headers(self, headers: list[tuple[bytes, bytes]]) -> None:
+        self._headers = headers
+
+
 class Server(uvicorn.Server):
-    """A server that leaves signals to the process: the composition root decides the order of shutdown."""
+    """A server that sleeps until it is used, and leaves signals to the process.
+
+    The composition root decides the order of shutdown. uvicorn's own server wakes up ten times a second to look whether
+    it should exit, and to set the time of the `Date` header.
+    """
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.server_state = _DatedState()
+        self._ending = asyncio.Event()
+
+    def end(self) -> None:
+        """Finish the requests under way, then stop serving."""
+        self.should_exit = True
+        self._ending.set()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Capture no signals."""
         yield
+
+    async def main_loop(self) -> None:
+        """Wait for `end`."""
+        await self._ending.wait()
 
 
 def server(app: ASGIApp, address: tuple[str, int], *, grace_seconds: int) -> Server:
@@ -57,7 +96,7 @@ async def serve_until(stop: asyncio.Event, serving: Server) -> None:
 
     async def end() -> None:
         await stop.wait()
-        serving.should_exit = True
+        serving.end()
 
     watcher = asyncio.create_task(end())
     try:

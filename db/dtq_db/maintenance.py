@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from math import inf
 from typing import Final
 from uuid import UUID
 
@@ -80,6 +81,7 @@ class Work:
         dead_letter: copies of failed tasks are due to be published.
         reap: a worker's lease has expired.
         fire: a cron entry is due.
+        next_seconds: when the next of these is due as far as is known now, in seconds; None if nothing is planned.
     """
 
     revision: int
@@ -88,10 +90,18 @@ class Work:
     dead_letter: bool
     reap: bool
     fire: bool
+    next_seconds: float | None
 
     def is_relay_due(self) -> bool:
         """Whether the relay has work."""
         return self.publish or self.unblock or self.dead_letter
+
+    @property
+    def quiet_seconds(self) -> float:
+        """How long nothing of this is due, in seconds, unless somebody adds work."""
+        if self.unblock:
+            return 0.0
+        return inf if self.next_seconds is None else max(0.0, self.next_seconds)
 
 
 async def look(dedicated: DedicatedConnection) -> Work:

@@ -14,6 +14,8 @@ from dtq_db.maintenance import Work
 
 LOOK_SECONDS: Final = 0.4
 """How long the result is reused, in seconds: less than the pause of the quickest loop."""
+REST_SECONDS: Final = 1.0
+"""Longest pause between two looks, in seconds: another process may add work that is due at once."""
 
 Step = Callable[[], Awaitable[bool]]
 
@@ -34,6 +36,15 @@ class DueCache:
                 self._work = await maintenance.look(self._dedicated)
                 self._looked_at = time.monotonic()
             return self._work
+
+    def forget(self) -> None:
+        """Have the next loop look again: this process has added work."""
+        self._work = None
+
+    def pause_seconds(self, least: float) -> float:
+        """Return how long a loop may pause: `least` while there is work, else until work is due as far as is known."""
+        quiet_seconds = 0.0 if self._work is None else self._work.quiet_seconds
+        return max(least, min(REST_SECONDS, quiet_seconds))
 
     def gated(self, is_due: Callable[[Work], bool], once: Step) -> Step:
         """Return a step of a loop that runs only when its work is due."""

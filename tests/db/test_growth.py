@@ -1,5 +1,6 @@
 """Growth: what a worker has run, what is kept and what waits costs nothing to those who look for something else."""
 
+import math
 from collections.abc import AsyncIterator
 from uuid import UUID, uuid4
 
@@ -14,6 +15,7 @@ from dtq_db import catalog, maintenance, pages, references
 from dtq_db.connections import Database, DedicatedConnection
 from dtq_db.pages import FailedFilter, TaskFilter
 from dtq_db.queries import query
+from dtq_maintenance.due import REST_SECONDS, DueCache
 from tests.db.test_statements import access
 from tests.db.test_upkeep import lost
 from tests.db.world import TYPE, World, ending
@@ -285,3 +287,58 @@ async def test_what_there_is_to_do_is_known_from_one_look(world: World, dedicate
     assert work.reap
     await world.sql.execute("UPDATE queue_set SET paused = true")
     assert not (await maintenance.look(dedicated)).publish
+
+
+DEAD_LETTER = """
+UPDATE tasks SET status = 'FAILED', needs_publish = NULL, publish_at = NULL, failed_at = now(),
+    dead_letter_at = now() + interval '40 seconds'
+"""
+NEXT = {
+    "nothing is planned": (None, "SELECT 1"),
+    "a task": (40, "UPDATE tasks SET needs_publish = true, publish_at = now() + interval '40 seconds'"),
+    "a task of a paused set": (None, "UPDATE queue_set SET paused = true"),
+    "a dead letter": (45, DEAD_LETTER),
+    "a lease": (40, ("INSERT INTO workers (id, name, queues, types, concurrency, lease_expires_at)"
+                    " VALUES (gen_random_uuid(), 'w', '{}', '{}', 1, now() + interval '40 seconds')")),
+    "a cron entry": (40, ("INSERT INTO schedule (type, name, cron, timezone, payload, next_fire_at)"
+                         " SELECT type, 'n', '* * * * *', 'UTC', '{}', now() + interval '40 seconds' FROM task_type")),
+}  # fmt: skip
+"""In how many seconds the next work is due after a statement."""
+
+
+@pytest.mark.parametrize("what", NEXT)
+async def test_one_look_tells_when_the_next_work_is_due(
+    world: World, dedicated: DedicatedConnection, what: str
+) -> None:
+    seconds, statement = NEXT[what]
+    await world.one()
+    await world.sql.execute("UPDATE tasks SET needs_publish = false")
+    if what == "a task of a paused set":
+        await world.sql.execute(NEXT["a task"][1])
+    await world.sql.execute(statement)
+    work = await maintenance.look(dedicated)
+    assert not any((work.is_relay_due(), work.reap, work.fire))
+    if seconds is None:
+        assert (work.next_seconds, work.quiet_seconds) == (None, math.inf)
+    else:
+        assert work.next_seconds == work.quiet_seconds == pytest.approx(seconds, abs=10)
+
+
+async def test_a_loop_pauses_longer_only_while_nothing_is_due_soon(world: World, database: Database) -> None:
+    due = DueCache(database)
+    assert due.pause_seconds(0.5) == 0.5, "nothing is known yet"
+    await due.look()
+    assert due.pause_seconds(0.5) == REST_SECONDS
+    await world.one()
+    await world.sql.execute("UPDATE tasks SET publish_at = now() + interval '0.8 seconds'")
+    due.forget()
+    await due.look()
+    assert 0.5 <= due.pause_seconds(0.5) <= 0.8
+    await world.sql.execute("UPDATE tasks SET publish_at = now()")
+    due.forget()
+    assert (await due.look()).publish
+    assert due.pause_seconds(0.5) == 0.5
+    await world.sql.execute("UPDATE tasks SET needs_publish = false, blocked_on = 'slot'")
+    due.forget()
+    await due.look()
+    assert due.pause_seconds(0.5) == 0.5, "no time is known at which there will be room"

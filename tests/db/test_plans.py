@@ -49,7 +49,7 @@ STATEMENTS: Final[dict[str, tuple[int, Arguments]]] = {
     "backlog_totals": (2 * EVERY_QUEUE, lambda _: (BATCH,)),
     "event_partitions_create": (0, lambda _: (7,)),
     "event_partitions_drop": (0, lambda _: (30,)),
-    "maintenance_due": (1, lambda _: (5.0,)),
+    "maintenance_due": (EVERY_QUEUE // BATCH, lambda _: (5.0,)),
     "queue_backlog": (6 * BATCH, lambda _: (list(plans.QUEUES), "other", BATCH)),
     "queue_removed": (EVERY_QUEUE, lambda _: (BATCH,)),
     "queue_waiting": (2 * BATCH, lambda _: ("other", "low", BATCH)),

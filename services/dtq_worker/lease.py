@@ -23,7 +23,7 @@ from dtq_db.connections import Dsn
 from dtq_worker.event_loop import LeaseLoop
 
 WATCH_SECONDS: Final = 0.2
-"""How often a worker checks whether its memory is about to run out, in seconds."""
+"""How often a worker with running tasks checks whether its memory is about to run out, in seconds."""
 RETRY_SECONDS: Final = 0.5
 """Pause after a failed renewal, in seconds: several tries fit before the fence."""
 JOIN_SECONDS: Final = 10.0
@@ -81,6 +81,8 @@ class Lease:
         self._id: UUID | None = None
         self._valid_until = 0.0
         self._ending = threading.Event()
+        self._is_resting = False
+        self._called = threading.Event()
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._thread = threading.Thread(target=self._run, name="dtq-lease", daemon=True)
@@ -101,7 +103,13 @@ class Lease:
     async def end(self) -> None:
         """End the lease: tasks that are still held may be taken back at once."""
         self._ending.set()
+        self._called.set()
         await asyncio.to_thread(self._thread.join, JOIN_SECONDS)
+
+    def watch(self) -> None:
+        """Watch the worker's memory from now on: a task runs."""
+        if self._is_resting:
+            self._called.set()
 
     def _run(self) -> None:
         bug: BaseException | None = None
@@ -163,7 +171,8 @@ class Lease:
         """Wait until it is time to renew, or until memory is about to run out; return whether to end."""
         until = time.monotonic() + LEASE_RENEW_SECONDS
         while (left := until - time.monotonic()) > 0:
-            if self._ending.wait(min(left, WATCH_SECONDS)):
+            self._wait(left)
+            if self._ending.is_set():
                 return True
             memory = self._memory()
             runs_out = memory is not None and memory.is_near_limit
@@ -172,6 +181,16 @@ class Lease:
                 return False
             self._told_of_memory = runs_out
         return self._ending.is_set()
+
+    def _wait(self, seconds: float) -> None:
+        """Wait until it is time to look at the memory: while no task runs, its use explains no loss of a task."""
+        self._called.clear()
+        self._is_resting = True  # before the look at what runs: a task that starts after it calls
+        if any(dict(self._running).values()):
+            seconds = min(seconds, WATCH_SECONDS)
+        if not self._ending.is_set():
+            self._called.wait(seconds)
+        self._is_resting = False
 
     async def _renewed(self, store: LeaseStore, worker_id: UUID) -> bool:
         """Renew once, trying again until the fence; return whether the lease is still in force."""

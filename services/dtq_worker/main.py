@@ -169,6 +169,7 @@ class Worker:
             self.finisher,
             concurrency=settings.concurrency,
             by_queue=running,
+            on_start=self.lease.watch,
             backoff=settings.backoff,
             metrics=self._metrics,
         )

@@ -7,7 +7,7 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from typing import Final
 from uuid import UUID
@@ -40,6 +40,7 @@ class RunningTasks:
     Args:
         concurrency: slots: the number of handlers that may run at a time.
         by_queue: the number of handlers by `queue set/queue`, which the lease reports.
+        on_start: called when a task begins to count as running.
         backoff: for types that declare none.
     """
 
@@ -50,6 +51,7 @@ class RunningTasks:
         *,
         concurrency: int,
         by_queue: Counter[str],
+        on_start: Callable[[], None],
         backoff: Backoff,
         metrics: WorkerMetrics,
     ) -> None:
@@ -57,6 +59,7 @@ class RunningTasks:
         self._finisher = finisher
         self._concurrency = concurrency
         self._by_queue = by_queue
+        self._on_start = on_start
         self._backoff = backoff
         self._metrics = metrics
         self._running: dict[UUID, asyncio.Task[None]] = {}
@@ -116,6 +119,8 @@ class RunningTasks:
     def count(self, claim: Claim, number: int) -> None:
         """Count a task as running, or no longer: a suspect that waits here for its turn counts too."""
         self._by_queue[f"{claim.queue_set}/{claim.queue}"] += number
+        if number > 0:
+            self._on_start()
 
     def cancel(self, ids: Iterable[UUID], reason: str) -> None:
         """Tell the handlers of these tasks to stop."""

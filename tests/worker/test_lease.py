@@ -1,11 +1,14 @@
 """The lease: who may finish a task, and what becomes of it when its worker cannot renew."""
 
+import asyncio
 from uuid import UUID
 
 import pytest
 
 from dtq.broker import messages
-from dtq_worker import lease
+from dtq.domain.memory import Memory
+from dtq.runtime.loops import wait
+from dtq_worker import lease, memory
 from tests.support.waiting import eventually
 from tests.worker.world import NAMESPACE, Running, World
 
@@ -104,6 +107,37 @@ async def test_the_lease_reports_what_runs(world: World, short_lease: float) -> 
         await eventually(lambda: reported(3), "the row says 3")
         await world.ended(*ids)
         await eventually(lambda: reported(0), "the row says none")
+
+
+async def test_a_resting_worker_does_not_look_at_its_memory_until_a_task_starts(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "LEASE_RENEW_SECONDS", 10.0)
+    looks, used_bytes = 0, 1
+
+    def look() -> Memory:
+        nonlocal looks
+        looks += 1
+        return Memory(group="test", limit_bytes=100, used_bytes=used_bytes, oom_kills=0)
+
+    monkeypatch.setattr(memory, "look", look)
+    await world.declare("w.wait.async", timeout_seconds=60)
+    async with world.worker() as running:
+        before = looks
+        await wait(asyncio.Event(), 10 * lease.WATCH_SECONDS)
+        assert looks == before
+        used_bytes = 99
+        (id_,) = await world.enqueue("w.wait.async", seconds=4)
+
+        async def is_reported() -> bool:
+            report = await world.rows.sql.fetchval(
+                "SELECT memory ->> 'used_bytes' FROM workers WHERE id = $1", running.worker.lease.worker_id
+            )
+            return report is not None and int(report) == used_bytes
+
+        await world.has(id_, "RUNNING")
+        await eventually(is_reported, "the report does not wait for the next renewal", 3.0)
+        await world.ended(id_)
 
 
 async def test_only_bugs_end_the_thread_of_the_lease(world: World, short_lease: float) -> None:

@@ -1,12 +1,13 @@
 """The API process: builds its parts and runs them until a signal."""
 
 import asyncio
+from functools import partial
 
 import structlog
 import uvloop
 from prometheus_client import CollectorRegistry
 
-from dtq.runtime.loops import every, stop_on_signals
+from dtq.runtime.loops import Ticker, every, stop_on_signals
 from dtq.runtime.metrics import ApiMetrics, LoopMetrics
 from dtq.runtime.probes import probe_app, serve_until, server
 from dtq.runtime.settings import ApiSettings, Switch, WhenBrokerDown
@@ -44,10 +45,16 @@ class Api:
         self.registry = CollectorRegistry()
         metrics = ApiMetrics(self.registry)
         self._loops = LoopMetrics(self.registry)
+        self._ticker = Ticker()
         self.catalog = CatalogCache(database)
         self.checks = PayloadChecks()
         self.maintenance = Maintenance(
-            settings, database, queue_sets=self.catalog.queue_sets, registry=self.registry, loops=self._loops
+            settings,
+            database,
+            queue_sets=self.catalog.queue_sets,
+            registry=self.registry,
+            loops=self._loops,
+            ticker=self._ticker,
         )
         self.group_commit = GroupCommit(
             database,
@@ -76,7 +83,7 @@ class Api:
                 registry=self.registry,
                 health=self.health.everything,
                 ready=self.health.ready,
-                after_redrive=self.maintenance.dead_letters.redriven,
+                after_redrive=self.maintenance.redriven,
                 authenticator=self.authenticator,
             )
         )
@@ -87,8 +94,9 @@ class Api:
         serving = server(self.app, self._settings.http_port, grace_seconds=GRACE_SECONDS)
         async with asyncio.TaskGroup() as parts:
             refresh = self._loops.instrumented("catalog", self._refresh)
-            parts.create_task(every(REFRESH_SECONDS, refresh, stop_parts, name="catalog"))
-            parts.create_task(every(AUTH_REFRESH_SECONDS, self.authenticator.refresh, stop_parts, name="auth"))
+            start = partial(every, stop=stop_parts, ticker=self._ticker)
+            parts.create_task(start(REFRESH_SECONDS, refresh, name="catalog"))
+            parts.create_task(start(AUTH_REFRESH_SECONDS, self.authenticator.refresh, name="auth"))
             self.maintenance.start_base(parts, stop, stop_parts)
             if self._settings.api_maintenance is Switch.ON:
                 self.maintenance.start_roles(parts, stop)

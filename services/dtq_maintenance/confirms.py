@@ -13,7 +13,7 @@ import structlog
 
 from dtq.domain.errors import Unavailable
 from dtq.runtime import failpoints
-from dtq.runtime.loops import every
+from dtq.runtime.loops import Ticker, every
 from dtq_db import tasks as store
 from dtq_db.connections import Database
 
@@ -51,9 +51,9 @@ class Confirms:
         self._ripe, self._fresh = self._fresh, {}
         return False
 
-    async def run(self, stop: asyncio.Event) -> None:
+    async def run(self, stop: asyncio.Event, ticker: Ticker) -> None:
         """Flush until `stop`, then write the rest."""
-        await every(DELAY_SECONDS, self.flush, stop, name="confirms")
+        await every(DELAY_SECONDS, self.flush, stop, name="confirms", ticker=ticker)
         try:
             await self.flush()
             await self.flush()

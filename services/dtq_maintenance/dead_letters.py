@@ -1,5 +1,6 @@
 """Dead letters: after a redrive, removes the copies of the redriven tasks from the dead letter queues."""
 
+import asyncio
 from collections.abc import Iterable
 from typing import Final
 from uuid import UUID
@@ -15,8 +16,8 @@ from dtq.runtime import failpoints
 from dtq_db.connections import Database
 from dtq_db.tasks import TaskStore
 
-DROP_SECONDS: Final = 0.5
-"""Pause between two checks for redriven queue sets, in seconds."""
+DROP_SECONDS: Final = 1.0
+"""Pause between two checks for queue sets that could not be walked yet, in seconds."""
 
 _log = structlog.get_logger(__name__)
 
@@ -33,10 +34,13 @@ class DeadLetters:
         self._queue_sets = queue_sets
         self._redriven: set[str] = set()
         self._has_begun = False
+        self.wake = asyncio.Event()
+        """Set when there is a queue set to walk."""
 
     def redriven(self, queue_sets: Iterable[str]) -> None:
         """Walk the dead letter queues of these sets soon."""
         self._redriven.update(queue_sets)
+        self.wake.set()
 
     async def once(self) -> bool:
         """Walk the dead letter queues of the sets that were redriven; return False.

@@ -7,7 +7,7 @@ import uvloop
 from prometheus_client import CollectorRegistry
 
 from dtq.domain.queue_sets import QueueSets
-from dtq.runtime.loops import every, stop_on_signals
+from dtq.runtime.loops import Ticker, every, stop_on_signals
 from dtq.runtime.metrics import LoopMetrics
 from dtq.runtime.probes import probe_app, serve_until, server
 from dtq.runtime.settings import MaintenanceSettings
@@ -38,8 +38,14 @@ class Process:
         self._revision = -1
         self._loops = LoopMetrics(registry := CollectorRegistry())
         self._registry = registry
+        self._ticker = Ticker()
         self.maintenance = Maintenance(
-            settings, database, queue_sets=self._queue_sets, registry=registry, loops=self._loops
+            settings,
+            database,
+            queue_sets=self._queue_sets,
+            registry=registry,
+            loops=self._loops,
+            ticker=self._ticker,
         )
         self._health = Health(
             database, self.maintenance.publisher, self.maintenance.declarer, queue_sets=self._queue_sets
@@ -51,9 +57,8 @@ class Process:
         serving = server(app, self._settings.maintenance_http_port, grace_seconds=1)
         async with asyncio.TaskGroup() as parts:
             parts.create_task(serve_until(stop, serving))
-            parts.create_task(
-                every(REFRESH_SECONDS, self._loops.instrumented("catalog", self._refresh), stop, name="catalog")
-            )
+            refresh = self._loops.instrumented("catalog", self._refresh)
+            parts.create_task(every(REFRESH_SECONDS, refresh, stop, name="catalog", ticker=self._ticker))
             self.maintenance.start_base(parts, stop, stop)
             self.maintenance.start_roles(parts, stop)
             _log.info("maintenance started", address="{}:{}".format(*self._settings.maintenance_http_port))

@@ -4,7 +4,8 @@ The API process hosts them, or a process of their own. Any number of processes m
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from operator import attrgetter
 
 from prometheus_client import CollectorRegistry
@@ -13,7 +14,7 @@ from dtq.broker.publisher import Publisher
 from dtq.broker.topology_declarer import RETRY_SECONDS, TopologyDeclarer
 from dtq.domain.limits import LOST_AHEAD_SECONDS
 from dtq.domain.queue_sets import QueueSets
-from dtq.runtime.loops import every
+from dtq.runtime.loops import Ticker, every
 from dtq.runtime.metrics import BacklogMetrics, BrokerMetrics, LoopMetrics, MaintenanceMetrics
 from dtq.runtime.settings import MaintenanceSettings
 from dtq_db.connections import Database
@@ -37,6 +38,7 @@ class Maintenance:
     Args:
         queue_sets: shared with the rest of the process, which keeps them fresh.
         loops: counts every step of a role.
+        ticker: ends the pauses of the process's loops together.
     """
 
     def __init__(
@@ -47,12 +49,15 @@ class Maintenance:
         queue_sets: QueueSets,
         registry: CollectorRegistry,
         loops: LoopMetrics,
+        ticker: Ticker,
     ) -> None:
         metrics, broker_metrics = MaintenanceMetrics(registry), BrokerMetrics(registry)
         self._settings = settings
         self._database = database
         self._queue_sets = queue_sets
         self._loops = loops
+        self._ticker = ticker
+        self._relay_wake = asyncio.Event()
         self.declarer = TopologyDeclarer(
             lambda: settings.rmq_url,
             queue_sets=queue_sets,
@@ -94,28 +99,28 @@ class Maintenance:
             stop_last: ends the parts through which others still publish.
         """
         parts.create_task(self.publisher.broker.run(stop_last))
-        parts.create_task(self.confirms.run(stop_last))
-        self._start(
-            parts,
-            stop,
-            ("dead letters", DROP_SECONDS, self.dead_letters.once),
-            ("declarations", RETRY_SECONDS, self.declarer.retry),
-        )
+        parts.create_task(self.confirms.run(stop_last, self._ticker))
+        self._start(parts, stop, "dead letters", DROP_SECONDS, self.dead_letters.once, wake=self.dead_letters.wake)
+        self._start(parts, stop, "declarations", RETRY_SECONDS, self.declarer.retry)
 
     def start_roles(self, parts: asyncio.TaskGroup, stop: asyncio.Event) -> None:
         """Start the roles; `start_base` must have been called."""
-        self._start(
-            parts,
-            stop,
-            ("relay", RELAY_SECONDS, self.due.gated(Work.is_relay_due, self.relay.once)),
-            ("mover", MOVE_SECONDS, self.mover.once),
-            ("reaper", REAP_SECONDS, self.due.gated(attrgetter("reap"), self.reaper.once)),
-            ("pruner", PRUNE_SECONDS, self.pruner.once),
-            ("topology", WATCH_SECONDS, self.watch.once),
-            ("scheduler", SCHEDULE_SECONDS, self.due.gated(attrgetter("fire"), self.scheduler.once)),
-            ("schedules", REPLAN_SECONDS, self.scheduler.replan),
-            ("backlog", BACKLOG_SECONDS, self.backlog.once),
-        )
+        start = partial(self._start, parts, stop)
+        relay = self.due.gated(Work.is_relay_due, self.relay.once)
+        start("relay", partial(self.due.pause_seconds, RELAY_SECONDS), relay, wake=self._relay_wake)
+        start("mover", MOVE_SECONDS, self.mover.once)
+        start("reaper", REAP_SECONDS, self.due.gated(attrgetter("reap"), self.reaper.once))
+        start("pruner", PRUNE_SECONDS, self.pruner.once)
+        start("topology", WATCH_SECONDS, self.watch.once)
+        start("scheduler", SCHEDULE_SECONDS, self.due.gated(attrgetter("fire"), self.scheduler.once))
+        start("schedules", REPLAN_SECONDS, self.scheduler.replan)
+        start("backlog", BACKLOG_SECONDS, self.backlog.once)
+
+    def redriven(self, queue_sets: Iterable[str]) -> None:
+        """Publish tasks of these sets that were redriven, and drop their copies, at once."""
+        self.dead_letters.redriven(queue_sets)
+        self.due.forget()
+        self._relay_wake.set()
 
     async def follow(self, known: int, read: Callable[[], Awaitable[object]]) -> bool:
         """Have `read` update the queue sets if the catalog is newer than `known`, and declare changes; return False.
@@ -139,9 +144,18 @@ class Maintenance:
             await self.publisher.declare()
         return False
 
-    def _start(self, parts: asyncio.TaskGroup, stop: asyncio.Event, *loops: tuple[str, float, Step]) -> None:
-        for name, seconds, once in loops:
-            parts.create_task(every(seconds, self._loops.instrumented(name, once), stop, name=name))
+    def _start(
+        self,
+        parts: asyncio.TaskGroup,
+        stop: asyncio.Event,
+        name: str,
+        seconds: float | Callable[[], float],
+        once: Step,
+        *,
+        wake: asyncio.Event | None = None,
+    ) -> None:
+        step = self._loops.instrumented(name, once)
+        parts.create_task(every(seconds, step, stop, name=name, ticker=self._ticker, wake=wake))
 
     async def _on_lost(self, queue_set: str, queue: str) -> None:
         await self.watch.find_lost(queue_set, queue, waiting_seconds=-LOST_AHEAD_SECONDS)

@@ -18,7 +18,7 @@ from dtq.domain.envelope import Envelope, decode
 from dtq.domain.errors import Stale, Unavailable
 from dtq.domain.window import GIVE_BACK_SECONDS, window
 from dtq.runtime import failpoints
-from dtq.runtime.loops import Retries, wait
+from dtq.runtime.loops import Retries, Ticker, set_with, wait
 from dtq.runtime.metrics import WorkerMetrics
 from dtq_db import attempts as store
 from dtq_db.connections import STATEMENT_SECONDS, DedicatedConnection
@@ -30,7 +30,9 @@ from dtq_worker.running import RunningTasks
 from dtq_worker.suspects import Suspect, Suspects
 
 TAKE_SECONDS: Final = 0.5
-"""Longest wait for deliveries, in seconds."""
+"""Longest wait for deliveries or a free slot, in seconds, while there is something to attend to."""
+REST_SECONDS: Final = 1.0
+"""Longest wait for deliveries while nothing runs, in seconds: how long a lost lease may be unnoticed here."""
 LINGER_SECONDS: Final = 0.003
 """How long a busy intake waits for more deliveries, in seconds."""
 BUSY_SECONDS: Final = 0.010
@@ -62,6 +64,7 @@ class Intake:
 
     Args:
         prefetch: most messages of a queue that wait here.
+        ticker: ends the pauses of the process's loops together.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class Intake:
         types: list[str],
         prefetch: int,
         metrics: WorkerMetrics,
+        ticker: Ticker,
     ) -> None:
         self._consumer = consumer
         self._dedicated = dedicated
@@ -87,6 +91,7 @@ class Intake:
         self._newer: Collection[str] = ()
         self._prefetch = prefetch
         self._metrics = metrics
+        self._ticker = ticker
         self._suspects = Suspects()
         self._alone: UUID | None = None
         self._claimed_at = 0.0
@@ -97,6 +102,10 @@ class Intake:
 
         A bug outside a handler ends the worker: otherwise its lease would keep its tasks from other workers.
         """
+        with set_with(stop, self._consumer.arrived):
+            await self._run(stop)
+
+    async def _run(self, stop: asyncio.Event) -> None:
         retries = Retries(longest_seconds=RETRY_SECONDS_MAX)
         while not stop.is_set():
             if self._running.bug is not None:
@@ -138,7 +147,9 @@ class Intake:
                 await self._consumer.resize(most)
         if time.monotonic() - self._claimed_at < BUSY_SECONDS:
             await asyncio.sleep(LINGER_SECONDS)
-        return await self._consumer.take(slots, TAKE_SECONDS)
+        if self._running or self._unresolved:
+            return await self._consumer.take(slots, TAKE_SECONDS)
+        return await self._consumer.take(slots, REST_SECONDS, self._ticker.wait)
 
     async def _wait_for_slot(self) -> None:
         """Wait a bounded time until a handler ends; messages that wait too long meanwhile go back to the broker."""

@@ -5,10 +5,10 @@ import os
 import socket
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Final
 from uuid import UUID
 
@@ -25,7 +25,7 @@ from dtq.domain.stored import Newer
 from dtq.domain.topology import work_queue
 from dtq.handlers import Handler
 from dtq.runtime import failpoints
-from dtq.runtime.loops import StopSignals, every, wait
+from dtq.runtime.loops import StopSignals, Ticker, every
 from dtq.runtime.metrics import BrokerMetrics, WorkerMetrics
 from dtq.runtime.probes import probe_app, serve_until, server
 from dtq.runtime.settings import WorkerSettings
@@ -46,7 +46,7 @@ CATALOG_SECONDS: Final = 2.0
 """How often the worker checks whether queue sets have changed, in seconds."""
 RESUBSCRIBE_SECONDS: Final = 10.0
 """How often an idle subscription is renewed, in seconds: bounds how long a worker may get no messages unnoticed."""
-LAG_SECONDS: Final = 0.5
+LAG_SECONDS: Final = 1.0
 """How often the event loop's lag is measured, in seconds."""
 
 SIGNAL_SECONDS: Final = 1.0
@@ -64,24 +64,24 @@ async def run(settings: WorkerSettings) -> None:
         Rejected: the handlers cannot be loaded.
     """
     handlers = registry.load(settings.worker_handlers)
-    signals, over = StopSignals(), asyncio.Event()
+    signals, over, ticker = StopSignals(), asyncio.Event(), Ticker()
     exit_code = 1
     try:
         async with asyncio.TaskGroup() as parts:
-            parts.create_task(every(SIGNAL_SECONDS, signals.keep, over, name="signals"))
-            await _work(settings, handlers, signals.stop)
+            parts.create_task(every(SIGNAL_SECONDS, signals.keep, over, name="signals", ticker=ticker))
+            await _work(settings, handlers, ticker, signals.stop)
             over.set()
         exit_code = 0
     finally:
         _end_soon(exit_code)
 
 
-async def _work(settings: WorkerSettings, handlers: Mapping[str, Handler], stop: asyncio.Event) -> None:
+async def _work(settings: WorkerSettings, handlers: Mapping[str, Handler], ticker: Ticker, stop: asyncio.Event) -> None:
     async with Database(lambda: settings.dsn, name="dtq-worker") as database:
         queue_sets = await StartupWait(settings, database).queue_sets(stop)
         if queue_sets is None:
             return
-        worker = Worker(settings, database, handlers, queue_sets)
+        worker = Worker(settings, database, handlers, queue_sets, ticker)
         await worker.run(stop)
     if worker.running.is_held_up:
         _log.warning("running handlers abandoned")
@@ -109,9 +109,11 @@ class Worker:
         database: Database,
         handlers: Mapping[str, Handler],
         queue_sets: Mapping[str, QueueSetSpec],
+        ticker: Ticker,
     ) -> None:
         self._settings = settings
         self._database = database
+        self._ticker = ticker
         self._queue_sets = QueueSets(queue_sets)
         self._consumed = QueueSets(self._with_our_prefix())
         self._followed: Mapping[str, QueueSetSpec] = dict(self._consumed)
@@ -183,6 +185,7 @@ class Worker:
             types=sorted(handlers),
             prefetch=settings.worker_prefetch,
             metrics=self._metrics,
+            ticker=ticker,
         )
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -195,10 +198,11 @@ class Worker:
             parts.create_task(serve_until(stop_rest, serving))
             parts.create_task(self.publisher.broker.run(stop_rest))
             parts.create_task(self.consumer.broker.run(stop_rest))
-            parts.create_task(every(CATALOG_SECONDS, self._refresh, stop, name="catalog"))
-            parts.create_task(every(RETRY_SECONDS, self.declarer.retry, stop, name="declarations"))
-            parts.create_task(every(TEND_SECONDS, self.consumer.tend, stop, name="subscriptions"))
-            parts.create_task(every(RESUBSCRIBE_SECONDS, self.consumer.resubscribe, stop, name="renewals"))
+            start = partial(every, stop=stop, ticker=self._ticker)
+            parts.create_task(start(CATALOG_SECONDS, self._refresh, name="catalog"))
+            parts.create_task(start(RETRY_SECONDS, self.declarer.retry, name="declarations"))
+            parts.create_task(start(TEND_SECONDS, self.consumer.tend, name="subscriptions"))
+            parts.create_task(start(RESUBSCRIBE_SECONDS, self.consumer.resubscribe, name="renewals"))
             parts.create_task(self._measure_lag(stop_rest))
             parts.create_task(self.lease.held())
             finishing = parts.create_task(self.finisher.run(stop_finishing))
@@ -285,9 +289,8 @@ class Worker:
 
     async def _measure_lag(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
-            before = time.monotonic()
-            await wait(stop, LAG_SECONDS)
-            self._metrics.lag.set(max(0.0, time.monotonic() - before - LAG_SECONDS))
+            await self._ticker.wait(stop, LAG_SECONDS)
+            self._metrics.lag.set(self._ticker.late_seconds)
 
 
 def main(settings: WorkerSettings) -> None:

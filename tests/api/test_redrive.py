@@ -4,12 +4,17 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+import httpx2
 import pytest
 
+from dtq.broker.admin import ready_counts
 from dtq.broker.messages import dead_letter
 from dtq.broker.publish_window import Message
 from dtq.domain.limits import REDRIVE_MAX
-from tests.api.world import ANY, NAMESPACE, SMALL, Running, problem
+from dtq_db.connections import Database
+from dtq_maintenance import maintenance
+from tests.api.world import ANY, NAMESPACE, READY_SECONDS, SMALL, Running, eventually, problem, serving
+from tests.support.addresses import BrokerVhost
 
 
 async def redrive(api: Running, **body: Any) -> dict[str, Any]:
@@ -128,3 +133,28 @@ async def test_the_dead_letter_of_what_was_sent_again_is_dropped(fresh_api: Runn
     await redrive(fresh_api, ids=[str(gone)])
     await fresh_api.api.maintenance.dead_letters.once()
     await fresh_api.becomes_ready(2, "dlq")
+
+
+async def test_what_is_sent_again_waits_for_the_pause_of_no_loop(
+    declared_dsn: str, broker_vhost: BrokerVhost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for pause in ("DROP_SECONDS", "RELAY_SECONDS"):
+        monkeypatch.setattr(maintenance, pause, 10 * READY_SECONDS)
+    async with serving(declared_dsn, broker_vhost) as (api, host, port), Database(declared_dsn, name="test") as rows:
+        publisher = api.maintenance.publisher
+
+        async def holds(queue: str, count: int) -> bool:
+            return publisher.broker.is_up and await ready_counts(publisher.broker, [queue]) == {queue: count}
+
+        await eventually(lambda: holds(f"{NAMESPACE}.dlq", 0), "the topology is declared")
+        ((id_,),) = await rows.fetch(
+            "INSERT INTO tasks (id, type, queue, status, attempts, payload, failed_at)"
+            " VALUES (gen_random_uuid(), $1, 'default', 'FAILED', 5, '{}', now()) RETURNING id",
+            ANY,
+        )
+        assert await publisher.publish([dead_letter(NAMESPACE, "default", id_, ANY)]) == [None]
+        await eventually(lambda: holds(f"{NAMESPACE}.dlq", 1), "there is a dead letter")
+        async with httpx2.AsyncClient(base_url=f"http://{host}:{port}") as client:
+            assert (await client.post("/dlq/redrive", json={"ids": [str(id_)]})).json()["redriven"] == 1
+        await eventually(lambda: holds(f"{NAMESPACE}.dlq", 0), "its copy is dropped")
+        await eventually(lambda: holds(f"{NAMESPACE}.default", 1), "it is published")

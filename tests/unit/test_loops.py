@@ -1,14 +1,18 @@
 """Loops: what ends them, what does not, and that no step can take its loop with it."""
 
 import asyncio
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from dtq.domain.errors import Unavailable
 from dtq.runtime import loops
-from dtq.runtime.loops import Retries, every
+from dtq.runtime.loops import Retries, Ticker, every, wait
 from dtq.runtime.metrics import LoopMetrics
+
+CLOCK_SECONDS = 0.01
+"""How much earlier than asked a timer may fire, in seconds: its clock has a resolution."""
 
 
 async def test_a_step_that_never_ends_is_given_up_and_the_loop_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,3 +152,80 @@ async def test_jitter_shortens_or_lengthens_a_pause_by_its_share(monkeypatch: py
         await retries.pause()
     assert all(0.8 <= seconds <= 1.2 for seconds in waited)
     assert max(waited) - min(waited) > 0.05
+
+
+@pytest.fixture
+def timers(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """In how many seconds each timer that is set from now on fires."""
+    loop, found = asyncio.get_event_loop(), []
+    call_at = loop.call_at
+
+    def noted(when: float, *args: Any, **how: Any) -> asyncio.TimerHandle:
+        found.append(when - loop.time())
+        return call_at(when, *args, **how)
+
+    monkeypatch.setattr(loop, "call_at", noted)
+    return found
+
+
+async def test_one_timer_ends_the_pauses_of_a_process_and_none_is_longer_than_asked(timers: list[float]) -> None:
+    ticker, never = Ticker(), asyncio.Event()
+    pauses = [asyncio.create_task(ticker.wait(never, 1.0)) for _ in range(3)]
+    await wait(never, 0.02)
+    pauses += [asyncio.create_task(ticker.wait(never, 1.0)) for _ in range(3)]
+    assert await asyncio.gather(*pauses) == [False] * 6
+    assert [0.5 < seconds <= 1.0 for seconds in timers if seconds > 0.1] == [True]
+
+
+async def test_a_pause_without_a_tick_in_its_second_half_ends_by_itself(timers: list[float]) -> None:
+    ticker, never = Ticker(), asyncio.Event()
+    assert not await ticker.wait(never, 0.2)
+    assert timers == [pytest.approx(0.2, abs=0.01)]
+
+
+async def test_an_event_ends_a_pause_before_its_tick() -> None:
+    ticker, event = Ticker(), asyncio.Event()
+    asyncio.get_running_loop().call_later(0.02, event.set)
+    async with asyncio.timeout(5):
+        assert await ticker.wait(event, 60.0)
+
+
+@pytest.mark.parametrize("ticks", [False, True], ids=["alone", "with a ticker"])
+async def test_a_loop_is_woken_by_its_event_and_by_its_end(*, ticks: bool) -> None:
+    stop, wake, steps = asyncio.Event(), asyncio.Event(), 0
+
+    async def once() -> None:
+        nonlocal steps
+        steps += 1
+        asyncio.get_running_loop().call_later(0.02, wake.set if steps == 1 else stop.set)
+
+    async with asyncio.timeout(5):
+        await every(60.0, once, stop, name="test", ticker=Ticker() if ticks else None, wake=wake)
+    assert steps == 2
+
+
+async def test_an_event_does_not_shorten_the_pause_after_an_outage() -> None:
+    stop, wake, loop = asyncio.Event(), asyncio.Event(), asyncio.get_running_loop()
+    at: list[float] = []
+
+    async def once() -> None:
+        at.append(loop.time())
+        if len(at) == 1:
+            wake.set()
+            raise Unavailable("nobody answers")
+        stop.set()
+
+    await every(0.01, once, stop, name="test", wake=wake)
+    assert at[1] - at[0] >= loops.RETRY_SECONDS_FIRST * (1 - loops.JITTER) - CLOCK_SECONDS
+
+
+async def test_the_end_of_a_woken_loop_stops_nobody_else() -> None:
+    stop, wake = asyncio.Event(), asyncio.Event()
+
+    async def once() -> None:
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        await every(0.01, once, stop, name="test", wake=wake)
+    await asyncio.sleep(0)
+    assert not stop.is_set()

@@ -18,6 +18,7 @@ from dtq.domain.backoff import Backoff
 from dtq.domain.queue_sets import QueueSets
 from dtq.handlers import Handler
 from dtq.runtime.environment import load
+from dtq.runtime.loops import Ticker
 from dtq.runtime.metrics import BrokerMetrics, MaintenanceMetrics
 from dtq.runtime.settings import AllSettings
 from dtq_db import catalog
@@ -108,7 +109,7 @@ class World:
         async with Database(settings.db_dsn.get_secret_value(), name="dtq-worker") as database:
             queue_sets = await catalog.queue_sets(database)
             handlers: dict[str, Handler] = dict(load_handlers(settings.worker_handlers))
-            worker = Worker(settings, database, handlers, queue_sets)
+            worker = Worker(settings, database, handlers, queue_sets, Ticker())
             stop = asyncio.Event()
             running = Running(worker=worker, stop=stop, task=asyncio.ensure_future(worker.run(stop)), settings=settings)
             try:
@@ -177,7 +178,7 @@ async def open_world(dsn: str, vhost: BrokerVhost) -> AsyncIterator[World]:
         try:
             tasks.create_task(publisher.broker.run(stop))
             confirms = Confirms(database)
-            tasks.create_task(confirms.run(stop))
+            tasks.create_task(confirms.run(stop, Ticker()))
             yield World(
                 dsn=dsn,
                 vhost=vhost,

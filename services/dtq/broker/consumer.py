@@ -19,7 +19,7 @@ from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
 from dtq.broker.broker_connection import BROKER_ERRORS, SETUP_SECONDS, BrokerConnection, Url
 from dtq.domain.errors import Unavailable
 from dtq.domain.fairness import take_weighted
-from dtq.runtime.loops import Retries, foreign_cancellation_as_error
+from dtq.runtime.loops import Retries, Wait, foreign_cancellation_as_error, wait
 from dtq.runtime.metrics import BrokerMetrics
 
 _log = structlog.get_logger(__name__)
@@ -97,8 +97,9 @@ class Consumer:
         self._refused: dict[str, _Refused] = {}
         self._buffers: dict[str, deque[Delivery]] = {subscription.queue: deque() for subscription in subscriptions}
         self._one_at_a_time = asyncio.Lock()
-        self._arrived = asyncio.Event()
         self._draining = False
+        self.arrived = asyncio.Event()
+        """Set when a message is delivered; set it to end a `take`."""
         self.broker = BrokerConnection(url, purpose="consume", setup=self._setup, metrics=metrics)
 
     @property
@@ -171,15 +172,17 @@ class Consumer:
         finally:
             self._resizing = False
 
-    async def take(self, limit: int, timeout_seconds: float) -> list[Delivery]:
-        """Return up to `limit` deliveries, waiting a bounded time for the first one."""
-        self._arrived.clear()
-        if not any(self._buffers.values()):
-            try:
-                async with asyncio.timeout(timeout_seconds):
-                    await self._arrived.wait()
-            except TimeoutError:
-                return []
+    async def take(self, limit: int, timeout_seconds: float, wait: Wait = wait) -> list[Delivery]:
+        """Return up to `limit` deliveries, waiting a bounded time for the first one.
+
+        Args:
+            limit: most deliveries.
+            timeout_seconds: longest wait for the first one.
+            wait: waits for an event for at most that time.
+        """
+        self.arrived.clear()
+        if not any(self._buffers.values()) and not await wait(self.arrived, timeout_seconds):
+            return []
         return take_weighted(list(self._buffers.values()), limit)
 
     def put_back(self, deliveries: Sequence[Delivery]) -> None:
@@ -299,7 +302,7 @@ class Consumer:
             if message.delivery_tag is not None and buffer is not None:
                 feed.delivered = message.delivery_tag
                 buffer.append(Delivery(subscription.queue, message.body, message.delivery_tag, feed))
-                self._arrived.set()
+                self.arrived.set()
 
         def on_cancel(_: object) -> None:
             self.broker.invalidate(f"the broker cancelled the consumer of {subscription.name}")

@@ -19,6 +19,8 @@ from dtq.domain.errors import Unavailable
 
 JITTER: Final = 0.2
 """Random share of an interval, so that replicas do not run in step."""
+TICK_SECONDS: Final = (0.9, 0.99)
+"""Shortest and longest time between two ticks, in seconds: a pause of one second always finds a tick."""
 RETRY_SECONDS_FIRST: Final = 0.2
 """Pause after the first failure in a row, in seconds."""
 RETRY_SECONDS_MAX: Final = 15.0
@@ -31,8 +33,65 @@ STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 _log = structlog.get_logger(__name__)
 
+Wait = Callable[[asyncio.Event, float], Awaitable[bool]]
+"""Waits for an event for a bounded time; returns whether it was set."""
 
-async def every(seconds: float, once: Callable[[], Awaitable[bool | None]], stop: asyncio.Event, *, name: str) -> None:
+
+class Ticker:
+    """Ends the pauses of many loops together: while a process rests, its wake-ups are what it costs.
+
+    The ticks of each process have their own phase and length, so that replicas do not run in step.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._began = self._loop.time()
+        self._seconds = random.uniform(*TICK_SECONDS)  # noqa: S311
+        self._pauses: dict[int, set[asyncio.Timeout]] = {}
+        self.late_seconds = 0.0
+        """How late the last tick was."""
+
+    async def wait(self, event: asyncio.Event, seconds: float) -> bool:
+        """Wait for an event until the last tick within `seconds`; return whether it was set.
+
+        A wait that has no tick in its second half ends by itself.
+        """
+        now = self._loop.time() - self._began
+        tick = int((now + seconds) / self._seconds)
+        if tick * self._seconds - now < seconds / 2:
+            return await wait(event, seconds)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(None) as pause:
+                pauses = self._pauses_until(tick)
+                pauses.add(pause)
+                try:
+                    await event.wait()
+                finally:
+                    pauses.discard(pause)
+        return event.is_set()
+
+    def _pauses_until(self, tick: int) -> set[asyncio.Timeout]:
+        if tick not in self._pauses:
+            self._pauses[tick] = set()
+            self._loop.call_at(self._began + tick * self._seconds, self._end_pauses, tick)
+        return self._pauses[tick]
+
+    def _end_pauses(self, tick: int) -> None:
+        now = self._loop.time()
+        self.late_seconds = max(0.0, now - self._began - tick * self._seconds)
+        for pause in self._pauses.pop(tick):
+            pause.reschedule(now)
+
+
+async def every(
+    seconds: float | Callable[[], float],
+    once: Callable[[], Awaitable[bool | None]],
+    stop: asyncio.Event,
+    *,
+    name: str,
+    ticker: Ticker | None = None,
+    wake: asyncio.Event | None = None,
+) -> None:
     """Call `once` repeatedly until `stop`.
 
     Args:
@@ -40,26 +99,50 @@ async def every(seconds: float, once: Callable[[], Awaitable[bool | None]], stop
         once: one bounded step of work, from stored state only: after an error, the next step starts fresh.
         stop: ends the loop after the current step.
         name: for the log.
+        ticker: ends the pauses of several loops together; without one, a pause varies by JITTER.
+        wake: ends a pause at once, unless the backend is down.
     """
-    retries = Retries(first_seconds=max(seconds, RETRY_SECONDS_FIRST), jitter=JITTER)
-    while not stop.is_set():
-        try:
-            more = await _bounded(once, name)
-        except Exception as error:  # noqa: BLE001 - a bug in one loop must not end the others
-            is_first = retries.failed()
-            if not isinstance(error, Unavailable):
-                _log.error("loop step crashed", loop=name, exc_info=error)
-            elif is_first:
-                _log.warning("loop step failed", loop=name, reason=str(error))
-            await retries.pause(stop)
-            continue
-        if retries.failures:
-            _log.info("loop recovered", loop=name, failures=retries.failures)
-            retries.succeeded()
-        if more or not seconds:
-            await asyncio.sleep(0)
-        else:
-            await wait(stop, _jittered(seconds, JITTER))
+    first_seconds = seconds() if callable(seconds) else seconds
+    retries = Retries(first_seconds=max(first_seconds, RETRY_SECONDS_FIRST), jitter=JITTER)
+    awake = stop if wake is None else wake
+    with set_with(stop, awake):
+        while not stop.is_set():
+            if wake is not None:
+                wake.clear()
+            try:
+                more = await _bounded(once, name)
+            except Exception as error:  # noqa: BLE001 - a bug in one loop must not end the others
+                is_first = retries.failed()
+                if not isinstance(error, Unavailable):
+                    _log.error("loop step crashed", loop=name, exc_info=error)
+                elif is_first:
+                    _log.warning("loop step failed", loop=name, reason=str(error))
+                await retries.pause(stop)
+                continue
+            if retries.failures:
+                _log.info("loop recovered", loop=name, failures=retries.failures)
+                retries.succeeded()
+            pause = seconds() if callable(seconds) else seconds
+            if more or not pause:
+                await asyncio.sleep(0)
+            elif ticker is None:
+                await wait(awake, _jittered(pause, JITTER))
+            else:
+                await ticker.wait(awake, pause)
+
+
+@contextmanager
+def set_with(stop: asyncio.Event, other: asyncio.Event) -> Iterator[None]:
+    """Have `stop` set another event too, until the end of the block."""
+    if other is stop:
+        yield
+        return
+    stopping = asyncio.ensure_future(stop.wait())
+    stopping.add_done_callback(lambda done: None if done.cancelled() else other.set())
+    try:
+        yield
+    finally:
+        stopping.cancel()
 
 
 @contextmanager

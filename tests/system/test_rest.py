@@ -34,4 +34,4 @@ def _wakeups(process: Process) -> int:
     """Return how often the threads of a process have given the processor up by themselves so far."""
     threads = Path(f"/proc/{process.popen.pid}/task").glob("*/status")
     found = [re.search(r"^voluntary_ctxt_switches:\s+(\d+)", thread.read_text(), re.MULTILINE) for thread in threads]
-    return sum(int(one[1]) for one in found if one)
+    return sum(int(match[1]) for match in found if match)

@@ -1,4 +1,4 @@
-"""The HTTP server of every process: what it costs while nobody asks, and that its answers are dated all the same."""
+"""The HTTP server of every process: what it costs without requests, and the `Date` header of its answers."""
 
 import asyncio
 import socket

@@ -1,6 +1,5 @@
 """Fixtures of the operator's suite: a real API server for all, a namespace and an operator for each test."""
 
-import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack

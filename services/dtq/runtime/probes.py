@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from email.utils import formatdate
+from typing import Final
 
 import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -23,6 +24,8 @@ from dtq.runtime.http_limits import RequestHeaderLimits
 Health = Callable[[], Awaitable[dict[str, str]]]
 """Returns what is wrong, by part; empty if the process is healthy."""
 
+_EVERY_RESPONSE: Final = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
+
 
 class _DatedState(ServerState):
     """The state of a server that makes its `Date` header when a response needs it; uvicorn does so once a second."""
@@ -34,7 +37,7 @@ class _DatedState(ServerState):
     def default_headers(self) -> list[tuple[bytes, bytes]]:
         """The headers of every response."""
         if (now := int(time.time())) != self._second:
-            self._second, self._headers = now, [(b"date", formatdate(now, usegmt=True).encode())]
+            self._second, self._headers = now, [(b"date", formatdate(now, usegmt=True).encode()), *_EVERY_RESPONSE]
         return self._headers
 
     @default_headers.setter
@@ -78,7 +81,6 @@ def server(app: ASGIApp, address: tuple[str, int], *, grace_seconds: int) -> Ser
         log_config=None,
         access_log=False,
         server_header=False,
-        headers=[("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff")],
         lifespan="off",
         timeout_graceful_shutdown=grace_seconds,
         http=RequestHeaderLimits,

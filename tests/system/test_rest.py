@@ -31,7 +31,7 @@ async def test_a_process_without_work_rarely_wakes_up(declared: System) -> None:
 
 
 def _wakeups(process: Process) -> int:
-    """Return how often the threads of a process have given the processor up by themselves so far."""
+    """Return how often the threads of a process have waited for a timer, a socket or a lock so far."""
     threads = Path(f"/proc/{process.popen.pid}/task").glob("*/status")
     found = [re.search(r"^voluntary_ctxt_switches:\s+(\d+)", thread.read_text(), re.MULTILINE) for thread in threads]
     return sum(int(match[1]) for match in found if match)

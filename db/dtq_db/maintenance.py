@@ -98,7 +98,7 @@ class Work:
 
     @property
     def quiet_seconds(self) -> float:
-        """How long nothing of this is due, in seconds, unless somebody adds work."""
+        """How long nothing of this is due, in seconds, unless work is added."""
         if self.unblock:
             return 0.0
         return inf if self.next_seconds is None else max(0.0, self.next_seconds)

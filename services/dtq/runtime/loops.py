@@ -54,7 +54,7 @@ class Ticker:
     async def wait(self, event: asyncio.Event, seconds: float) -> bool:
         """Wait for an event until the last tick within `seconds`; return whether it was set.
 
-        A wait that has no tick in its second half ends by itself.
+        A wait that has no tick in its second half lasts for `seconds`.
         """
         now = self._loop.time() - self._began
         tick = int((now + seconds) / self._seconds)

@@ -132,7 +132,7 @@ class _Routes:
         return self._health_response(await self._parts.ready())
 
     def _health_response(self, wrong: dict[str, str]) -> Response:
-        # The probes need no token, so whoever reaches the API may read the answer; the log has the reasons.
+        # The probes need no token, so any client that reaches the API can read the answer; the log has the reasons.
         return health_response(wrong, detailed=isinstance(self._parts.authenticator, NoAuthentication))
 
     async def livez(self, _: Request) -> Response:

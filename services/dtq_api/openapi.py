@@ -213,7 +213,7 @@ _PATHS: Final[dict[str, Schema]] = {
     ),
     "/dlq/redrive": _post(
         "redrive",
-        "Send failed tasks again, by id, by filter or all of them, each with its own attempt budget afresh.",
+        "Send failed tasks again, by id, by filter or all of them, each with its own attempt budget again.",
         bodies.RedriveBody,
         bodies.Redriven,
         "OutcomeUnknown",
@@ -232,7 +232,7 @@ _PATHS: Final[dict[str, Schema]] = {
 }
 
 
-def _behind_the_door(path: str, operation: Schema, *, secured: bool) -> Schema:
+def _authenticated(path: str, operation: Schema, *, secured: bool) -> Schema:
     """Return an operation with the answers that the authentication may give before it."""
     if path in OPEN_PATHS:
         return operation
@@ -252,7 +252,7 @@ def document(*, secured: bool = False) -> Schema:
         secured: whether this API authenticates callers (`DTQ_AUTH`).
     """
     paths = {
-        path: {method: _behind_the_door(path, one, secured=secured) for method, one in operations.items()}
+        path: {method: _authenticated(path, operation, secured=secured) for method, operation in operations.items()}
         for path, operations in _PATHS.items()
     }
     return {

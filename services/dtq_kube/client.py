@@ -1,6 +1,6 @@
 """The one client of the Kubernetes API: a session of the official `kubernetes` package.
 
-Requests go by path through the package's `ApiClient`: its generated classes for the same calls take 100 MB more memory.
+Requests name their path to the package's `ApiClient`: its generated classes for the same calls take 100 MB more memory.
 No request is retried here, its caller does that. A request returns the requested object or raises one of the errors of
 `errors`, whatever the API server answers.
 """

@@ -13,8 +13,9 @@ from dtq.broker.publish_window import Message
 from dtq.domain.limits import REDRIVE_MAX
 from dtq_db.connections import Database
 from dtq_maintenance import maintenance
-from tests.api.world import ANY, NAMESPACE, READY_SECONDS, SMALL, Running, eventually, problem, serving
+from tests.api.world import ANY, NAMESPACE, SMALL, Running, problem, serving
 from tests.support.addresses import BrokerVhost
+from tests.support.waiting import READY_SECONDS, eventually
 
 
 async def redrive(api: Running, **body: Any) -> dict[str, Any]:

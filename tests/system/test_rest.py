@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Final
 
 from dtq.runtime.loops import wait
-from tests.support.system import Process, System, eventually
+from tests.support.system import Process, System
+from tests.support.waiting import eventually
 
 WINDOW_SECONDS: Final = 4.0
 """How long wake-ups are counted, in seconds."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from dtq.runtime import probes
+from dtq.runtime import http_connections
 from dtq.runtime.loops import wait
 from dtq.runtime.probes import probe_app, serve_until, server
 
@@ -36,7 +36,7 @@ async def test_an_idle_server_sets_no_timer_and_ends_when_told_to(monkeypatch: p
 
 async def test_every_answer_has_the_time_of_its_request(monkeypatch: pytest.MonkeyPatch) -> None:
     stop, port, now = asyncio.Event(), _free_port(), [0.0]
-    monkeypatch.setattr(probes, "time", SimpleNamespace(time=lambda: now[0]))
+    monkeypatch.setattr(http_connections, "time", SimpleNamespace(time=lambda: now[0]))
     serving = asyncio.create_task(_serve(stop, port))
     for now[0], date in ((0.9, b"Thu, 01 Jan 1970 00:00:00 GMT"), (86401.0, b"Fri, 02 Jan 1970 00:00:01 GMT")):
         assert b"\r\ndate: " + date + b"\r\n" in await _answer(port)

@@ -16,9 +16,12 @@ HEAD_SECONDS: Final = 10.0
 _REQUEST_LINE: Final = len(b"  HTTP/1.1\r\n")
 _FIELD: Final = len(b": \r\n")
 _END: Final = len(b"\r\n")
-_TOO_LARGE: Final = (
-    STATUS_LINE[431] + b"content-type: text/plain; charset=utf-8\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%b"
-)
+
+
+def plain_response(status: int, text: str) -> bytes:
+    """Return a response in plain text after which the connection is closed."""
+    head = b"content-type: text/plain; charset=utf-8\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
+    return STATUS_LINE[status] + head % len(text) + text.encode()
 
 
 class RequestHeaderLimits(HttpToolsProtocol):
@@ -29,6 +32,8 @@ class RequestHeaderLimits(HttpToolsProtocol):
     _is_idle = True
     _begun = 0
     _open_bytes = 0
+    refusal: bytes | None = None
+    """The response to a request that the parser stopped at, if it is not 400."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         """Start to wait for the first head."""
@@ -75,12 +80,13 @@ class RequestHeaderLimits(HttpToolsProtocol):
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer invalid HTTP with 400, and a head that is too large with 431."""
-        if self._open_bytes <= HEAD_BYTES_MAX:
+        """Answer invalid HTTP with 400, a head that is too large with 431, and other refusals as they say."""
+        if self._open_bytes > HEAD_BYTES_MAX:
+            self.refusal = plain_response(431, f"The request's head is larger than {HEAD_BYTES_MAX} bytes.")
+        if self.refusal is None:
             super().send_400_response(msg)
             return
-        text = f"The request's head is larger than {HEAD_BYTES_MAX} bytes.".encode()
-        self.transport.write(_TOO_LARGE % (len(text), text))
+        self.transport.write(self.refusal)
         self.transport.close()
 
     def _start_timer(self) -> None:

@@ -4,11 +4,8 @@ Callers pass a function that says what is wrong.
 """
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from email.utils import formatdate
-from typing import Final
 
 import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -17,32 +14,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
-from uvicorn.server import ServerState
 
-from dtq.runtime.http_limits import RequestHeaderLimits
+from dtq.runtime.http_connections import BoundedConnection, Connections
 
 Health = Callable[[], Awaitable[dict[str, str]]]
 """Returns what is wrong, by part; empty if the process is healthy."""
-
-_EVERY_RESPONSE: Final = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
-
-
-class _DatedState(ServerState):
-    """The state of a server that makes its `Date` header when a response needs it; uvicorn does so once a second."""
-
-    _second = -1
-    _headers: list[tuple[bytes, bytes]]
-
-    @property
-    def default_headers(self) -> list[tuple[bytes, bytes]]:
-        """The headers of every response."""
-        if (now := int(time.time())) != self._second:
-            self._second, self._headers = now, [(b"date", formatdate(now, usegmt=True).encode()), *_EVERY_RESPONSE]
-        return self._headers
-
-    @default_headers.setter
-    def default_headers(self, headers: list[tuple[bytes, bytes]]) -> None:
-        self._headers = headers
 
 
 class Server(uvicorn.Server):
@@ -54,7 +30,7 @@ class Server(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
-        self.server_state = _DatedState()
+        self.server_state = Connections()
         self._ending = asyncio.Event()
 
     def end(self) -> None:
@@ -83,7 +59,7 @@ def server(app: ASGIApp, address: tuple[str, int], *, grace_seconds: int) -> Ser
         server_header=False,
         lifespan="off",
         timeout_graceful_shutdown=grace_seconds,
-        http=RequestHeaderLimits,
+        http=BoundedConnection,
         ws="none",
     )
     return Server(config)

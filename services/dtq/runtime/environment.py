@@ -14,6 +14,21 @@ from dtq.domain.errors import Problem, Rejected
 from dtq.runtime.settings import AllSettings, CommonSettings
 
 MASK: Final = "********"
+_NOT_SECRET: Final = frozenset(
+    [
+        "host",
+        "hostaddr",
+        "port",
+        "dbname",
+        "user",
+        "sslmode",
+        "sslrootcert",
+        "channel_binding",
+        "connect_timeout",
+        "target_session_attrs",
+    ]
+)
+"""Parameters of a DSN whose values are shown."""
 _FILE_SUFFIX: Final = "_FILE"
 S = TypeVar("S", bound=CommonSettings)
 
@@ -84,12 +99,12 @@ def _shown(name: str, value: Any) -> str:
 
 
 def mask_dsn(dsn: str) -> str:
-    """Return a DSN without its password and without parameters that may hold one."""
+    """Return a DSN without its password and without the values of parameters that may hold a secret."""
     parts = urlsplit(dsn)
     user, at, host = parts.netloc.rpartition("@")
     user = user.split(":", 1)[0] + f":{MASK}" if ":" in user else user
     query = "&".join(
-        f"{key}={MASK if 'pass' in key.lower() else value}"
+        f"{key}={value if key in _NOT_SECRET else MASK}"
         for key, _, value in (pair.partition("=") for pair in parts.query.split("&") if pair)
     )
     return urlunsplit((parts.scheme, f"{user}{at}{host}", parts.path, query, ""))

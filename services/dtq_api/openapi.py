@@ -234,6 +234,8 @@ _PATHS: Final[dict[str, Schema]] = {
 
 def _authenticated(path: str, operation: Schema, *, secured: bool) -> Schema:
     """Return an operation with the answers that the authentication may give before it."""
+    if not secured:
+        operation = operation | {"responses": _problems("HostNotAllowed") | operation["responses"]}
     if path in OPEN_PATHS:
         return operation
     refusals = _problems("Unauthenticated", "Forbidden", "Unavailable")

@@ -59,6 +59,9 @@ KINDS: Final[Mapping[str, Kind]] = {
     "UnsupportedMediaType": Kind(
         HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "The body is not application/json, or it is compressed."
     ),
+    "HostNotAllowed": Kind(
+        HTTPStatus.MISDIRECTED_REQUEST, "Without authentication, the header Host must name this machine."
+    ),
     "TooManyRequests": Kind(
         HTTPStatus.TOO_MANY_REQUESTS, "Too many requests of this kind wait; try again after Retry-After seconds."
     ),

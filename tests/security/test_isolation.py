@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
 import httpx2
+import pytest
 
 from dtq_db.tasks import LISTS_MAX
 from tests.api.world import Running, problem, serving
@@ -49,3 +50,23 @@ async def test_no_answer_may_be_cached_or_sniffed(declared_dsn: str, broker_vhos
             answer = await client.get(f"http://{host}:{port}{path}")
             assert answer.headers["cache-control"] == "no-store"
             assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        *(("localhost:8080", 200), ("127.0.0.1:8080", 200), ("[::1]:8080", 200), ("[::1]", 200), ("api", 200)),
+        *(("dtq.localhost", 200), ("evil.example", 421), ("evil.example:8080", 421), ("127.0.0.1.evil.example", 421)),
+        *(("evil.example.", 421), ("localhost.evil.example", 421)),
+    ],
+)
+async def test_a_foreign_host_name_is_refused_without_authentication(api: Running, host: str, status: int) -> None:
+    for path in ("/", "/healthz", "/tasks"):
+        answer = await api.client.get(path, headers={"Host": host})
+        assert answer.status_code == status
+        if status != 200:
+            problem(answer, status, "HostNotAllowed")
+
+
+async def test_a_foreign_host_name_is_served_with_authentication(authenticating: Running) -> None:
+    assert (await authenticating.client.get("/livez", headers={"Host": "dtq.example.com"})).status_code == 200

@@ -3,14 +3,17 @@
 It lists the paths that need no credential; every other route requires one.
 """
 
+from contextlib import suppress
+from ipaddress import ip_address
 from typing import Final
 
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dtq.domain.errors import Rejected, Unavailable
 from dtq_api import problems
-from dtq_api.auth.authenticator import Authenticator
+from dtq_api.auth.authenticator import Authenticator, NoAuthentication
 from dtq_api.auth.policy import Rights
 
 OPEN_PATHS: Final = frozenset({"/healthz", "/livez", "/readyz"})
@@ -24,9 +27,14 @@ class AuthenticationMiddleware:
     def __init__(self, app: ASGIApp, authenticator: Authenticator) -> None:
         self._app = app
         self._gate = authenticator
+        self._is_open = isinstance(authenticator, NoAuthentication)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on a request, or answer what is wrong with its credential."""
+        if scope["type"] == "http" and self._is_open and not _is_local(Headers(scope=scope).get("host", "")):
+            message = "without authentication, only requests to localhost or an address are answered: set DTQ_AUTH=on"
+            await problems.of_error(Rejected("HostNotAllowed", message))(scope, receive, send)
+            return
         if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
             credentials = [value for name, value in scope["headers"] if name == b"authorization"]
             try:
@@ -41,3 +49,14 @@ def permissions_of(request: Request) -> Rights:
     """Return the permissions of an authenticated request's caller."""
     rights: Rights = request.scope[_RIGHTS]
     return rights
+
+
+def _is_local(host: str) -> bool:
+    """Return whether a Host header names an address or a name without a domain.
+
+    A web page can have a browser call an API on this machine by a domain name of its own (DNS rebinding).
+    """
+    name = host if host.endswith("]") else host.rpartition(":")[0] or host
+    with suppress(ValueError):
+        return bool(ip_address(name.strip("[]")))
+    return "." not in name.removesuffix(".").removesuffix(".localhost")

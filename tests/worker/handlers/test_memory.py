@@ -42,7 +42,7 @@ async def test_the_kernel_ends_the_child_that_uses_up_the_memory_and_not_the_wor
     row = await ends(street, "kind.process", 60, kind="real memory bomb")
     assert (row["status"], row["attempts"]) == ("FAILED", 1)
     assert "signal 9" in row["last_error"]
-    assert "the kernel ended it for want of memory" in row["last_error"]
+    assert "the kernel killed it because it ran out of memory" in row["last_error"]
     assert "resources.limits.memory" in row["last_error"], "how to give it more"
     await street.is_unharmed(until)
     assert await street.stop() == 0

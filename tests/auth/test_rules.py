@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from dtq.domain.errors import Rejected, Unavailable
 from dtq_api.auth import token_review_cache
-from dtq_api.auth.jwt import SKEW_SECONDS, refusal
 from dtq_api.auth.policy import EVERYTHING, Caller, Verb, default_policy, parse_policy
 from dtq_api.auth.reloading_file import ReloadingFile
+from dtq_api.auth.token_claims import SKEW_SECONDS, refusal
 from dtq_api.auth.token_review_cache import BAD_SECONDS, GOOD_SECONDS, TokenReviewCache, Verdict
 from dtq_api.auth.tokens import digest_of, new_token, parse_tokens
 

@@ -11,13 +11,14 @@ from types import SimpleNamespace
 from uuid import UUID
 
 import httpx2
+import jwt
 import pytest
 import pytest_asyncio
 from prometheus_client import CollectorRegistry
 
 from dtq.domain.errors import Unavailable
 from dtq.runtime.metrics import ApiMetrics
-from dtq_api.auth import authenticator
+from dtq_api.auth import authenticator, token_review_client
 from dtq_api.auth.authenticator import TokenAuthenticator
 from dtq_api.auth.policy import Caller
 from dtq_api.auth.token_review_cache import BAD_SECONDS, GOOD_SECONDS, TokenReviewCache
@@ -207,6 +208,40 @@ async def test_a_forged_signature_is_refused(cluster: Cluster, shared_services: 
     async with api_of(shared_services, cluster) as api:
         problem(await enqueue(api, forged), 401, "Unauthenticated")
         assert (await enqueue(api, token)).status_code == 201
+
+
+async def test_forged_tokens_cost_no_review_and_keep_no_caller_out(cluster: Cluster, shared_services: Services) -> None:
+    token = await cluster.token(await cluster.account(), "dtq")
+    head, claims, signature = token.split(".")
+    async with api_of(shared_services, cluster) as api:
+        await enqueue(api, await cluster.token(await cluster.account(), "dtq"))
+        client = api.api.authenticator
+        assert isinstance(client, TokenAuthenticator)
+        assert client._reviews is not None
+        before = client._reviews._kube.requests
+        forged = [f"{head}.{claims}.{number:04d}{signature[4:]}" for number in range(250)]
+        answers = await asyncio.gather(*(enqueue(api, bad) for bad in forged), enqueue(api, token))
+        for answer in answers[:-1]:
+            assert "was not signed by this cluster" in problem(answer, 401, "Unauthenticated")["detail"]
+        assert answers[-1].status_code == 201
+        assert client._reviews._kube.requests == before + 1, "only the good token is reviewed"
+        another = jwt.encode({"sub": "x"}, secrets.token_bytes(32), "HS256", headers={"kid": "unknown"})
+        assert await client._reviews._keys.is_forged(another)
+
+
+async def test_a_queue_of_reviews_is_no_outage_of_the_api_server(
+    cluster: Cluster, shared_services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(token_review_client, "REVIEW_SECONDS", 0.2)
+    tokens = [await cluster.token(await cluster.account(), "dtq") for _ in range(2)]
+    async with api_of(shared_services, cluster) as api:
+        client = api.api.authenticator
+        assert isinstance(client, TokenAuthenticator)
+        assert client._reviews is not None
+        monkeypatch.setattr(client._reviews, "_slots", asyncio.Semaphore(0))
+        problem(await enqueue(api, tokens[0]), 503, "Unavailable")
+        monkeypatch.setattr(client._reviews, "_slots", asyncio.Semaphore(1))
+        assert (await enqueue(api, tokens[1])).status_code == 201
 
 
 async def test_a_token_that_has_expired_is_refused(

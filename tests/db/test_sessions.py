@@ -93,7 +93,7 @@ async def test_a_server_that_refuses_is_no_bug_and_says_what_to_do(dsn: str, tmp
         missing: r'database "nowhere" does not exist: create it, or correct the database in DB_DSN',
         wrong: "password authentication failed",
         f"{dsn}?sslmode=require": "Postgres does not answer: ConnectionError: .*rejected SSL upgrade",
-        f"{dsn}?sslmode=verify-full&sslrootcert={tmp_path}/ca.crt": f"{tmp_path}/ca.crt, which DB_DSN names as sslrootcert",
+        f"{dsn}?sslmode=verify-full&sslrootcert={tmp_path}/ca.crt": "ca.crt, which DB_DSN names as sslrootcert",
         f"{dsn}?options=-c%20no_such_setting%3D1": "no_such_setting",
         f"{dsn}?sslmod=require": "DB_DSN has the parameter sslmod",
     }

@@ -191,9 +191,9 @@ class ApiMetrics(_Metrics):
         )
         self.reviews = self._counter(
             "dq_token_reviews_total",
-            "Token reviews by the Kubernetes API, by result (good|bad|unavailable).",
+            "ServiceAccount tokens that were not cached, by result (good|bad|forged|unavailable).",
             "result",
-            begin=("good", "bad", "unavailable"),
+            begin=("good", "bad", "forged", "unavailable"),
         )
 
 

@@ -15,9 +15,9 @@ import structlog
 from dtq.domain.errors import Rejected
 from dtq.runtime.metrics import ApiMetrics
 from dtq.runtime.settings import ApiSettings, Switch
-from dtq_api.auth.jwt import refusal
 from dtq_api.auth.policy import EVERYTHING, Policy, Rights, default_policy, parse_policy
 from dtq_api.auth.reloading_file import ReloadingFile
+from dtq_api.auth.token_claims import refusal
 from dtq_api.auth.token_review_cache import TokenReviewCache, Verdict
 from dtq_api.auth.token_review_client import TokenReviewClient
 from dtq_api.auth.tokens import Tokens, digest_of, parse_tokens
@@ -126,11 +126,17 @@ class TokenAuthenticator:
         if (reason := refusal(token, self._audience, time.time())) is not None:
             return reason
         reviews = self._reviews
-        return await self._verdicts.get(digest, lambda: reviews.review(token))
+        return await self._verdicts.get(digest, lambda: _reviewed(reviews, token))
 
     def _refused(self, result: str, message: str) -> Rejected:
         self._metrics.refused.labels(result).inc()
         return Rejected("Unauthenticated", message)
+
+
+async def _reviewed(reviews: TokenReviewClient, token: str) -> Verdict:
+    if await reviews.is_forged(token):
+        return "the token was not signed by this cluster"
+    return await reviews.review(token)
 
 
 def authenticator_of(settings: ApiSettings, metrics: ApiMetrics) -> Authenticator:

@@ -1,5 +1,6 @@
 """The TokenReview client: asks the Kubernetes API server for the owner of a ServiceAccount token."""
 
+import asyncio
 import time
 from operator import itemgetter
 from pathlib import Path
@@ -22,6 +23,9 @@ RETRY_AFTER_SECONDS: Final = 5
 """When a caller whose token could not be reviewed should try again, in seconds."""
 
 _PATH: Final = "/apis/authentication.k8s.io/v1/tokenreviews"
+_KEYS_TYPE: Final = "application/jwk-set+json"
+_KEYS_PATH: Final = "/openid/v1/jwks"
+"""Readable by every ServiceAccount, by the cluster role `system:service-account-issuer-discovery`."""
 _USER: Final = "system:serviceaccount:"
 _log = structlog.get_logger(__name__)
 
@@ -52,9 +56,12 @@ class TokenReviewClient:
 
     def __init__(self, server: str, folder: Path, *, audience: str, metrics: ApiMetrics) -> None:
         # It takes memory that an API without TokenReviews must not pay for.
-        from dtq_kube.client import KubeClient, service_account  # noqa: PLC0415
+        from dtq_api.auth.signing_keys import SigningKeys  # noqa: PLC0415
+        from dtq_kube.client import CONNECTIONS_MAX, KubeClient, service_account  # noqa: PLC0415
 
         self._kube = KubeClient(lambda: service_account(server, folder), seconds=REVIEW_SECONDS)
+        self._keys = SigningKeys(lambda: self._kube.request("GET", _KEYS_PATH, dict, accept=_KEYS_TYPE))
+        self._slots = asyncio.Semaphore(CONNECTIONS_MAX)
         self._audience = audience
         self._metrics = metrics
         self._down_until = 0.0
@@ -73,6 +80,13 @@ class TokenReviewClient:
         self._metrics.reviews.labels("good" if isinstance(verdict, Caller) else "bad").inc()
         return verdict
 
+    async def is_forged(self, token: str) -> bool:
+        """Return whether the cluster has not signed a token: such a token needs no review."""
+        forged = await self._keys.is_forged(token)
+        if forged:
+            self._metrics.reviews.labels("forged").inc()
+        return forged
+
     async def close(self) -> None:
         """Close the connections."""
         await self._kube.__aexit__()
@@ -87,6 +101,11 @@ class TokenReviewClient:
             "spec": {"token": token, "audiences": [self._audience]},
         }
         try:
+            async with asyncio.timeout(REVIEW_SECONDS):
+                await self._slots.acquire()
+        except TimeoutError as error:  # many callers are new, which says nothing about the API server
+            raise failure from error
+        try:
             status = await self._kube.request("POST", _PATH, itemgetter("status"), body=review)
             return msgspec.convert(status, Status)
         except (Unavailable, Conflict, msgspec.ValidationError) as error:
@@ -95,6 +114,8 @@ class TokenReviewClient:
                 self._down_until = time.monotonic() + PAUSE_SECONDS
             _log.warning("a token cannot be reviewed", reason=str(error))
             raise failure from error
+        finally:
+            self._slots.release()
 
     def _verdict(self, status: Status) -> Verdict:
         if not status.authenticated:

@@ -112,6 +112,24 @@ async def test_what_waits_is_counted_up_to_a_bound_and_what_has_ended_is_not(wor
         assert await found.waiting(SET, "low") == 0
 
 
+async def test_scheduled_retrying_and_blocked_tasks_wait_as_well(world: World) -> None:
+    now = await world.now()
+    due, blocked = await world.enqueue(2)
+    (scheduled,) = await world.enqueue(run_at=in_seconds(now, 3600))
+    worker, retrying = await world.running()
+    await world.finish(ending(worker, retrying, 1, TaskStatus.ENQUEUED, delay_seconds=600.0))
+    await world.sql.execute("UPDATE tasks SET blocked_on = 'slot', publish_at = now() + '5 min' WHERE id = $1", blocked)
+
+    async def waiting() -> int:
+        return int(await world.sql.fetchval("SELECT dtq_waiting($1, $2, 100)", SET, QUEUE))
+
+    assert await waiting() == 4
+    # Each is counted whether its message is still to be published, or is in the broker or a worker.
+    for id_ in (due, blocked, scheduled, retrying):
+        assert await world.confirm({id_: await world.version(id_)}) == 1
+        assert await waiting() == 4
+
+
 async def test_counting_and_finding_go_by_the_index_whatever_the_history_holds(
     world: World, dedicated: DedicatedConnection
 ) -> None:

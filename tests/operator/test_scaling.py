@@ -12,6 +12,7 @@ from tests.operator.scenarios import DEPLOYMENT, scaled
 from tests.operator.switchable_proxy import SwitchableProxy
 from tests.operator.world import World
 from tests.support.kube_api import ApiError, Object
+from tests.support.kube_proxy import KubeProxy
 from tests.support.waiting import CHANGE_SECONDS, eventually
 
 BY_HAND = replace(QUICK, scaling_seconds=60.0)
@@ -309,3 +310,24 @@ def sharing(world: World, **scaling: Object) -> Object:
         "targetBacklogPerReplica": 1,
     }
     return world.queue_set(queues=[{"name": name, "scaling": common | own} for name, own in scaling.items()])
+
+
+async def test_a_refused_scale_is_not_asked_again_before_its_pause_is_over(
+    proxy: KubeProxy, world: World, start: Start
+) -> None:
+    fault = proxy.strike(f"PATCH .*/deployments/{DEPLOYMENT}/scale", status=422)
+    await world.create_deployment(DEPLOYMENT, 1)
+    running = await start(pace=BY_HAND)
+    await world.create_ready(scaled(world, minReplicas=3))
+
+    async def is_refused() -> bool:
+        await running.operator.scaler.once()
+        return fault.struck > 0
+
+    await eventually(is_refused, "scaling is refused", CHANGE_SECONDS)
+    looked = proxy.count(f"GET .*/deployments/{DEPLOYMENT}/scale")
+    for _ in range(5):
+        await running.operator.scaler.once()
+    assert fault.struck == 1
+    assert proxy.count(f"GET .*/deployments/{DEPLOYMENT}/scale") == looked
+    await world.until(scaled(world), "ScalingActive", "False", "ScalingFailed")

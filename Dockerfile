@@ -20,10 +20,14 @@ COPY services services
 COPY operator operator
 COPY db db
 # The root is read-only where it runs, and layers carry no times: compiled code must not look at the time of its source.
+# The generated classes of the Kubernetes API, which dtq does not use, are left out: they are half of the image.
 # uv notes the time of the build: without that note, the same content gives the same image.
 RUN /opt/uv/bin/uv sync --quiet --frozen --no-dev --extra all --no-editable && rm -rf /opt/dtq/bin/activate* /opt/dtq/.lock \
     && rm /opt/dtq/lib/python3.13/site-packages/dtq-*.dist-info/uv_cache.json \
     && sed -i '/uv_cache.json/d' /opt/dtq/lib/python3.13/site-packages/dtq-*.dist-info/RECORD \
+    && cd /opt/dtq/lib/python3.13/site-packages \
+    && rm -rf kubernetes/client kubernetes/aio/client/api kubernetes/e2e_test kubernetes/aio/client/models/[a-z]* \
+    && sed -i -E '/^kubernetes\/(client\/|aio\/client\/api|e2e_test|aio\/client\/models\/[a-z])/d' kubernetes-*.dist-info/RECORD \
     && find /opt/dtq -name __pycache__ -type d -prune -exec rm -rf {} + \
     && PYTHONHASHSEED=0 python3 -m compileall -q --invalidation-mode unchecked-hash /opt/dtq/lib
 

@@ -82,9 +82,9 @@ def parse_dsn(text: str) -> Target:
         ValueError: the string cannot be used; the message names the parameter and what to do, and shows no value.
     """
     parts = _split(text)
-    account, at, servers = parts.netloc.rpartition("@")
-    if any("@" in part for part in (parts.path, parts.query, parts.fragment)) and not at:
-        # This check is first: what looks like a parameter may be part of the password.
+    account, _, servers = parts.netloc.rpartition("@")
+    if any("@" in part for part in (parts.path, parts.query, parts.fragment)):
+        # This check is first: what looks like a host or a parameter may be part of the password.
         raise ValueError(f"has an @ after its host; {ENCODE}")
     user, _, password = account.partition(":")
     words = _words(parts.query)

@@ -156,5 +156,5 @@ async def bench(system: System, command: list[str], dsn: str, broker_vhost: Brok
     """A declared system with an API and without a worker."""
     system.run("apply", "-f", "-", stdin=MANIFESTS)
     api = system.api()
-    await api.ready()
+    await api.ready("/healthz")  # readiness does not wait for the broker
     return Bench(system=system, command=command, api=api, dsn=dsn, broker=broker_vhost)

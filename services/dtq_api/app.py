@@ -160,7 +160,12 @@ class _Routes:
             # Only declared names may become labels: clients can invent any number of names.
             type_ = asked.body.type if asked.body.type in self._parts.catalog.current.types else UNKNOWN
             done = await enqueue(
-                asked, self._parts.catalog, self._parts.checks, self._parts.group_commit, self._parts.trouble
+                asked,
+                rights,
+                self._parts.catalog,
+                self._parts.checks,
+                self._parts.group_commit,
+                self._parts.trouble,
             )
             type_, queue, status = asked.body.type, done.queue, "ok"
         finally:

@@ -13,6 +13,7 @@ from uuid_utils.compat import uuid7
 from dtq.domain.catalog import Catalog, TypePolicy
 from dtq.domain.errors import Problem, Rejected, Unavailable
 from dtq.domain.states import TaskStatus
+from dtq_api.auth.policy import Rights, Verb
 from dtq_api.catalog import CatalogCache
 from dtq_api.group_commit import GroupCommit
 from dtq_api.payload_checks import PayloadChecks
@@ -39,6 +40,7 @@ class Enqueued:
 
 async def enqueue(
     request: EnqueueRequest,
+    rights: Rights,
     catalog: CatalogCache,
     checks: PayloadChecks,
     group_commit: GroupCommit,
@@ -48,6 +50,7 @@ async def enqueue(
 
     Args:
         request: a well-formed request.
+        rights: the permissions of its caller, who may enqueue the type.
         catalog: the declared types and queue sets.
         checks: checks the payload.
         group_commit: stores and publishes the task.
@@ -78,9 +81,11 @@ async def enqueue(
     if stored is None:
         return Enqueued(id=task.id, status=TaskStatus.ENQUEUED, queue=task.queue, replayed=False)
     if not stored.same:
+        # A caller without `read` must not learn the ids of tasks by guessing keys.
+        holder = f"task {stored.id}" if rights.may(Verb.READ, task.type) else "a task"
         raise Rejected(
             "IdempotencyConflict",
-            f"idempotency_key already belongs to task {stored.id} of this type, which has another payload",
+            f"idempotency_key already belongs to {holder} of this type, which has another payload",
         )
     return Enqueued(id=stored.id, status=stored.status, queue=stored.queue, replayed=True)
 

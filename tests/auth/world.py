@@ -23,6 +23,7 @@ POLICY: Final[Mapping[str, Any]] = {
         {"subjects": ["token:small"], "verbs": [*map(str, Verb)], "types": [SMALL]},
         {"subjects": ["token:reader"], "verbs": ["read"], "types": ["sample.*"]},
         {"subjects": ["token:canceller"], "verbs": ["cancel"], "types": [ANY]},
+        {"subjects": ["token:producer"], "verbs": ["enqueue"], "types": [ANY]},
         {"subjects": ["token:keda"], "verbs": ["scale-read"]},
     ]
 }
@@ -39,7 +40,8 @@ class Callers:
     @classmethod
     def create(cls, folder: Path) -> "Callers":
         today = datetime.now(UTC).date()
-        expiries: dict[str, date | None] = dict.fromkeys(("all", "small", "reader", "canceller", "keda", "idle"))
+        names = ("all", "small", "reader", "canceller", "producer", "keda", "idle")
+        expiries: dict[str, date | None] = dict.fromkeys(names)
         expiries["old"] = today
         expiries["young"] = today + timedelta(days=1)
         made = {name: new_token(name, expires) for name, expires in expiries.items()}

@@ -63,6 +63,7 @@ async def enqueue(
     body = request.body
     policy = await catalog.policy(body.type)
     queue = queue_for(body.queue, policy, catalog.current)
+    rights.require_queue(queue, policy.type)
     payload = _within(policy, bytes(body.payload))
     payload = _within(policy, await checks.checked(policy, payload))
     if (reason := trouble(policy.queue_set, queue)) is not None:

@@ -25,8 +25,9 @@ TODAY = date(2026, 11, 24)
 NOW = 1_000_000.0
 
 
-def policy_of(subject: str, verb: str = "read", *types: str) -> str:
-    return json.dumps({"grants": [{"subjects": [subject], "verbs": [verb]} | ({"types": types} if types else {})]})
+def policy_of(subject: str, verb: str = "read", *types: str, **fields: Any) -> str:
+    grant = {"subjects": [subject], "verbs": [verb]} | ({"types": types} if types else {}) | fields
+    return json.dumps({"grants": [grant]})
 
 
 @pytest.mark.parametrize(
@@ -76,6 +77,20 @@ def test_rights_add_up_over_grants() -> None:
     assert rights.types(Verb.CANCEL, ["a.v1", "b.v1", "c.v1"]) == ["a.v1"]
 
 
+def test_queues_add_up_over_the_grants_of_a_type_and_not_over_types() -> None:
+    grants = [
+        {"subjects": [ACCOUNT], "verbs": ["enqueue"], "types": ["a.*"], "queues": ["low"]},
+        {"subjects": [ACCOUNT], "verbs": ["enqueue"], "types": ["a.v1"], "queues": ["hi*"]},
+        {"subjects": [ACCOUNT], "verbs": ["enqueue"], "types": ["b.v1"]},
+        {"subjects": [ACCOUNT], "verbs": ["read"]},
+    ]
+    rights = parse_policy(json.dumps({"grants": grants})).rights(WEB)
+    queues = ("low", "high", "default")
+    allowed = {type_: [queue for queue in queues if rights.may_use(queue, type_)] for type_ in ("a.v1", "a.v2", "b.v1")}
+    assert allowed == {"a.v1": ["low", "high"], "a.v2": ["low"], "b.v1": [*queues]}
+    assert not rights.may_use("low", "c.v1")
+
+
 @pytest.mark.parametrize(
     ("text", "where", "what"),
     [
@@ -87,6 +102,9 @@ def test_rights_add_up_over_grants() -> None:
         (policy_of("system:serviceaccount:web"), "grants.0.subjects.0", "system:serviceaccount:NAMESPACE:NAME"),
         (policy_of(ACCOUNT, "write"), "grants.0.verbs.0", "enqueue, read, read-payload"),
         (policy_of(ACCOUNT, "read", "A.v1"), "grants.0.types.0", "must be a task type"),
+        (policy_of(ACCOUNT, "enqueue", queues=["a.b"]), "grants.0.queues.0", "must be a queue"),
+        (policy_of(ACCOUNT, "enqueue", queues=[]), "grants.0.queues", "at least 1"),
+        (policy_of(ACCOUNT, "read", queues=["low"]), "grants.0.queues", "restrict only the verb enqueue"),
         ('{"grants": [{"verbs": ["read"]}]}', "grants.0.subjects", "required"),
         ('{"grants": [{"subjects": [], "verbs": []}]}', "grants.0.verbs", "at least 1"),
     ],
@@ -119,6 +137,7 @@ def test_without_a_policy_callers_of_the_same_namespace_may_do_what_they_need_da
 
 def test_without_authentication_every_caller_has_every_permission() -> None:
     assert all(EVERYTHING.every(verb) for verb in Verb)
+    assert EVERYTHING.may_use("low", "a.v1")
 
 
 @given(st.text(alphabet="abc.*-", min_size=1, max_size=12), st.text(alphabet="abc.-", max_size=12))

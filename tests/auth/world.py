@@ -24,6 +24,8 @@ POLICY: Final[Mapping[str, Any]] = {
         {"subjects": ["token:reader"], "verbs": ["read"], "types": ["sample.*"]},
         {"subjects": ["token:canceller"], "verbs": ["cancel"], "types": [ANY]},
         {"subjects": ["token:producer"], "verbs": ["enqueue"], "types": [ANY]},
+        {"subjects": ["token:queued"], "verbs": ["enqueue", "read"], "types": [ANY], "queues": ["low", "hi*"]},
+        {"subjects": ["token:queued"], "verbs": ["enqueue"], "types": [SMALL], "queues": ["default"]},
         {"subjects": ["token:keda"], "verbs": ["scale-read"]},
     ]
 }
@@ -40,7 +42,7 @@ class Callers:
     @classmethod
     def create(cls, folder: Path) -> "Callers":
         today = datetime.now(UTC).date()
-        names = ("all", "small", "reader", "canceller", "producer", "keda", "idle")
+        names = ("all", "small", "reader", "canceller", "producer", "queued", "keda", "idle")
         expiries: dict[str, date | None] = dict.fromkeys(names)
         expiries["old"] = today
         expiries["young"] = today + timedelta(days=1)

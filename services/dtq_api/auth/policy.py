@@ -1,23 +1,23 @@
-"""The policy: grants of verbs on task types to callers.
+"""The policy: grants of verbs on task types, and of queues to enqueue in, to callers.
 
 What no grant allows is refused. Grants cannot deny, so their order does not matter.
 """
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from dtq.domain.errors import Problem, Rejected
 
 GRANTS_MAX: Final = 500
 """Most grants of a policy: each is checked for every new caller."""
 NAMES_MAX: Final = 200
-"""Most subjects or types of one grant."""
+"""Most subjects, types or queues of one grant."""
 CALLERS_MAX: Final = 5_000
 """Most callers whose permissions are cached."""
 TOKEN_GROUP: Final = "dtq:tokens"  # noqa: S105 - a group's name
@@ -61,16 +61,29 @@ Subject = Annotated[
     ),
 ]
 TypeGlob = Annotated[str, Field(pattern=r"^[a-z0-9.*-]+$", max_length=128)]
+QueueGlob = Annotated[str, Field(pattern=r"^[a-z0-9*-]+$", max_length=32)]
 
 
 class Grant(BaseModel):
-    """Gives some callers verbs on some types."""
+    """Gives some callers verbs on some types.
+
+    Attributes:
+        queues: the queues in which the grant allows to enqueue.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     subjects: tuple[Subject, ...] = Field(min_length=1, max_length=NAMES_MAX)
     verbs: tuple[Verb, ...] = Field(min_length=1, max_length=len(Verb))
     types: tuple[TypeGlob, ...] = Field(default=("*",), min_length=1, max_length=NAMES_MAX)
+    queues: tuple[QueueGlob, ...] = Field(default=("*",), min_length=1, max_length=NAMES_MAX)
+
+    @field_validator("queues")
+    @classmethod
+    def _queues_need_the_verb(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if Verb.ENQUEUE not in info.data.get("verbs", (Verb.ENQUEUE,)):
+            raise ValueError("restrict only the verb enqueue, which this grant lacks: remove them")
+        return value
 
 
 class PolicyFile(BaseModel):
@@ -84,8 +97,17 @@ class PolicyFile(BaseModel):
 class Rights:
     """The permissions of one caller."""
 
-    def __init__(self, caller: Caller, globs: Mapping[Verb, Collection[str]]) -> None:
+    def __init__(self, caller: Caller, grants: Iterable[Grant]) -> None:
         self.caller = caller
+        globs: dict[Verb, set[str]] = {}
+        queues: dict[frozenset[str], set[str]] = {}
+        for grant in grants:
+            for verb in grant.verbs:
+                globs.setdefault(verb, set()).update(grant.types)
+            if Verb.ENQUEUE in grant.verbs:
+                queues.setdefault(frozenset(grant.queues), set()).update(grant.types)
+        self._queues = [(_pattern(types), _pattern(names)) for names, types in queues.items()]
+        """Which types may be enqueued in which queues: a queue granted for one type says nothing about another."""
         self._all = frozenset(verb for verb, names in globs.items() if "*" in names)
         self._some = {verb: _pattern(names) for verb, names in globs.items()}
 
@@ -104,6 +126,10 @@ class Rights:
         pattern = self._some.get(verb)
         return pattern is not None and pattern.fullmatch(type_) is not None
 
+    def may_use(self, queue: str, type_: str) -> bool:
+        """Return whether the caller may enqueue tasks of a type in a queue."""
+        return any(types.fullmatch(type_) and names.fullmatch(queue) for types, names in self._queues)
+
     def types(self, verb: Verb, known: Iterable[str]) -> list[str] | None:
         """Return the known types on which the caller may perform this verb; None means every type."""
         return None if verb in self._all else sorted(type_ for type_ in known if self.may(verb, type_))
@@ -116,8 +142,19 @@ class Rights:
         """
         if self.any(verb) if type_ is None else self.may(verb, type_):
             return
-        what = f"`{verb}`" if type_ is None else f"`{verb}` on type {type_}"
-        raise Rejected(
+        raise self._forbidden(f"`{verb}`" if type_ is None else f"`{verb}` on type {type_}")
+
+    def require_queue(self, queue: str, type_: str) -> None:
+        """Raise `Forbidden` unless the caller may enqueue tasks of a type in a queue.
+
+        Raises:
+            Rejected: `Forbidden`.
+        """
+        if not self.may_use(queue, type_):
+            raise self._forbidden(f"`{Verb.ENQUEUE}` on type {type_} in queue {queue}")
+
+    def _forbidden(self, what: str) -> Rejected:
+        return Rejected(
             "Forbidden",
             f"{self.caller.name} lacks the permission {what}: an administrator of dtq grants it in the policy"
             " (DTQ_AUTH_POLICY_FILE; api.auth.policy of the Helm chart)",
@@ -141,12 +178,7 @@ class Policy:
         return rights
 
     def _find(self, caller: Caller) -> Rights:
-        globs: dict[Verb, set[str]] = {}
-        for grant in self._grants:
-            if not caller.subjects.isdisjoint(grant.subjects):
-                for verb in grant.verbs:
-                    globs.setdefault(verb, set()).update(grant.types)
-        return Rights(caller, globs)
+        return Rights(caller, [grant for grant in self._grants if not caller.subjects.isdisjoint(grant.subjects)])
 
 
 def default_policy(namespace: str | None) -> Policy:
@@ -195,17 +227,27 @@ def _path(location: tuple[int | str, ...]) -> str:
     return ".".join(map(str, location)) or "the document"
 
 
+_PATTERNS: Final = {
+    "subjects": "must be token:NAME, system:serviceaccount:NAMESPACE:NAME or group:GROUP",
+    "types": "must be a task type, in which * matches any text",
+    "queues": "must be a queue of the type's QueueSet, in which * matches any text",
+}
+"""What the names of a grant must look like, by field."""
+
+
 def _message(part: Any) -> str:
-    if part["type"] == "string_pattern_mismatch" and "subjects" in part["loc"]:
-        return "must be token:NAME, system:serviceaccount:NAMESPACE:NAME or group:GROUP"
-    if part["type"] == "string_pattern_mismatch":
-        return "must be a task type, in which * matches any text"
-    if part["type"] == "enum":
-        return f"must be one of {', '.join(Verb)}"
-    if part["type"] == "extra_forbidden":
-        return "is not a field of a policy: remove it"
-    return str(part["msg"])
+    match part["type"]:
+        case "string_pattern_mismatch":
+            return next(message for field, message in _PATTERNS.items() if field in part["loc"])
+        case "value_error":
+            return str(part["ctx"]["error"])
+        case "enum":
+            return f"must be one of {', '.join(Verb)}"
+        case "extra_forbidden":
+            return "is not a field of a policy: remove it"
+        case _:
+            return str(part["msg"])
 
 
-EVERYTHING: Final = Rights(Caller("anybody"), dict.fromkeys(Verb, ("*",)))
+EVERYTHING: Final = Rights(Caller("anybody"), [Grant(subjects=("group:anybody",), verbs=tuple(Verb))])
 """The permissions of every caller when authentication is off."""

@@ -30,8 +30,9 @@ from dtq.runtime.metrics import UNKNOWN, ApiMetrics
 from dtq.runtime.probes import Health, health_response, metrics_response
 from dtq_api import bodies, openapi, problems, requests
 from dtq_api.auth.authenticator import Authenticator, NoAuthentication
-from dtq_api.auth.middleware import AuthenticationMiddleware, permissions_of
+from dtq_api.auth.middleware import AuthenticationMiddleware, caller_of, permissions_of
 from dtq_api.auth.policy import Rights, Verb
+from dtq_api.caller_limits import CallerLimits
 from dtq_api.catalog import CatalogCache
 from dtq_api.enqueue import enqueue
 from dtq_api.group_commit import GroupCommit
@@ -77,6 +78,7 @@ class Parts:
     ready: Health
     after_redrive: Callable[[set[str]], None]
     authenticator: Authenticator
+    limits: CallerLimits
 
 
 def build(parts: Parts) -> Starlette:
@@ -101,7 +103,7 @@ def build(parts: Parts) -> Starlette:
         ],
         middleware=[
             Middleware(ResponseMetricsMiddleware, responses=parts.metrics.responses),
-            Middleware(AuthenticationMiddleware, authenticator=parts.authenticator),
+            Middleware(AuthenticationMiddleware, authenticator=parts.authenticator, limits=parts.limits),
         ],
         exception_handlers={
             Rejected: problems.on_rejected,
@@ -189,7 +191,8 @@ class _Routes:
             queue=page.queue,
             types=rights.types(Verb.READ, self._parts.catalog.current.types),
         )
-        found = await self._parts.tasks.page(chosen, page.limit)
+        async with self._parts.limits.list_turn(caller_of(request.scope)):
+            found = await self._parts.tasks.page(chosen, page.limit)
         return _json(bodies.Page(tasks=[bodies.TaskRow(**row) for row in found.rows], next_cursor=found.next))
 
     async def get_task(self, request: Request) -> Response:
@@ -254,7 +257,8 @@ class _Routes:
                 failed_before=requests.parse_time(asked.failed_before),
                 types=types,
             )
-            ids = await self._parts.tasks.failed(chosen, asked.limit or bodies.REDRIVE_DEFAULT)
+            async with self._parts.limits.list_turn(caller_of(request.scope)):
+                ids = await self._parts.tasks.failed(chosen, asked.limit or bodies.REDRIVE_DEFAULT)
         elif types is not None:
             ids = sorted(await self._parts.tasks.still_failed(ids, types))
         if asked.dry_run:

@@ -1,6 +1,7 @@
 """The API process: builds its parts and runs them until a signal."""
 
 import asyncio
+import time
 from functools import partial
 
 import structlog
@@ -14,6 +15,7 @@ from dtq.runtime.settings import ApiSettings, Switch, WhenBrokerDown
 from dtq_api.app import Parts, build
 from dtq_api.auth.authenticator import REFRESH_SECONDS as AUTH_REFRESH_SECONDS
 from dtq_api.auth.authenticator import authenticator_of
+from dtq_api.caller_limits import CallerLimits
 from dtq_api.catalog import REFRESH_SECONDS, CatalogCache
 from dtq_api.group_commit import GroupCommit
 from dtq_api.payload_checks import PayloadChecks
@@ -66,6 +68,11 @@ class Api:
         )
         self.tasks = TaskStore(database)
         self.authenticator = authenticator_of(settings, metrics)
+        self.limits = CallerLimits(
+            requests_per_second=settings.caller_requests_per_second,
+            lists=settings.caller_lists,
+            clock=time.monotonic,
+        )
         self.health = Health(
             database, self.maintenance.publisher, self.maintenance.declarer, queue_sets=self.catalog.queue_sets
         )
@@ -85,6 +92,7 @@ class Api:
                 ready=self.health.ready,
                 after_redrive=self.maintenance.redriven,
                 authenticator=self.authenticator,
+                limits=self.limits,
             )
         )
 

@@ -176,7 +176,6 @@ _PATHS: Final[dict[str, Schema]] = {
             "UnknownQueue",
             "InvalidPayload",
             "IdempotencyConflict",
-            "TooManyRequests",
             "OutcomeUnknown",
         ),
         description="A 2xx means that the task will run; a 503 means that nothing was left behind, unless it is "
@@ -238,7 +237,7 @@ def _authenticated(path: str, operation: Schema, *, secured: bool) -> Schema:
         operation = operation | {"responses": _problems("HostNotAllowed") | operation["responses"]}
     if path in OPEN_PATHS:
         return operation
-    refusals = _problems("Unauthenticated", "Forbidden", "Unavailable")
+    refusals = _problems("Unauthenticated", "Forbidden", "TooManyRequests", "Unavailable")
     refusals["401"]["headers"] = {
         "WWW-Authenticate": {"schema": _STRING, "required": True, "description": "What to send: Bearer."}
     }

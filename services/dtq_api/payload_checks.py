@@ -95,6 +95,7 @@ class PayloadChecks:
                 "TooManyRequests",
                 f"too many payloads wait for their check: of type {check.request.type!r} {len(queue)};"
                 " send fewer large payloads at a time",
+                retry_after_seconds=1,
             )
         queue.append(check)
         self._start()

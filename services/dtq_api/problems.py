@@ -63,7 +63,9 @@ KINDS: Final[Mapping[str, Kind]] = {
         HTTPStatus.MISDIRECTED_REQUEST, "Without authentication, the header Host must name this machine."
     ),
     "TooManyRequests": Kind(
-        HTTPStatus.TOO_MANY_REQUESTS, "Too many requests of this kind wait; try again after Retry-After seconds."
+        HTTPStatus.TOO_MANY_REQUESTS,
+        "The caller sends too many requests or lists, or too many payloads of the type wait for their check. Try again"
+        " after Retry-After seconds.",
     ),
     "Internal": Kind(HTTPStatus.INTERNAL_SERVER_ERROR, "An internal error of dtq; its log has the traceback."),
     "Unavailable": Kind(
@@ -100,7 +102,6 @@ _ROUTER: Final[Mapping[int, tuple[str, str]]] = {
 _HEADERS: Final[Mapping[str, Mapping[str, str]]] = {
     # The rest of a slow body is not awaited.
     "RequestTimeout": {"Connection": "close"},
-    "TooManyRequests": {"Retry-After": "1"},
     "Unauthenticated": {"WWW-Authenticate": 'Bearer realm="dtq"'},
 }
 _log = structlog.get_logger(__name__)
@@ -131,7 +132,10 @@ def of_error(error: Rejected | Unavailable, *, writes: bool = True) -> Response:
     if isinstance(error, Unavailable):
         code = "OutcomeUnknown" if error.in_doubt and writes else "Unavailable"
         return problem(code, str(error), headers={"Retry-After": str(error.retry_after_seconds)})
-    return problem(error.code, str(error), problems=error.problems, headers=_HEADERS.get(error.code))
+    headers = _HEADERS.get(error.code)
+    if error.retry_after_seconds is not None:
+        headers = {"Retry-After": str(error.retry_after_seconds)}
+    return problem(error.code, str(error), problems=error.problems, headers=headers)
 
 
 async def on_rejected(request: Request, error: Exception) -> Response:

@@ -67,6 +67,10 @@ class Running:
     sql: Connection
     broker: BrokerVhost
 
+    def client_at(self, address: str) -> httpx2.AsyncClient:
+        """Return a client that connects from an address."""
+        return _client(self.api, address)
+
     async def enqueue(self, type_: str = ANY, payload: Any = None, **fields: Any) -> httpx2.Response:
         return await self.client.post("/enqueue", json={"type": type_, "payload": payload or {}} | fields)
 
@@ -169,6 +173,11 @@ async def declare(dsn: Dsn, types: Mapping[str, Mapping[str, Any]] = TYPES, **sp
             await resources.put_task_type(task_type_row(manifest))
 
 
+def _client(api: Api, address: str) -> httpx2.AsyncClient:
+    transport = httpx2.ASGITransport(app=api.app, raise_app_exceptions=False, client=(address, 1))
+    return httpx2.AsyncClient(transport=transport, base_url="http://api", event_hooks={"response": [conforms]})
+
+
 @asynccontextmanager
 async def running(dsn: str, broker: BrokerVhost, *, up: bool = True, **environ: str) -> AsyncIterator[Running]:
     """An API without its server and loops: requests go in directly, and the test calls the loops' steps.
@@ -187,9 +196,7 @@ async def running(dsn: str, broker: BrokerVhost, *, up: bool = True, **environ: 
             if up:
                 async with asyncio.timeout(READY_SECONDS):
                     await api.maintenance.publisher.broker.up.wait()
-            transport = httpx2.ASGITransport(app=api.app, raise_app_exceptions=False)
-            hooks = {"response": [conforms]}
-            async with httpx2.AsyncClient(transport=transport, base_url="http://api", event_hooks=hooks) as client:
+            async with _client(api, "127.0.0.1") as client:
                 yield Running(api=api, client=client, sql=sql, broker=broker)
         finally:
             await api.group_commit.idle()

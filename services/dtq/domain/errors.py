@@ -22,17 +22,26 @@ class DtqError(Exception):
 
 
 class Rejected(DtqError):
-    """The caller must change something; the same input fails again.
+    """The caller must change something; the same input fails again, at least for now.
 
     Attributes:
         code: a stable CamelCase identifier, e.g. `UnknownType`.
         problems: the mistakes, one by one, if there are several.
+        retry_after_seconds: when the same input may be accepted, if only its time was wrong.
     """
 
-    def __init__(self, code: str, message: str, problems: tuple[Problem, ...] = ()) -> None:
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        problems: tuple[Problem, ...] = (),
+        *,
+        retry_after_seconds: int | None = None,
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.problems = problems
+        self.retry_after_seconds = retry_after_seconds
 
 
 class Unavailable(DtqError):

@@ -57,6 +57,7 @@ def server(app: ASGIApp, address: tuple[str, int], *, grace_seconds: int) -> Ser
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # a client must not choose the address that its limits are counted by
         lifespan="off",
         timeout_graceful_shutdown=grace_seconds,
         http=BoundedConnection,

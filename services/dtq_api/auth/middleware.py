@@ -1,4 +1,4 @@
-"""The authentication middleware: runs before routing, for every request.
+"""The authentication middleware: runs before routing, for every request, and counts the requests of each caller.
 
 It lists the paths that need no credential; every other route requires one.
 """
@@ -14,7 +14,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from dtq.domain.errors import Rejected, Unavailable
 from dtq_api import problems
 from dtq_api.auth.authenticator import Authenticator, NoAuthentication
-from dtq_api.auth.policy import Rights
+from dtq_api.auth.policy import EVERYTHING, Rights
+from dtq_api.caller_limits import CallerLimits
 
 OPEN_PATHS: Final = frozenset({"/healthz", "/livez", "/readyz"})
 """Paths that the kubelet requests without a credential: they show nothing about tasks."""
@@ -22,15 +23,16 @@ _RIGHTS: Final = "dtq.rights"
 
 
 class AuthenticationMiddleware:
-    """Authenticates each request."""
+    """Authenticates each request, and refuses a caller who sends too many."""
 
-    def __init__(self, app: ASGIApp, authenticator: Authenticator) -> None:
+    def __init__(self, app: ASGIApp, authenticator: Authenticator, limits: CallerLimits) -> None:
         self._app = app
         self._gate = authenticator
+        self._limits = limits
         self._is_open = isinstance(authenticator, NoAuthentication)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on a request, or answer what is wrong with its credential."""
+        """Pass on a request, or answer why it is refused."""
         if scope["type"] == "http" and self._is_open and not _is_local(Headers(scope=scope).get("host", "")):
             message = "without authentication, only requests to localhost or an address are answered: set DTQ_AUTH=on"
             await problems.of_error(Rejected("HostNotAllowed", message))(scope, receive, send)
@@ -39,6 +41,7 @@ class AuthenticationMiddleware:
             credentials = [value for name, value in scope["headers"] if name == b"authorization"]
             try:
                 scope[_RIGHTS] = await self._gate.rights(credentials)
+                self._limits.admit(caller_of(scope))
             except (Rejected, Unavailable) as error:
                 await problems.of_error(error)(scope, receive, send)
                 return
@@ -60,3 +63,10 @@ def _is_local(host: str) -> bool:
     with suppress(ValueError):
         return bool(ip_address(name.strip("[]")))
     return "." not in name.removesuffix(".").removesuffix(".localhost")
+
+
+def caller_of(scope: Scope) -> str:
+    """Return whose limits a request counts towards: its caller or, without authentication, the client's address."""
+    rights: Rights = scope[_RIGHTS]
+    address = scope.get("client") if rights is EVERYTHING else None
+    return address[0] if address else rights.caller.name

@@ -1,0 +1,213 @@
+"""Limits per caller: requests per second and lists; other callers and the probes are not affected."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from dtq.domain.errors import Rejected
+from dtq.runtime.probes import server
+from dtq_api import caller_limits
+from dtq_api.caller_limits import BURST_SECONDS, LISTS_WAITING_MAX, WARNING_SECONDS, CallerLimits
+from dtq_db.tasks import LISTS_MAX
+from tests.api.world import Running, problem, running
+from tests.auth.world import Callers, Guarded
+from tests.support.addresses import BrokerVhost
+from tests.support.waiting import eventually
+
+LISTS: Final = 2
+RATE: Final = 10
+BURST: Final = int(RATE * BURST_SECONDS)
+
+
+class Clock:
+    """A clock that moves when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def limits(clock: Clock) -> CallerLimits:
+    return CallerLimits(requests_per_second=RATE, lists=LISTS, clock=clock)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def limited(declared_dsn: str, broker_vhost: BrokerVhost, tmp_path: Path) -> AsyncIterator[Guarded]:
+    """An API with authentication and low limits."""
+    callers = Callers.create(tmp_path)
+    environ = callers.environ | {"DTQ_CALLER_REQUESTS_PER_SECOND": str(RATE), "DTQ_CALLER_LISTS": str(LISTS)}
+    async with running(declared_dsn, broker_vhost, up=True, **environ) as api:
+        yield Guarded(api=api, callers=callers)
+
+
+def refused(send: Callable[[], None]) -> int:
+    """Return after how many seconds a request may be sent again that must be refused now."""
+    with pytest.raises(Rejected) as caught:
+        send()
+    assert caught.value.code == "TooManyRequests"
+    assert caught.value.retry_after_seconds is not None
+    return caught.value.retry_after_seconds
+
+
+def test_a_caller_may_send_a_burst_and_then_its_rate(limits: CallerLimits, clock: Clock) -> None:
+    for _ in range(BURST):
+        limits.admit("a")
+    assert refused(lambda: limits.admit("a")) == 1
+    limits.admit("b")
+    clock.now += 1.0
+    for _ in range(RATE):
+        limits.admit("a")
+    refused(lambda: limits.admit("a"))
+    clock.now += 1_000.0
+    for _ in range(BURST):
+        limits.admit("a")
+    refused(lambda: limits.admit("a"))
+
+
+def test_a_refused_caller_is_told_when_to_come_back(clock: Clock) -> None:
+    limits = CallerLimits(requests_per_second=1, lists=LISTS, clock=clock)
+    for _ in range(int(BURST_SECONDS)):
+        limits.admit("a")
+    clock.now -= 2.5
+    seconds = refused(lambda: limits.admit("a"))
+    assert seconds == 4
+    clock.now += seconds
+    limits.admit("a")
+
+
+def test_a_bounded_number_of_callers_is_remembered(limits: CallerLimits, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(caller_limits, "CALLERS_MAX", 3)
+    for number in range(9):
+        limits.admit(str(number))
+        assert len(limits._rested_at) <= 3
+    limits.admit("8")
+    assert limits._rested_at.keys() == {"6", "7", "8"}, "a known caller takes no room"
+
+
+def test_a_limited_caller_is_logged_once_a_minute(
+    limits: CallerLimits, clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for times in (1, 2):
+        for _ in range(BURST):
+            limits.admit("a")
+        for _ in range(3):
+            refused(lambda: limits.admit("a"))
+        assert capsys.readouterr().out.count("caller limited") == 1, f"minute {times}"
+        clock.now += WARNING_SECONDS
+
+
+async def test_a_caller_who_sends_too_many_is_refused_and_others_are_served(
+    limited: Guarded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limited.api.api.limits, "_clock", Clock())
+    body = {"type": "sample.any.v1", "payload": {}}
+    for _ in range(BURST):
+        assert (await limited.ask("all", "GET", "/")).status_code == 200
+    written = await limited.api.written()
+    for method, path in (("GET", "/"), ("GET", "/nowhere"), ("GET", "/metrics"), ("POST", "/enqueue")):
+        answer = await limited.ask("all", method, path, json=body if method == "POST" else None)
+        assert "token:all" in problem(answer, 429, "TooManyRequests")["detail"]
+        assert answer.headers["retry-after"] == "1"
+    assert await limited.api.written() == written
+    assert (await limited.ask("producer", "POST", "/enqueue", json=body)).status_code == 201
+    for path in ("/livez", "/readyz"):
+        assert (await limited.ask("all", "GET", path)).status_code == 200
+
+
+async def test_without_authentication_each_address_is_a_caller(api: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api.api.limits, "_clock", Clock())
+    monkeypatch.setattr(api.api.limits, "_interval_seconds", 1.0)
+    async with api.client_at("127.0.0.2") as one, api.client_at("127.0.0.3") as other:
+        for _ in range(int(BURST_SECONDS)):
+            assert (await one.get("/")).status_code == 200
+        problem(await one.get("/"), 429, "TooManyRequests")
+        headers = {"X-Forwarded-For": "127.0.0.9", "Forwarded": "for=127.0.0.9"}
+        problem(await one.get("/", headers=headers), 429, "TooManyRequests")
+        assert (await other.get("/")).status_code == 200
+
+
+def test_the_server_takes_no_address_from_a_header() -> None:
+    assert not server(lambda *_: asyncio.sleep(0), ("127.0.0.1", 0), grace_seconds=1).config.proxy_headers
+
+
+@asynccontextmanager
+async def blocked_tasks(api: Running) -> AsyncIterator[None]:
+    """Make every statement on `tasks` wait until the end of the block."""
+    async with api.sql.transaction():
+        await api.sql.execute("LOCK TABLE tasks IN ACCESS EXCLUSIVE MODE")
+        yield
+
+
+async def test_lists_of_one_caller_leave_room_for_the_lists_of_others(limited: Guarded, dsn: str) -> None:
+    observer = await asyncpg.connect(dsn)
+
+    async def blocked() -> int:
+        count: int = await observer.fetchval(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        return count
+
+    async def are_blocked(count: int) -> bool:
+        return await blocked() == count
+
+    limits = limited.api.api.limits
+    surplus = 3
+    try:
+        async with blocked_tasks(limited.api):
+            mine = [
+                asyncio.create_task(limited.ask("all", "GET", "/tasks"))
+                for _ in range(LISTS + LISTS_WAITING_MAX + surplus)
+            ]
+            await eventually(lambda: are_blocked(LISTS), "as many lists as allowed are read")
+
+            async def are_refused() -> bool:
+                return sum(task.done() for task in mine) == surplus
+
+            await eventually(are_refused, "those that may not wait are refused")
+            assert limits._lists["token:all"].open == LISTS + LISTS_WAITING_MAX
+            other = asyncio.create_task(limited.ask("reader", "GET", "/tasks"))
+            await eventually(lambda: are_blocked(LISTS + 1), "the list of another caller is read beside them")
+        assert (await other).status_code == 200
+        answers = await asyncio.gather(*mine)
+    finally:
+        await observer.close()
+    statuses = Counter(answer.status_code for answer in answers)
+    assert statuses[200] >= LISTS
+    assert statuses[200] + statuses[429] == len(answers)
+    assert statuses[429] >= surplus
+    for answer in answers:
+        if answer.status_code == 429:
+            assert f"{LISTS} lists of token:all" in problem(answer, 429, "TooManyRequests")["detail"]
+            assert answer.headers["retry-after"] == "1"
+    assert not limits._lists
+    assert LISTS < LISTS_MAX
+
+
+async def test_a_list_that_waits_too_long_for_its_turn_is_refused(
+    limits: CallerLimits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(caller_limits, "LIST_TURN_SECONDS", 0.05)
+    async with limits.list_turn("a"), limits.list_turn("a"):
+        with pytest.raises(Rejected, match="2 lists of a"):
+            async with limits.list_turn("a"):
+                pass
+        async with limits.list_turn("b"):
+            pass
+    async with limits.list_turn("a"):
+        pass
+    assert not limits._lists

@@ -1,4 +1,4 @@
-"""A child process of a worker: runs one handler at a time.
+"""A child process of a worker: runs the handler of one task type, one task at a time.
 
 Each request is a line of JSON on stdin, each answer a line on stdout; the output of handlers goes to stderr. The child
 exits when stdin is closed or its worker dies. A process that a handler forks here has neither pipe, and exits when the
@@ -32,12 +32,12 @@ OOM_SCORE: Final = 500
 """proc(5), oom_score_adj: adds half of the memory limit to this process's memory use when the kernel picks a victim."""
 
 
-def serve(orders: BinaryIO, answers: BinaryIO, handlers: dict[str, Handler]) -> None:
+def serve(orders: BinaryIO, answers: BinaryIO, handler: Handler) -> None:
     """Answer every request until the requests end."""
     decoder = msgspec.json.Decoder(RunRequest)
     for line in orders:
         before = ProcessState.now()
-        answer = run(decoder.decode(line), handlers)
+        answer = run(decoder.decode(line), handler)
         with suppress(Exception):  # a handler may have closed it
             sys.stdout.flush()
         answer.left = before.left(ProcessState.now())
@@ -61,9 +61,8 @@ def _refusal(error: str, answer: RunResult) -> bytes:
     return msgspec.json.encode(RunResult(error=cut(error), permanent=True, left=answer.left))
 
 
-def run(order: RunRequest, handlers: dict[str, Handler]) -> RunResult:
-    """Run one handler, in a context of its own, and return how it ended."""
-    handler = handlers[order.type]
+def run(order: RunRequest, handler: Handler) -> RunResult:
+    """Run the handler once, in a context of its own, and return how it ended."""
     payload = msgspec.json.decode(order.payload)
     try:
         args = (payload, order.context) if handler.wants_context else (payload,)
@@ -79,7 +78,11 @@ def run(order: RunRequest, handlers: dict[str, Handler]) -> RunResult:
 
 
 def main() -> None:
-    """Serve on the inherited descriptors; handlers get an empty stdin, and their output goes to stderr."""
+    """Serve on the inherited descriptors; handlers get an empty stdin, and their output goes to stderr.
+
+    The arguments are the task type to serve and the handler modules.
+    """
+    type_, *modules = sys.argv[1:]
     if sys.platform == "linux":
         # A handler that never ends must not outlive a worker that was killed.
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -88,7 +91,7 @@ def main() -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
     os.register_at_fork(after_in_child=partial(_give_up_pipes, orders.fileno(), answers.fileno()))
-    serve(orders, answers, dict(load(sys.argv[1:])))
+    serve(orders, answers, load(modules)[type_])
 
 
 def _give_up_pipes(*pipes: int) -> None:

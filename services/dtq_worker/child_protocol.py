@@ -13,7 +13,6 @@ from dtq.handlers import Context
 class RunRequest(msgspec.Struct):
     """The task that a child is asked to run. `payload` is JSON."""
 
-    type: str
     payload: msgspec.Raw
     context: Context
 

@@ -145,7 +145,7 @@ class Worker:
             declare=self.declarer.declare,
             metrics=broker_metrics,
         )
-        self.processes = Processes(settings.worker_handlers)
+        self.processes = Processes(settings.worker_handlers, children_max=settings.concurrency)
         self.finisher = Finisher(
             database.dedicated("finish"),
             self.publisher,

@@ -1,7 +1,7 @@
-"""Child processes for CPU-bound or untrusted handlers, which must be killable.
+"""Child processes for CPU-bound handlers and for those that may crash, which must be killable.
 
-A child runs one task at a time, is kept for the next task, and is killed on timeout and cancel. Only the shape of a
-child's answer is trusted.
+A child serves one task type: it runs one task at a time, is kept for the next task of its type, and is killed on
+timeout and cancel. Only the shape of a child's answer is trusted.
 """
 
 import asyncio
@@ -40,20 +40,23 @@ class ChildError(Exception):
 
 
 class Processes:
-    """A pool of children that grows with demand and is bounded by the worker's concurrency.
+    """A pool of children that grows with demand. An idle child of another type makes room for a new one.
 
     Args:
         modules: the handler modules that a child imports.
+        children_max: how many children may live at the same time: the worker's concurrency, so that each run gets one.
     """
 
-    def __init__(self, modules: Sequence[str]) -> None:
-        self._command = [sys.executable, "-m", "dtq_worker.child", *modules]
+    def __init__(self, modules: Sequence[str], *, children_max: int) -> None:
+        self._modules = tuple(modules)
+        self._children_max = children_max
         # A copy: a handler in a thread may change the environment of the whole worker.
         # Without secrets: a child needs none of the worker's.
         self._environ = {name: value for name, value in os.environ.items() if name not in _SECRETS}
         self._folder = Path.cwd()
-        self._idle: list[Child] = []
+        self._idle: list[Child] = []  # the one that has been idle longest comes first
         self._busy: set[Child] = set()
+        self._runs = 0
 
     async def run(self, type_: str, payload: str, context: Context) -> Any:
         """Run a handler in a child; return its value.
@@ -61,20 +64,11 @@ class Processes:
         Raises:
             ChildError: the handler raised, or the child died.
         """
-        child = await self._child()
-        self._busy.add(child)
+        self._runs += 1
         try:
-            answer = await child.ask(RunRequest(type=type_, payload=msgspec.Raw(payload.encode()), context=context))
-            if answer.left:
-                _log.info("child process replaced", type=type_, task_id=str(context.task_id), left=answer.left)
-                await child.kill()
-        except BaseException:
-            await child.kill()
-            raise
+            answer = await self._run(type_, RunRequest(payload=msgspec.Raw(payload.encode()), context=context))
         finally:
-            self._busy.discard(child)
-        if not answer.left:
-            self._idle.append(child)
+            self._runs -= 1
         if answer.error is not None:
             raise ChildError(answer)
         return answer.value
@@ -85,25 +79,53 @@ class Processes:
             await child.kill()
         self._idle.clear()
 
-    async def _child(self) -> "Child":
-        while self._idle:
-            child = self._idle.pop()
+    async def _run(self, type_: str, request: RunRequest) -> RunResult:
+        child = await self._child(type_)
+        self._busy.add(child)
+        try:
+            answer = await child.ask(request)
+            if answer.left:
+                task_id = str(request.context.task_id)
+                _log.info("child process replaced", type=type_, task_id=task_id, left=answer.left)
+                await child.kill()
+        except BaseException:
+            await child.kill()
+            raise
+        finally:
+            self._busy.discard(child)
+        if not answer.left:
+            self._idle.append(child)
+        return answer
+
+    async def _child(self, type_: str) -> "Child":
+        while (child := self._take_idle(type_)) is not None:
             if not child.exited.done():
                 return child
             await child.kill()
-        return await Child.start(self._command, self._environ, self._folder)
+        while self._idle and len(self._idle) + self._runs > self._children_max:
+            await self._idle.pop(0).kill()
+        command = [sys.executable, "-m", "dtq_worker.child", type_, *self._modules]
+        return await Child.start(type_, command, self._environ, self._folder)
+
+    def _take_idle(self, type_: str) -> "Child | None":
+        """Return the child of a type that became idle last, if there is one."""
+        for index in range(len(self._idle) - 1, -1, -1):
+            if self._idle[index].type == type_:
+                return self._idle.pop(index)
+        return None
 
 
 class Child:
-    """One child process and the two pipes to it."""
+    """One child process, the task type that it serves, and the two pipes to it."""
 
-    def __init__(self, transport: asyncio.SubprocessTransport, protocol: "_Protocol") -> None:
+    def __init__(self, type_: str, transport: asyncio.SubprocessTransport, protocol: "_Protocol") -> None:
+        self.type = type_
         self._transport = transport
         self._process = asyncio.subprocess.Process(transport, protocol, asyncio.get_running_loop())
         self.exited = protocol.exited
 
     @classmethod
-    async def start(cls, command: Sequence[str], environ: Mapping[str, str], folder: Path) -> Self:
+    async def start(cls, type_: str, command: Sequence[str], environ: Mapping[str, str], folder: Path) -> Self:
         """Start a child that leads a session of its own."""
         transport, protocol = await asyncio.get_running_loop().subprocess_exec(
             _Protocol,
@@ -115,7 +137,7 @@ class Child:
             cwd=folder,
             start_new_session=True,
         )
-        return cls(transport, protocol)
+        return cls(type_, transport, protocol)
 
     async def ask(self, order: RunRequest) -> RunResult:
         """Send a request to the child; return its answer.

@@ -68,7 +68,7 @@ def succeed(_: Any) -> str:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def runner() -> AsyncIterator[Runner]:
-    processes = Processes([MODULE])
+    processes = Processes([MODULE], children_max=2)
     yield Runner(load([MODULE]), processes)
     await processes.close()
 

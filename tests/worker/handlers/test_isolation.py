@@ -1,0 +1,50 @@
+"""What the code of one task type can reach from its child process: nothing that belongs to another type."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from uuid import uuid4
+
+import pytest_asyncio
+
+from dtq.handlers import Context
+from dtq_worker.processes import Processes
+from tests.worker.handlers.conftest import children
+
+MODULE = "tests.worker.handlers.intruders"
+CHILDREN_MAX = 2
+
+
+def a_context(type_: str) -> Context:
+    return Context(task_id=uuid4(), type=type_, queue="default", attempt=1, max_attempts=1, timeout_seconds=60.0)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def processes() -> AsyncIterator[Processes]:
+    """A pool of two children."""
+    pool = Processes([MODULE], children_max=CHILDREN_MAX)
+    yield pool
+    await pool.close()
+
+
+async def ran(pool: Processes, type_: str, payload: str = "null") -> int:
+    """Run one task of a type; return its value."""
+    return int(await pool.run(type_, payload, a_context(type_)))
+
+
+async def test_a_child_serves_one_type_only_and_is_kept_for_it(processes: Processes) -> None:
+    first, other = await ran(processes, "intruder.pid"), await ran(processes, "intruder.other")
+    assert first != other
+    assert [await ran(processes, "intruder.pid"), await ran(processes, "intruder.other")] == [first, other]
+
+
+async def test_an_idle_child_of_another_type_makes_room_for_a_new_one(processes: Processes) -> None:
+    before = children(os.getpid())
+    firsts = await asyncio.gather(*(ran(processes, "intruder.pid") for _ in range(CHILDREN_MAX)))
+    other = await ran(processes, "intruder.other")
+    now = set(children(os.getpid())) - set(before)
+    assert len(now) == CHILDREN_MAX
+    assert other in now
+    assert len(now & set(firsts)) == CHILDREN_MAX - 1
+    await asyncio.gather(*(ran(processes, "intruder.other") for _ in range(CHILDREN_MAX)))
+    assert not set(children(os.getpid())) & set(firsts)

@@ -37,10 +37,11 @@ def serve(orders: BinaryIO, answers: BinaryIO, handler: Handler) -> None:
     decoder = msgspec.json.Decoder(RunRequest)
     for line in orders:
         before = ProcessState.now()
-        answer = run(decoder.decode(line), handler)
+        order = decoder.decode(line)
+        answer = run(order, handler)
         with suppress(Exception):  # a handler may have closed it
             sys.stdout.flush()
-        answer.left = before.left(ProcessState.now())
+        answer.left, answer.nonce = before.left(ProcessState.now()), order.nonce
         answers.write(encoded(answer) + b"\n")
         answers.flush()
 
@@ -58,7 +59,7 @@ def encoded(answer: RunResult) -> bytes:
 
 
 def _refusal(error: str, answer: RunResult) -> bytes:
-    return msgspec.json.encode(RunResult(error=cut(error), permanent=True, left=answer.left))
+    return msgspec.json.encode(RunResult(error=cut(error), permanent=True, left=answer.left, nonce=answer.nonce))
 
 
 def run(order: RunRequest, handler: Handler) -> RunResult:

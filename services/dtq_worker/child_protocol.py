@@ -11,8 +11,9 @@ from dtq.handlers import Context
 
 
 class RunRequest(msgspec.Struct):
-    """The task that a child is asked to run. `payload` is JSON."""
+    """The task that a child is asked to run. `payload` is JSON; the answer must repeat `nonce`."""
 
+    nonce: str
     payload: msgspec.Raw
     context: Context
 
@@ -27,3 +28,4 @@ class RunResult(msgspec.Struct):
     snoozed: bool = False
     traceback: str | None = None
     left: list[str] = []
+    nonce: str = ""

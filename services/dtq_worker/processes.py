@@ -1,11 +1,12 @@
 """Child processes for CPU-bound handlers and for those that may crash, which must be killable.
 
 A child serves one task type: it runs one task at a time, is kept for the next task of its type, and is killed on
-timeout and cancel. Only the shape of a child's answer is trusted.
+timeout and cancel. Of a child's answer only its shape and the nonce of its run are trusted.
 """
 
 import asyncio
 import os
+import secrets
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,8 @@ from dtq_worker.child_protocol import RunRequest, RunResult
 
 LINE_BYTES_MAX: Final = 16 * 1_048_576
 """Longest line of the protocol, in bytes: a payload and a result fit, a flood does not."""
+NONCE_BYTES: Final = 16
+"""The random bytes of a nonce: too many for code of an earlier run to guess the nonce of the next one."""
 LAST_WORDS_SECONDS: Final = 0.5
 """How long the answer of an ended process may take to arrive through its pipe, in seconds."""
 _SECRETS: Final = frozenset({"DB_DSN", "RMQ_PASS", "DB_DSN_FILE", "RMQ_PASS_FILE"})
@@ -66,7 +69,9 @@ class Processes:
         """
         self._runs += 1
         try:
-            answer = await self._run(type_, RunRequest(payload=msgspec.Raw(payload.encode()), context=context))
+            nonce = secrets.token_hex(NONCE_BYTES)
+            request = RunRequest(nonce=nonce, payload=msgspec.Raw(payload.encode()), context=context)
+            answer = await self._run(type_, request)
         finally:
             self._runs -= 1
         if answer.error is not None:
@@ -99,7 +104,7 @@ class Processes:
 
     async def _child(self, type_: str) -> "Child":
         while (child := self._take_idle(type_)) is not None:
-            if not child.exited.done():
+            if not child.exited.done() and not child.has_unread:
                 return child
             await child.kill()
         while self._idle and len(self._idle) + self._runs > self._children_max:
@@ -122,7 +127,13 @@ class Child:
         self.type = type_
         self._transport = transport
         self._process = asyncio.subprocess.Process(transport, protocol, asyncio.get_running_loop())
+        self._protocol = protocol
         self.exited = protocol.exited
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether the child has written more than its answers: that cannot be an answer to a later request."""
+        return self._protocol.unread_bytes > 0
 
     @classmethod
     async def start(cls, type_: str, command: Sequence[str], environ: Mapping[str, str], folder: Path) -> Self:
@@ -145,7 +156,7 @@ class Child:
         The end of the process counts, not only the end of the pipe: a process that it forked may hold the pipe open.
 
         Raises:
-            ChildError: the child died, or its answer is malformed.
+            ChildError: the child died, or its answer is malformed or not for this request.
         """
         talk = asyncio.ensure_future(self._talk(order))
         try:
@@ -164,10 +175,13 @@ class Child:
             ended = RunResult(error=f"the handler's process ended with {how}")
             raise ChildError(ended, was_killed=code == -signal.SIGKILL)
         try:
-            return msgspec.json.decode(line, type=RunResult)
+            answer = msgspec.json.decode(line, type=RunResult)
         except msgspec.DecodeError as error:
             wrong = RunResult(error=f"the handler's process sent an invalid answer: {error}", permanent=True)
             raise ChildError(wrong) from error
+        if answer.nonce != order.nonce:
+            raise ChildError(RunResult(error="the handler's process sent an answer that is not for this run"))
+        return answer
 
     async def kill(self) -> None:
         """Kill the child and every process of its session."""
@@ -189,7 +203,9 @@ class Child:
         assert self._process.stdout is not None
         self._process.stdin.write(msgspec.json.encode(order) + b"\n")
         await self._process.stdin.drain()
-        return await self._process.stdout.readline()
+        line = await self._process.stdout.readline()
+        self._protocol.unread_bytes -= len(line)
+        return line
 
 
 class _Protocol(asyncio.subprocess.SubprocessStreamProtocol):
@@ -203,11 +219,17 @@ class _Protocol(asyncio.subprocess.SubprocessStreamProtocol):
         super().__init__(limit=LINE_BYTES_MAX, loop=loop)
         self._child: asyncio.SubprocessTransport | None = None
         self.exited: asyncio.Future[int] = loop.create_future()
+        self.unread_bytes = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Store the transport, which knows the exit code."""
         self._child = cast("asyncio.SubprocessTransport", transport)  # uvloop's has the interface, not the base class
         super().connection_made(transport)
+
+    def pipe_data_received(self, fd: int, data: bytes | str) -> None:
+        """Count what the child writes."""
+        self.unread_bytes += len(data)
+        super().pipe_data_received(fd, data)
 
     def process_exited(self) -> None:
         """Report how the process ended."""

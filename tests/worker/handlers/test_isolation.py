@@ -3,12 +3,14 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator
+from typing import Any
 from uuid import uuid4
 
+import pytest
 import pytest_asyncio
 
 from dtq.handlers import Context
-from dtq_worker.processes import Processes
+from dtq_worker.processes import ChildError, Processes
 from tests.worker.handlers.conftest import children
 
 MODULE = "tests.worker.handlers.intruders"
@@ -27,9 +29,9 @@ async def processes() -> AsyncIterator[Processes]:
     await pool.close()
 
 
-async def ran(pool: Processes, type_: str, payload: str = "null") -> int:
+async def ran(pool: Processes, type_: str, payload: str = "null") -> Any:
     """Run one task of a type; return its value."""
-    return int(await pool.run(type_, payload, a_context(type_)))
+    return await pool.run(type_, payload, a_context(type_))
 
 
 async def test_a_child_serves_one_type_only_and_is_kept_for_it(processes: Processes) -> None:
@@ -48,3 +50,18 @@ async def test_an_idle_child_of_another_type_makes_room_for_a_new_one(processes:
     assert len(now & set(firsts)) == CHILDREN_MAX - 1
     await asyncio.gather(*(ran(processes, "intruder.other") for _ in range(CHILDREN_MAX)))
     assert not set(children(os.getpid())) & set(firsts)
+
+
+async def test_a_forged_answer_is_discarded_and_its_child_is_killed(processes: Processes) -> None:
+    child = await ran(processes, "intruder.forger")
+    with pytest.raises(ChildError, match="an answer that is not for this run") as refused:
+        await ran(processes, "intruder.forger", '"before"')
+    assert not refused.value.result.permanent
+    assert child not in children(os.getpid())
+    assert await ran(processes, "intruder.forger") != child
+
+
+async def test_a_forged_answer_to_the_next_request_costs_the_next_task_nothing(processes: Processes) -> None:
+    child = await ran(processes, "intruder.forger", '"after"')
+    assert await ran(processes, "intruder.forger") in set(children(os.getpid())) - {child}
+    assert child not in children(os.getpid())

@@ -6,9 +6,7 @@ handler returns.
 """
 
 import contextvars
-import ctypes
 import os
-import signal
 import sys
 from contextlib import suppress
 from functools import partial
@@ -20,14 +18,13 @@ import msgspec
 from dtq.domain.decisions import cut, cut_traceback, describe, message_of, too_large
 from dtq.domain.limits import RESULT_BYTES_MAX
 from dtq.handlers import Handler, PermanentError, RetryLater, Snooze
+from dtq_worker import orphans, prctl
 from dtq_worker.child_protocol import RunRequest, RunResult
 from dtq_worker.forks import EndsForks, give_up
 from dtq_worker.leftovers import ProcessState
 from dtq_worker.registry import load
 from dtq_worker.tracebacks import traceback_of
 
-PR_SET_PDEATHSIG: Final = 1
-"""prctl(2): the signal to receive when the parent dies."""
 OOM_SCORE: Final = 500
 """proc(5), oom_score_adj: adds half of the memory limit to this process's memory use when the kernel picks a victim."""
 
@@ -84,14 +81,15 @@ def main() -> None:
     The arguments are the task type to serve and the handler modules.
     """
     type_, *modules = sys.argv[1:]
-    if sys.platform == "linux":
-        # A handler that never ends must not outlive a worker that was killed.
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        _offer_to_oom_killer()
+    prctl.die_with_parent()  # a handler that never ends must not outlive a worker that was killed
+    prctl.adopt_orphans()  # otherwise a process that left its session and its parent would not be seen as left behind
+    _offer_to_oom_killer()
     orders, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
     os.register_at_fork(after_in_child=partial(_give_up_pipes, orders.fileno(), answers.fileno()))
+    orders.peek(1)  # the worker sends a request only when it knows this child: only then it tells it from an orphan
+    orphans.mark()
     serve(orders, answers, load(modules)[type_])
 
 

@@ -23,7 +23,7 @@ from dtq.domain.manifests import QueueSetSpec
 from dtq.domain.queue_sets import QueueSets
 from dtq.domain.stored import Newer
 from dtq.domain.topology import work_queue
-from dtq.handlers import Handler
+from dtq.handlers import Handler, Mode
 from dtq.runtime import failpoints
 from dtq.runtime.loops import StopSignals, Ticker, every
 from dtq.runtime.metrics import BrokerMetrics, WorkerMetrics
@@ -31,7 +31,7 @@ from dtq.runtime.probes import probe_app, serve_until, server
 from dtq.runtime.settings import WorkerSettings
 from dtq_db import catalog, maintenance
 from dtq_db.connections import Database
-from dtq_worker import event_loop, memory, registry
+from dtq_worker import event_loop, memory, prctl, registry
 from dtq_worker.finisher import Finisher
 from dtq_worker.handing_on import HandingOn
 from dtq_worker.intake import Intake
@@ -64,6 +64,8 @@ async def run(settings: WorkerSettings) -> None:
         Rejected: the handlers cannot be loaded.
     """
     handlers = registry.load(settings.worker_handlers)
+    if any(handler.mode is Mode.PROCESS for handler in handlers.values()):
+        prctl.adopt_orphans()  # those of child processes, which are then found and killed
     signals, over, ticker = StopSignals(), asyncio.Event(), Ticker()
     exit_code = 1
     try:

@@ -18,6 +18,7 @@ import msgspec
 import structlog
 
 from dtq.handlers import Context
+from dtq_worker import orphans
 from dtq_worker.child_protocol import RunRequest, RunResult
 
 LINE_BYTES_MAX: Final = 16 * 1_048_576
@@ -59,6 +60,7 @@ class Processes:
         self._folder = Path.cwd()
         self._idle: list[Child] = []  # the one that has been idle longest comes first
         self._busy: set[Child] = set()
+        self._ending: set[asyncio.Task[None]] = set()
         self._runs = 0
 
     async def run(self, type_: str, payload: str, context: Context) -> Any:
@@ -80,9 +82,11 @@ class Processes:
 
     async def close(self) -> None:
         """End every child."""
-        for child in (*self._idle, *self._busy):
-            await child.kill()
+        children = [*self._idle, *self._busy]
         self._idle.clear()
+        for child in children:
+            await child.kill()
+        await asyncio.gather(*self._ending)
 
     async def _run(self, type_: str, request: RunRequest) -> RunResult:
         child = await self._child(type_)
@@ -110,7 +114,17 @@ class Processes:
         while self._idle and len(self._idle) + self._runs > self._children_max:
             await self._idle.pop(0).kill()
         command = [sys.executable, "-m", "dtq_worker.child", type_, *self._modules]
-        return await Child.start(type_, command, self._environ, self._folder)
+        child = await Child.start(type_, command, self._environ, self._folder)
+        child.exited.add_done_callback(lambda _: self._on_exit(child))
+        return child
+
+    def _on_exit(self, child: "Child") -> None:
+        """End what an idle child left behind when it ended."""
+        if child in self._idle:
+            self._idle.remove(child)
+            ending = asyncio.create_task(child.kill())
+            self._ending.add(ending)
+            ending.add_done_callback(self._ending.discard)
 
     def _take_idle(self, type_: str) -> "Child | None":
         """Return the child of a type that became idle last, if there is one."""
@@ -148,6 +162,7 @@ class Child:
             cwd=folder,
             start_new_session=True,
         )
+        orphans.living_children.add(transport.get_pid())
         return cls(type_, transport, protocol)
 
     async def ask(self, order: RunRequest) -> RunResult:
@@ -184,19 +199,16 @@ class Child:
         return answer
 
     async def kill(self) -> None:
-        """Kill the child and every process of its session."""
+        """Kill the child and every process that it started."""
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         await asyncio.wait([self.exited])
-        await self._reap_helpers()
-        self._transport.close()  # close the pipes too: a process that left the session may hold their other ends
-
-    async def _reap_helpers(self) -> None:
-        """Reap the processes that the child started, if this process is PID 1 of its container."""
+        orphans.living_children.discard(self._process.pid)
         with suppress(TimeoutError):
             async with asyncio.timeout(REAP_SECONDS):
-                while _has_living_children(self._process.pid):  # noqa: ASYNC110 - only the kernel knows
+                while orphans.kill():  # noqa: ASYNC110 - only the kernel knows
                     await asyncio.sleep(REAP_SECONDS / 100)
+        self._transport.close()  # close the pipes too: a process that could not be killed may hold their other ends
 
     async def _talk(self, order: RunRequest) -> bytes:
         assert self._process.stdin is not None
@@ -238,13 +250,3 @@ class _Protocol(asyncio.subprocess.SubprocessStreamProtocol):
         assert code is not None
         self.exited.set_result(code)
         super().process_exited()
-
-
-def _has_living_children(group: int) -> bool:
-    """Reap our dead children of a process group; return whether living children are left."""
-    try:
-        while os.waitpid(-group, os.WNOHANG) != (0, 0):
-            pass
-    except ChildProcessError:
-        return False
-    return True

@@ -1,13 +1,18 @@
 """Handlers that reach for what belongs to others: the next task, another type's tasks, the worker's secrets."""
 
+import ctypes
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any, Final
 
 from dtq import handler
 
+PR_SET_CHILD_SUBREAPER: Final = 36
+NAP_SECONDS: Final = 120
+"""How long a daemon lives, in seconds: longer than a test."""
 FORGED: Final = {"value": "forged", "nonce": "0" * 32}
 
 
@@ -49,4 +54,35 @@ def forge(payload: Any) -> int:
         child: Any = sys.modules["__main__"]
         encoded = child.encoded
         child.encoded = lambda answer: encoded(answer) + b"\n" + forged_line().rstrip()
+    return os.getpid()
+
+
+def start_daemon(pid_file: str) -> None:
+    """Leave a daemon behind: forked twice, in a session of its own, another program with an empty environment."""
+    if os.fork() == 0:
+        os.setsid()
+        if (pid := os.fork()) == 0:
+            os.execve("/bin/sleep", ["sleep", str(NAP_SECONDS)], {})
+        Path(pid_file).write_text(str(pid))
+        os._exit(0)
+    os.wait()
+
+
+@handler("intruder.daemon", process=True)
+def leave_daemon(payload: Any) -> int:
+    """Leave a daemon behind; then return, crash, hang, or give up the adoption of orphans and return."""
+    if payload["then"] == "disown":
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+    start_daemon(payload["pid_file"])
+    if payload["then"] == "crash":
+        os._exit(9)
+    if payload["then"] == "hang":
+        time.sleep(NAP_SECONDS)
+    return os.getpid()
+
+
+@handler("intruder.thread")
+def leave_daemon_in_worker(payload: Any) -> int:
+    """Leave a daemon behind in the worker itself."""
+    start_daemon(payload["pid_file"])
     return os.getpid()

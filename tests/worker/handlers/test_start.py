@@ -19,7 +19,7 @@ from tests.worker.world import World
 
 MODULE = "tests.worker.handlers.slow_import"
 WORKER = dtq_command("worker")
-FIRST_PROCESS = ["unshare", "--pid", "--fork"]
+FIRST_PROCESS = ["unshare", "--pid", "--fork", "--mount-proc"]
 
 
 @pytest.mark.parametrize("prefix", [[], FIRST_PROCESS], ids=["a process", "the first process of its namespace"])

@@ -84,6 +84,7 @@ def main() -> None:
     prctl.die_with_parent()  # a handler that never ends must not outlive a worker that was killed
     prctl.adopt_orphans()  # otherwise a process that left its session and its parent would not be seen as left behind
     _offer_to_oom_killer()
+    prctl.forbid_inspection()  # children of other types run as the same user
     orders, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)

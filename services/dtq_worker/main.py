@@ -39,6 +39,7 @@ from dtq_worker.lease import Lease
 from dtq_worker.processes import Processes
 from dtq_worker.runner import Runner
 from dtq_worker.running import RunningTasks
+from dtq_worker.secret_environ import forget_secrets
 from dtq_worker.startup import StartupWait, none_declared
 from dtq_worker.unblocker import Unblocker
 
@@ -301,4 +302,6 @@ def main(settings: WorkerSettings) -> None:
     Raises:
         Rejected: the handlers cannot be loaded.
     """
+    prctl.forbid_inspection()  # by the child processes, which run as the same user
+    forget_secrets()
     event_loop.run(run(settings))

@@ -6,6 +6,7 @@ import sys
 from typing import Final
 
 _PR_SET_PDEATHSIG: Final = 1
+_PR_SET_DUMPABLE: Final = 4
 _PR_SET_CHILD_SUBREAPER: Final = 36
 
 
@@ -17,6 +18,14 @@ def die_with_parent() -> None:
 def adopt_orphans() -> None:
     """Make this process the parent of each descendant whose own parent ends, as PID 1 of a container is."""
     _set(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def forbid_inspection() -> None:
+    """Forbid other processes of this user to read this one's memory, environment and files, or to trace it.
+
+    A process with the capability CAP_SYS_PTRACE still may, and so does this process itself.
+    """
+    _set(_PR_SET_DUMPABLE, 0)
 
 
 def _set(option: int, value: int) -> None:

@@ -20,6 +20,7 @@ import structlog
 from dtq.handlers import Context
 from dtq_worker import orphans
 from dtq_worker.child_protocol import RunRequest, RunResult
+from dtq_worker.secret_environ import SECRETS
 
 LINE_BYTES_MAX: Final = 16 * 1_048_576
 """Longest line of the protocol, in bytes: a payload and a result fit, a flood does not."""
@@ -27,7 +28,6 @@ NONCE_BYTES: Final = 16
 """The random bytes of a nonce: too many for code of an earlier run to guess the nonce of the next one."""
 LAST_WORDS_SECONDS: Final = 0.5
 """How long the answer of an ended process may take to arrive through its pipe, in seconds."""
-_SECRETS: Final = frozenset({"DB_DSN", "RMQ_PASS", "DB_DSN_FILE", "RMQ_PASS_FILE"})
 REAP_SECONDS: Final = 1.0
 """How long the processes of a killed child may take to end, in seconds."""
 
@@ -56,7 +56,7 @@ class Processes:
         self._children_max = children_max
         # A copy: a handler in a thread may change the environment of the whole worker.
         # Without secrets: a child needs none of the worker's.
-        self._environ = {name: value for name, value in os.environ.items() if name not in _SECRETS}
+        self._environ = {name: value for name, value in os.environ.items() if name not in SECRETS}
         self._folder = Path.cwd()
         self._idle: list[Child] = []  # the one that has been idle longest comes first
         self._busy: set[Child] = set()

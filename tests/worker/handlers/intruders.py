@@ -86,3 +86,28 @@ def leave_daemon_in_worker(payload: Any) -> int:
     """Leave a daemon behind in the worker itself."""
     start_daemon(payload["pid_file"])
     return os.getpid()
+
+
+@handler("intruder.reader", process=True)
+def read_process(payload: Any) -> dict[str, str]:
+    """Return how a process keeps its files of /proc from this one: the worker by default."""
+    folder = Path("/proc") / str(payload.get("pid") or os.getppid())
+    return {name: attempt_to_read(folder / name) for name in ("environ", "mem", "maps", "fd/0")}
+
+
+@handler("intruder.environ")
+def worker_environ(_: Any) -> list[str]:
+    """Return the names of the environment that a program gets which a threaded handler starts."""
+    return sorted(name for name in os.environ if name.startswith(("DB_", "RMQ_")))
+
+
+def attempt_to_read(path: Path) -> str:
+    try:
+        if path.is_symlink():
+            path.readlink()
+        else:
+            with path.open("rb") as file:
+                file.seek(0)
+    except PermissionError:
+        return "denied"
+    return "read"

@@ -93,7 +93,7 @@ def handler(type_: str, *, process: bool = False) -> Callable[[Callable[..., Any
 
     Args:
         type_: the task type, e.g. `email.send.v1`.
-        process: run the function in a child process: for CPU-bound or untrusted code.
+        process: run the function in a child process: for CPU-bound code and for code that may crash.
 
     Raises:
         TypeError: the function takes neither `(payload)` nor `(payload, context)`, or is async and wants a process.

@@ -1,7 +1,7 @@
 """Payload schemas: which are allowed, and whether a payload is valid. The only module that uses jsonschema-rs.
 
-A schema is untrusted input: no remote `$ref` is followed, patterns run in linear time, and size, depth, `$ref` and
-branches are bounded. Messages never show a payload's values.
+A schema is checked as any input is: no remote `$ref` is followed, patterns run in linear time, and size, depth, `$ref`
+and branches are bounded. Messages never show a payload's values.
 """
 
 import json

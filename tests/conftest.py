@@ -20,7 +20,8 @@ SERVICES = pytest.StashKey[Services]()
 FOLDER_KEY = "dtq_services_folder"
 
 # A busy machine may stop any example for longer than Hypothesis allows; our own bound is pytest's timeout.
-hypothesis.settings.register_profile("dtq", hypothesis.settings(), deadline=None)
+SLOW = [hypothesis.HealthCheck.too_slow]
+hypothesis.settings.register_profile("dtq", hypothesis.settings(), deadline=None, suppress_health_check=SLOW)
 hypothesis.settings.load_profile("dtq")
 
 

@@ -26,7 +26,7 @@ WAITING_PER_TYPE: Final = 32
 """Most checks of one type that wait; further requests of the type are told to come back."""
 WAITING_MAX: Final = 64
 """Most checks that wait in all: each holds a payload of up to 1 MiB."""
-CHILD_SECONDS: Final = 5.0
+CHILD_SECONDS: Final = 10.0
 """Longest time for one check, in seconds: far more than its CPU time, for a busy machine and a new process."""
 
 _log = structlog.get_logger(__name__)

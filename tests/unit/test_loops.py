@@ -180,7 +180,7 @@ async def test_one_timer_ends_the_pauses_of_a_process_and_none_is_longer_than_as
 async def test_a_pause_without_a_tick_in_its_second_half_ends_by_itself(timers: list[float]) -> None:
     ticker, never = Ticker(), asyncio.Event()
     assert not await ticker.wait(never, 0.2)
-    assert timers == [pytest.approx(0.2, abs=0.01)]
+    assert [0.1 < seconds <= 0.2 for seconds in timers] == [True]  # less what a busy machine takes to set it
 
 
 async def test_an_event_ends_a_pause_before_its_tick() -> None:

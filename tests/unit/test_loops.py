@@ -155,9 +155,9 @@ async def test_jitter_shortens_or_lengthens_a_pause_by_its_share(monkeypatch: py
 
 
 @pytest.fixture
-def timers(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+async def timers(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """In how many seconds each timer that is set from now on fires."""
-    loop, found = asyncio.get_event_loop(), []
+    loop, found = asyncio.get_running_loop(), list[float]()
     call_at = loop.call_at
 
     def noted(when: float, *args: Any, **how: Any) -> asyncio.TimerHandle:

@@ -20,7 +20,6 @@ CHOSEN: Final = {
     "WORKER_HANDLERS": "bench.handlers",
     "WORKER_PREFETCH": "512",
     "DTQ_LOG_LEVEL": "warning",
-    "DTQ_CALLER_REQUESTS_PER_SECOND": "1000000",
 }
 
 

@@ -129,16 +129,11 @@ async def test_a_caller_who_sends_too_many_is_refused_and_others_are_served(
         assert (await limited.ask("all", "GET", path)).status_code == 200
 
 
-async def test_without_authentication_each_address_is_a_caller(api: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_authentication_requests_are_not_limited(api: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api.api.limits, "_clock", Clock())
     monkeypatch.setattr(api.api.limits, "_interval_seconds", 1.0)
-    async with api.client_at("127.0.0.2") as one, api.client_at("127.0.0.3") as other:
-        for _ in range(int(BURST_SECONDS)):
-            assert (await one.get("/")).status_code == 200
-        problem(await one.get("/"), 429, "TooManyRequests")
-        headers = {"X-Forwarded-For": "127.0.0.9", "Forwarded": "for=127.0.0.9"}
-        problem(await one.get("/", headers=headers), 429, "TooManyRequests")
-        assert (await other.get("/")).status_code == 200
+    for _ in range(int(BURST_SECONDS) + 2):
+        assert (await api.client.get("/")).status_code == 200
 
 
 def test_the_server_takes_no_address_from_a_header() -> None:

@@ -15,6 +15,7 @@ from dtq.runtime.probes import probe_app, serve_until, server
 IDLE_SECONDS = 0.5
 
 
+@pytest.mark.asyncio(loop_scope="function")  # other tests' tasks set timers on theirs
 async def test_an_idle_server_sets_no_timer_and_ends_when_told_to(monkeypatch: pytest.MonkeyPatch) -> None:
     loop, stop, port = asyncio.get_running_loop(), asyncio.Event(), _free_port()
     serving = asyncio.create_task(_serve(stop, port))

@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from prometheus_client import CollectorRegistry
 
 from dtq.domain.errors import Unavailable
@@ -13,6 +14,8 @@ from dtq.runtime.metrics import LoopMetrics
 
 CLOCK_SECONDS = 0.01
 """How much earlier than asked a timer may fire, in seconds: its clock has a resolution."""
+ALONE = pytest.mark.asyncio(loop_scope="function")
+"""On a loop of its own: what other tests left running on theirs sets timers too."""
 
 
 async def test_a_step_that_never_ends_is_given_up_and_the_loop_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,7 +157,7 @@ async def test_jitter_shortens_or_lengthens_a_pause_by_its_share(monkeypatch: py
     assert max(waited) - min(waited) > 0.05
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="function")
 async def timers(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """In how many seconds each timer that is set from now on fires."""
     loop, found = asyncio.get_running_loop(), list[float]()
@@ -168,6 +171,7 @@ async def timers(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return found
 
 
+@ALONE
 async def test_one_timer_ends_the_pauses_of_a_process_and_none_is_longer_than_asked(timers: list[float]) -> None:
     ticker, never = Ticker(), asyncio.Event()
     pauses = [asyncio.create_task(ticker.wait(never, 1.0)) for _ in range(3)]
@@ -177,6 +181,7 @@ async def test_one_timer_ends_the_pauses_of_a_process_and_none_is_longer_than_as
     assert [0.5 < seconds <= 1.0 for seconds in timers if seconds > 0.1] == [True]
 
 
+@ALONE
 async def test_a_pause_without_a_tick_in_its_second_half_ends_by_itself(timers: list[float]) -> None:
     ticker, never = Ticker(), asyncio.Event()
     assert not await ticker.wait(never, 0.2)

@@ -15,6 +15,7 @@ import asyncpg
 
 from dtq.domain.errors import Unavailable
 from dtq.domain.limits import RELAY_GRACE_SECONDS
+from dtq.runtime.loops import acquire
 from dtq_db import pages
 from dtq_db.connections import ACQUIRE_SECONDS, Database, DedicatedConnection
 from dtq_db.pages import FailedFilter, Page, TaskFilter
@@ -156,11 +157,8 @@ class TaskStore:
 
     @asynccontextmanager
     async def _list(self) -> AsyncIterator[None]:
-        try:
-            async with asyncio.timeout(ACQUIRE_SECONDS):
-                await self._lists.acquire()
-        except TimeoutError as error:
-            raise Unavailable(f"{LISTS_MAX} lists are being read already", retry_after_seconds=1) from error
+        if not await acquire(self._lists, ACQUIRE_SECONDS):
+            raise Unavailable(f"{LISTS_MAX} lists are being read already", retry_after_seconds=1)
         try:
             yield
         finally:

@@ -12,6 +12,8 @@ from typing import Final
 import structlog
 
 from dtq.domain.errors import Rejected
+from dtq.runtime.logs import RareWarnings
+from dtq.runtime.loops import acquire
 
 BURST_SECONDS: Final = 5.0
 """How much of the requests per second a caller may send at once after a pause, in seconds."""
@@ -21,8 +23,6 @@ LIST_TURN_SECONDS: Final = 2.0
 """Longest wait of a list for its turn, in seconds."""
 CALLERS_MAX: Final = 10_000
 """Most callers that are remembered; with more of them, all of them are forgotten."""
-WARNING_SECONDS: Final = 60.0
-"""How often a limited caller is logged, in seconds."""
 
 _log = structlog.get_logger(__name__)
 
@@ -44,7 +44,7 @@ class CallerLimits:
         self._rested_at: dict[str, float] = {}
         """When each caller may send a whole burst again."""
         self._lists: dict[str, _Lists] = {}
-        self._warned_at: dict[str, float] = {}
+        self._warnings = RareWarnings(clock)
 
     def admit(self, caller: str) -> None:
         """Count a request.
@@ -62,7 +62,9 @@ class CallerLimits:
                 " DTQ_CALLER_REQUESTS_PER_SECOND raised",
                 early,
             )
-        _remember(self._rested_at, caller, rested_at)
+        if len(self._rested_at) >= CALLERS_MAX and caller not in self._rested_at:
+            self._rested_at.clear()
+        self._rested_at[caller] = rested_at
 
     @asynccontextmanager
     async def list_turn(self, caller: str) -> AsyncIterator[None]:
@@ -76,11 +78,8 @@ class CallerLimits:
             raise self._too_many_lists(caller)
         lists.open += 1
         try:
-            try:
-                async with asyncio.timeout(LIST_TURN_SECONDS):
-                    await lists.turns.acquire()
-            except TimeoutError as error:
-                raise self._too_many_lists(caller) from error
+            if not await acquire(lists.turns, LIST_TURN_SECONDS):
+                raise self._too_many_lists(caller)
             try:
                 yield
             finally:
@@ -99,9 +98,7 @@ class CallerLimits:
         )
 
     def _refused(self, caller: str, message: str, seconds: float) -> Rejected:
-        now = self._clock()
-        if now - self._warned_at.get(caller, -math.inf) >= WARNING_SECONDS:
-            _remember(self._warned_at, caller, now)
+        if self._warnings.is_due(caller):
             _log.warning("caller limited", caller=caller, reason=message)
         return Rejected("TooManyRequests", message, retry_after_seconds=max(1, math.ceil(seconds)))
 
@@ -112,9 +109,3 @@ class _Lists:
     def __init__(self, reading_max: int) -> None:
         self.turns = asyncio.Semaphore(reading_max)
         self.open = 0
-
-
-def _remember(times: dict[str, float], caller: str, time: float) -> None:
-    if len(times) >= CALLERS_MAX and caller not in times:
-        times.clear()
-    times[caller] = time

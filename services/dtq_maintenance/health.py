@@ -40,7 +40,7 @@ class Health:
     ) -> None:
         self._database = database.dedicated("health")  # requests that use up the pool must not make probes fail
         self._publisher = publisher
-        self._keeper = declarer
+        self._declarer = declarer
         self._queue_sets = queue_sets
         self._checking = asyncio.Lock()
         self._checked_at = float("-inf")
@@ -93,12 +93,12 @@ class Health:
         return found
 
     async def _queue_set_trouble(self, name: str, spec: QueueSetSpec) -> str:
-        if (reason := self._keeper.refused.get(name)) is not None:
+        if (reason := self._declarer.refused.get(name)) is not None:
             return f"not declared: {reason}"
         names = [*(work_queue(spec.namespace, queue.name) for queue in spec.queues), dead_letter_queue(spec.namespace)]
         counts = await ready_counts(self._publisher.broker, names)
         if missing := [name for name, count in counts.items() if count is None]:
             return f"queue missing: {', '.join(missing)}"
-        if mismatched := self._keeper.mismatched.get(name):
+        if mismatched := self._declarer.mismatched.get(name):
             return f"exists with other arguments: {', '.join(sorted(mismatched))}"
         return ""

@@ -5,23 +5,12 @@ from pathlib import Path
 
 import pytest_asyncio
 
-from tests.api.world import Running, declare, running
+from tests.api.conftest import declared_dsn, fresh_api
+from tests.api.world import Running, running
 from tests.auth.world import Callers
 from tests.support.addresses import BrokerVhost
 
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def declared_dsn(dsn: str) -> str:
-    """A fresh database in which the sample types are declared."""
-    await declare(dsn)
-    return dsn
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def api(declared_dsn: str, broker_vhost: BrokerVhost) -> AsyncIterator[Running]:
-    """An API on a database and a virtual host of its own."""
-    async with running(declared_dsn, broker_vhost) as api:
-        yield api
+__all__ = ["declared_dsn", "fresh_api"]
 
 
 @pytest_asyncio.fixture(loop_scope="session")

@@ -12,9 +12,10 @@ import pytest
 import pytest_asyncio
 
 from dtq.domain.errors import Rejected
+from dtq.runtime.logs import WARNING_SECONDS
 from dtq.runtime.probes import server
 from dtq_api import caller_limits
-from dtq_api.caller_limits import BURST_SECONDS, LISTS_WAITING_MAX, WARNING_SECONDS, CallerLimits
+from dtq_api.caller_limits import BURST_SECONDS, LISTS_WAITING_MAX, CallerLimits
 from dtq_db.tasks import LISTS_MAX
 from tests.api.world import Running, problem, running
 from tests.auth.world import Callers, Guarded
@@ -129,11 +130,13 @@ async def test_a_caller_who_sends_too_many_is_refused_and_others_are_served(
         assert (await limited.ask("all", "GET", path)).status_code == 200
 
 
-async def test_without_authentication_requests_are_not_limited(api: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api.api.limits, "_clock", Clock())
-    monkeypatch.setattr(api.api.limits, "_interval_seconds", 1.0)
+async def test_without_authentication_requests_are_not_limited(
+    fresh_api: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fresh_api.api.limits, "_clock", Clock())
+    monkeypatch.setattr(fresh_api.api.limits, "_interval_seconds", 1.0)
     for _ in range(int(BURST_SECONDS) + 2):
-        assert (await api.client.get("/")).status_code == 200
+        assert (await fresh_api.client.get("/")).status_code == 200
 
 
 def test_the_server_takes_no_address_from_a_header() -> None:

@@ -25,17 +25,19 @@ async def held_lists(api: Running) -> AsyncIterator[None]:
         yield
 
 
-async def test_lists_that_wait_leave_the_probes_and_other_requests_alone(api: Running) -> None:
-    id_ = await api.enqueued()
-    async with held_lists(api):
-        lists = [asyncio.create_task(api.client_at(f"127.0.1.{number}").get("/tasks")) for number in range(LISTS)]
-        answers = await asyncio.gather(*(api.client.get(path) for path in ("/readyz", f"/tasks/{id_}", "/healthz")))
+async def test_lists_that_wait_leave_the_probes_and_other_requests_alone(fresh_api: Running) -> None:
+    id_ = await fresh_api.enqueued()
+    async with held_lists(fresh_api):
+        lists = [asyncio.create_task(fresh_api.client_at(f"127.0.1.{number}").get("/tasks")) for number in range(LISTS)]
+        answers = await asyncio.gather(
+            *(fresh_api.client.get(path) for path in ("/readyz", f"/tasks/{id_}", "/healthz"))
+        )
         assert [answer.status_code for answer in answers] == [200, 200, 200]
-        assert (await api.enqueue()).status_code == 201
+        assert (await fresh_api.enqueue()).status_code == 201
         for answer in await asyncio.gather(*lists):
             assert problem(answer, 503, "Unavailable")["detail"] == f"{LISTS_MAX} lists are being read already"
             assert answer.headers["retry-after"] == "1"
-    assert (await api.client.get("/tasks")).status_code == 200
+    assert (await fresh_api.client.get("/tasks")).status_code == 200
 
 
 async def test_a_stranger_learns_which_part_is_down_and_nothing_else(authenticating: Running) -> None:
@@ -60,9 +62,11 @@ async def test_no_answer_may_be_cached_or_sniffed(declared_dsn: str, broker_vhos
         *(("evil.example.", 421), ("localhost.evil.example", 421)),
     ],
 )
-async def test_a_foreign_host_name_is_refused_without_authentication(api: Running, host: str, status: int) -> None:
+async def test_a_foreign_host_name_is_refused_without_authentication(
+    fresh_api: Running, host: str, status: int
+) -> None:
     for path in ("/", "/healthz", "/tasks"):
-        answer = await api.client.get(path, headers={"Host": host})
+        answer = await fresh_api.client.get(path, headers={"Host": host})
         assert answer.status_code == status
         if status != 200:
             problem(answer, status, "HostNotAllowed")

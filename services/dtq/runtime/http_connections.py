@@ -16,6 +16,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
 from dtq.runtime.http_limits import RequestHeaderLimits, plain_response
+from dtq.runtime.logs import RareWarnings
 
 CONNECTIONS_MAX: Final = 12_000
 """Most connections of a server: 10,000 waiting clients, and others beside them."""
@@ -27,10 +28,6 @@ UNREAD_SECONDS: Final = 5.0
 """How long the rest of a body is read and dropped after its request was answered, in seconds."""
 UNREAD_BYTES_MAX: Final = 16_777_216
 """How much of it is read, in bytes: sixteen times the largest body."""
-WARNING_SECONDS: Final = 60.0
-"""How often malformed requests of one address are logged, in seconds."""
-ADDRESSES_MAX: Final = 1_000
-"""Most addresses whose last warning is remembered."""
 _EVERY_RESPONSE: Final = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
 _FULL: Final = "The server has as many connections as it can hold: try again later."
 
@@ -49,7 +46,7 @@ class Connections(ServerState):
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self.limit = max(1, min(CONNECTIONS_MAX, descriptors - DESCRIPTORS_KEPT))
         self._by_address: Counter[str] = Counter()
-        self._warned_at: dict[str, float] = {}
+        self.warnings = RareWarnings()
 
     @property
     def default_headers(self) -> list[tuple[bytes, bytes]]:
@@ -74,16 +71,6 @@ class Connections(ServerState):
         self._by_address[address] -= 1
         if not self._by_address[address]:
             del self._by_address[address]
-
-    def is_worth_a_warning(self, address: str) -> bool:
-        """Return whether no malformed request of this address was logged within WARNING_SECONDS."""
-        now = time.monotonic()
-        if now - self._warned_at.get(address, float("-inf")) < WARNING_SECONDS:
-            return False
-        if len(self._warned_at) >= ADDRESSES_MAX:
-            self._warned_at.clear()
-        self._warned_at[address] = now
-        return True
 
 
 class BoundedConnection(RequestHeaderLimits):
@@ -200,7 +187,7 @@ class _LingeringTransport:
 
 
 class _SourceLogger(logging.LoggerAdapter[logging.Logger]):
-    """Logs warnings about malformed requests once per address and WARNING_SECONDS."""
+    """Logs warnings about malformed requests once per address and minute."""
 
     def __init__(self, logger: logging.Logger, connections: Connections, address: str) -> None:
         super().__init__(logger)
@@ -212,5 +199,5 @@ class _SourceLogger(logging.LoggerAdapter[logging.Logger]):
         return self.logger.level
 
     def warning(self, msg: object, *args: object, **kwargs: Any) -> None:
-        if self._connections.is_worth_a_warning(self._address):
+        if self._connections.warnings.is_due(self._address):
             super().warning(f"{msg} (address {self._address})", *args, **kwargs)

@@ -5,9 +5,38 @@ A log line never holds a payload, a result or a secret: callers pass ids and cou
 
 import logging
 import sys
-from typing import Any
+import time
+from collections.abc import Callable
+from typing import Any, Final
 
 import structlog
+
+WARNING_SECONDS: Final = 60.0
+"""How often the warnings about one source are logged, in seconds."""
+SOURCES_MAX: Final = 1_000
+"""Most sources whose last warning is remembered; with more of them, all of them are forgotten."""
+
+
+class RareWarnings:
+    """Bounds the warnings that requests can cause: one per source, such as an address or a caller, and WARNING_SECONDS.
+
+    Args:
+        clock: returns a monotonic time, in seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._warned_at: dict[str, float] = {}
+
+    def is_due(self, source: str) -> bool:
+        """Return whether a warning about a source may be logged now; it then counts as logged."""
+        now = self._clock()
+        if now - self._warned_at.get(source, float("-inf")) < WARNING_SECONDS:
+            return False
+        if len(self._warned_at) >= SOURCES_MAX and source not in self._warned_at:
+            self._warned_at.clear()
+        self._warned_at[source] = now
+        return True
 
 
 def configure(*, level: str, json: bool) -> None:

@@ -247,6 +247,15 @@ async def wait(event: asyncio.Event, seconds: float) -> bool:
     return event.is_set()
 
 
+async def acquire(turns: asyncio.Semaphore, seconds: float) -> bool:
+    """Wait for a turn of a semaphore for a bounded time; return whether it was acquired."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await turns.acquire()
+    except TimeoutError:
+        return False
+
+
 def end_on_signals() -> None:
     """Let SIGTERM and SIGINT end this process at once, with exit code 0, until `StopSignals` takes over.
 

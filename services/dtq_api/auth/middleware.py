@@ -27,7 +27,7 @@ class AuthenticationMiddleware:
 
     def __init__(self, app: ASGIApp, authenticator: Authenticator, limits: CallerLimits) -> None:
         self._app = app
-        self._gate = authenticator
+        self._authenticator = authenticator
         self._limits = limits
         self._is_open = isinstance(authenticator, NoAuthentication)
 
@@ -40,7 +40,7 @@ class AuthenticationMiddleware:
         if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
             credentials = [value for name, value in scope["headers"] if name == b"authorization"]
             try:
-                scope[_RIGHTS] = await self._gate.rights(credentials)
+                scope[_RIGHTS] = await self._authenticator.rights(credentials)
                 if not self._is_open:  # otherwise the one client may be a load test on its own machine
                     self._limits.admit(caller_of(scope))
             except (Rejected, Unavailable) as error:

@@ -10,6 +10,7 @@ import msgspec
 import structlog
 
 from dtq.domain.errors import Unavailable
+from dtq.runtime.loops import acquire
 from dtq.runtime.metrics import ApiMetrics
 from dtq_api.auth.policy import Caller
 from dtq_api.auth.token_review_cache import Verdict
@@ -100,11 +101,8 @@ class TokenReviewClient:
             "kind": "TokenReview",
             "spec": {"token": token, "audiences": [self._audience]},
         }
-        try:
-            async with asyncio.timeout(REVIEW_SECONDS):
-                await self._slots.acquire()
-        except TimeoutError as error:  # many callers are new, which says nothing about the API server
-            raise failure from error
+        if not await acquire(self._slots, REVIEW_SECONDS):
+            raise failure  # many callers are new, which says nothing about the API server
         try:
             status = await self._kube.request("POST", _PATH, itemgetter("status"), body=review)
             return msgspec.convert(status, Status)

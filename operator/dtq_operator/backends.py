@@ -16,9 +16,7 @@ from dtq.domain.manifests import QueueSet, TaskType
 from dtq.domain.owners import Owner
 from dtq.domain.plan import Action, Plan, Reason, Refusal
 from dtq.domain.topology import work_queue
-from dtq.runtime.settings import CommonSettings
 from dtq_db import catalog
-from dtq_db.connections import Database
 from dtq_db.resources import transaction
 from dtq_kube.errors import Conflict
 from dtq_operator import conditions
@@ -26,6 +24,7 @@ from dtq_operator.breaker import Breaker
 from dtq_operator.conditions import USER_ERRORS, Condition
 from dtq_operator.hints import Hints
 from dtq_operator.reasons import ConditionReason
+from dtq_operator.shared import Shared
 from dtq_operator.store import Key
 from dtq_reconcile.queue_sets import Reconciled, reconcile_queue_set, release_queue_set
 from dtq_reconcile.task_types import reconcile_task_type, release_task_type
@@ -55,28 +54,25 @@ class Backends:
     """Applies objects to Postgres and RabbitMQ.
 
     Args:
-        requeue: called with each key that waited for a backend when the backend is back.
         hints: returns the scaling hints of a queue set.
         served: returns the condition Served of a task type.
     """
 
     def __init__(
         self,
-        settings: CommonSettings,
-        database: Database,
+        shared: Shared,
         *,
-        requeue: Callable[[Key], None],
         hints: Callable[[Key, QueueSet], Awaitable[Hints]],
         served: Callable[[Key], Awaitable[Condition | None]],
     ) -> None:
-        self._settings = settings
-        self._database = database
+        self._settings = shared.settings
+        self._database = shared.database
         self._hints = hints
         self._served = served
         self._lost: dict[Key, set[str]] = {}
         """Queues that a failed reconcile re-created: the next reconcile reports them."""
-        self.postgres: Breaker[Key] = Breaker("postgres", lambda: catalog.revision(database), requeue)
-        self.rabbitmq: Breaker[Key] = Breaker("rabbitmq", self._probe_broker, requeue)
+        self.postgres: Breaker[Key] = Breaker("postgres", lambda: catalog.revision(shared.database), shared.queue.add)
+        self.rabbitmq: Breaker[Key] = Breaker("rabbitmq", self._probe_broker, shared.queue.add)
 
     async def apply_task_type(self, key: Key, manifest: TaskType, owner: Owner) -> Effect:
         """Make Postgres hold a TaskType."""

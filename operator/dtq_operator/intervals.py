@@ -10,7 +10,8 @@ class Intervals:
     Attributes:
         scaling_seconds: pause between two readings of the backlogs.
         serving_seconds: pause between two readings of the workers.
-        unserved_seconds: how long a type may be without a worker before its status says so.
+        unserved_seconds: how long after the end of its last worker's lease, or after its own creation, a type may be
+            without a worker: a rolling update should not write every status twice.
         wait_seconds: when an object that waits for another object is reconciled again.
         orphan_seconds: how long an object must be missing, in at least two sweeps, before its claim is released.
         measure_seconds: pause between two updates of the gauges.

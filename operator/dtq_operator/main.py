@@ -27,6 +27,7 @@ from dtq_operator.kube import Kube, Object
 from dtq_operator.reconciler import Reconciler
 from dtq_operator.scaling import Scaler
 from dtq_operator.serving import Serving
+from dtq_operator.shared import Shared
 from dtq_operator.store import Key, Store
 from dtq_operator.sweep import Sweep
 from dtq_operator.watch import Watch, configure
@@ -71,46 +72,22 @@ class Operator:
         self.store = Store()
         self.watch = Watch(kopf_settings, settings.watch_namespaces, self._on_event)
         self.queue: WorkQueue[Key] = WorkQueue(self._reconcile, concurrency=CONCURRENCY)
-        self.events = events = Events(kube)
-        self.scaler = Scaler(
-            kube,
-            self.store,
-            database,
-            events,
-            changed=self.queue.add,
-            metrics=self.metrics,
-            pause_seconds=self._pace.scaling_seconds,
-        )
-        self.serving = Serving(
-            self.store,
-            database,
-            desired=self._desired,
-            changed=self.queue.add,
-            metrics=self.metrics,
-            grace_seconds=self._pace.unserved_seconds,
-        )
-        self.backends = Backends(
-            settings, database, requeue=self.queue.add, hints=self.scaler.hints, served=self.serving.condition
-        )
-        self.reconciler = Reconciler(
-            kube,
-            self.store,
-            self.backends,
-            events,
-            give_up_seconds=settings.delete_give_up_seconds,
-            wait_seconds=self._pace.wait_seconds,
+        self.events = Events(kube)
+        shared = Shared(
+            settings=settings,
+            pace=self._pace,
+            kube=kube,
+            database=database,
+            store=self.store,
+            queue=self.queue,
+            events=self.events,
             metrics=self.metrics,
         )
-        self.sweep = Sweep(
-            kube,
-            self.store,
-            database,
-            self.queue,
-            told=self.watch.versions,
-            namespaces=settings.watch_namespaces,
-            orphan_seconds=self._pace.orphan_seconds,
-            metrics=self.metrics,
-        )
+        self.scaler = Scaler(shared)
+        self.serving = Serving(shared, self._desired)
+        self.backends = Backends(shared, hints=self.scaler.hints, served=self.serving.condition)
+        self.reconciler = Reconciler(shared, self.backends)
+        self.sweep = Sweep(shared, self.watch.versions)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run every part until `stop`."""

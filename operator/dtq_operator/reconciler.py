@@ -16,15 +16,14 @@ from dtq.domain.manifests import QueueSet, TaskType
 from dtq.domain.owners import Owner
 from dtq.domain.plan import FORCE_DELETE_ANNOTATION, Reason
 from dtq.runtime import failpoints
-from dtq.runtime.metrics import OperatorMetrics
 from dtq_kube.errors import Conflict
 from dtq_operator import conditions
 from dtq_operator.backends import Backends
 from dtq_operator.conditions import Condition, is_ready
-from dtq_operator.events import Events
-from dtq_operator.kube import Kube, Object
+from dtq_operator.kube import Object
 from dtq_operator.reasons import ConditionReason, EventReason
-from dtq_operator.store import Key, Store
+from dtq_operator.shared import Shared
+from dtq_operator.store import Key
 
 FINALIZER: Final = "dtq.dev/operator"
 _UNKNOWN: Final = frozenset({"extra_forbidden", "enum"})
@@ -35,31 +34,17 @@ _log = structlog.get_logger(__name__)
 
 
 class Reconciler:
-    """Reconciles one object at a time.
+    """Reconciles one object at a time."""
 
-    Args:
-        give_up_seconds: how long a deletion waits for a backend that is down.
-        wait_seconds: when an object that waits for another object is reconciled again.
-    """
-
-    def __init__(
-        self,
-        kube: Kube,
-        store: Store,
-        backends: Backends,
-        events: Events,
-        *,
-        give_up_seconds: float,
-        wait_seconds: float,
-        metrics: OperatorMetrics,
-    ) -> None:
-        self._kube = kube
-        self._store = store
+    def __init__(self, shared: Shared, backends: Backends) -> None:
+        self._kube = shared.kube
+        self._store = shared.store
         self._backends = backends
-        self._events = events
-        self._give_up_seconds = give_up_seconds
-        self._wait_seconds = wait_seconds
-        self._metrics = metrics
+        self._events = shared.events
+        self._give_up_seconds = shared.settings.delete_give_up_seconds
+        """How long a deletion waits for a backend that is down."""
+        self._wait_seconds = shared.pace.wait_seconds
+        self._metrics = shared.metrics
 
     async def reconcile(self, key: Key) -> float | None:
         """Reconcile one object; return the seconds until it should be reconciled again, or None."""

@@ -4,7 +4,7 @@ An unknown backlog never means 0: the replicas stay unchanged.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 
 import structlog
@@ -13,45 +13,23 @@ from prometheus_client import Gauge
 from dtq.domain.errors import Unavailable
 from dtq.domain.manifests import QueueSet, QueueSpec, ScalingMode
 from dtq.domain.scaling import Load, desired_replicas
-from dtq.runtime.metrics import OperatorMetrics
 from dtq_db import backlog, catalog
-from dtq_db.connections import Database
 from dtq_operator.conditions import is_accepted, is_ready
-from dtq_operator.events import Events
 from dtq_operator.hints import Hints
-from dtq_operator.kube import Kube
 from dtq_operator.reconciler import parse
-from dtq_operator.store import Key, Store
+from dtq_operator.shared import Shared
+from dtq_operator.store import Key
 from dtq_operator.targets import Cooldown, Demand, Target, Targets, Trouble
 
 _log = structlog.get_logger(__name__)
 
 
 class Scaler:
-    """Computes the hints for every queue set of the store.
+    """Computes the hints for every queue set of the store."""
 
-    Args:
-        changed: called with the key of a queue set whose hints have changed: its status must be written.
-        pause_seconds: the first pause before a target that could not be scaled is tried again.
-    """
-
-    def __init__(
-        self,
-        kube: Kube,
-        store: Store,
-        database: Database,
-        events: Events,
-        *,
-        changed: Callable[[Key], None],
-        metrics: OperatorMetrics,
-        pause_seconds: float,
-    ) -> None:
-        self._store = store
-        self._database = database
-        self._events = events
-        self._changed = changed
-        self._metrics = metrics
-        self._targets = Targets(kube, events, pause_seconds=pause_seconds)
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._targets = Targets(shared)
         self._hints: dict[str, Hints] = {}
         self._cooldowns: dict[tuple[str, str], Cooldown] = {}
 
@@ -70,7 +48,7 @@ class Scaler:
         """Compute the hints once; return False."""
         found: dict[Key, dict[str, int]] = {}
         demands: dict[Target, list[Demand]] = {}
-        for key, obj in self._store.of_kind("QueueSet"):
+        for key, obj in self._shared.store.of_kind("QueueSet"):
             if obj["metadata"].get("deletionTimestamp") or not is_accepted(obj):
                 continue
             try:
@@ -106,11 +84,11 @@ class Scaler:
         self._hints[key.name] = after
         if after == before:
             return
-        self._changed(key)
-        obj = self._store.get(key)
+        self._shared.queue.add(key)  # its status must be written
+        obj = self._shared.store.get(key)
         for queue, (reason, text) in after.troubles.items():
             if obj is not None and before.troubles.get(queue) != (reason, text):
-                await self._events.record("QueueSet", obj, reason, f"queue {queue}: {text}", warning=True)
+                await self._shared.events.record("QueueSet", obj, reason, f"queue {queue}: {text}", warning=True)
 
     async def _measure(self, key: Key, manifest: QueueSet) -> tuple[dict[str, int], dict[str, Load]]:
         """Return desired replicas and load by queue, and publish them; queues with an unknown backlog are absent."""
@@ -131,14 +109,14 @@ class Scaler:
         now = time.monotonic()
         cooldown = self._cooldowns.get((key.name, queue.name))
         if cooldown is None:
-            status = (self._store.get(key) or {}).get("status") or {}
+            status = (self._shared.store.get(key) or {}).get("status") or {}
             known = [told.get("desiredReplicas") for told in status.get("queues", ()) if told["name"] == queue.name]
             cooldown = self._cooldowns[key.name, queue.name] = Cooldown(known[0] if known else None, now)
         return cooldown.settle(desired_replicas(load, queue.scaling), queue.scaling, now)
 
     async def _loads(self, name: str, manifest: QueueSet) -> dict[str, Load]:
-        running = await catalog.running_counts(self._database)
-        waiting = await backlog.waiting(self._database, name, [queue.name for queue in manifest.spec.queues])
+        running = await catalog.running_counts(self._shared.database)
+        waiting = await backlog.waiting(self._shared.database, name, [queue.name for queue in manifest.spec.queues])
         loads = {}
         for queue, ready in waiting.items():
             busy, slots = running.get(f"{name}/{queue}", (0, 0))
@@ -152,9 +130,9 @@ class Scaler:
         for queue in manifest.spec.queues:
             load = loads.get(queue.name)
             ready, running = (load.ready, load.running) if load else (None, None)
-            _set(self._metrics.desired_replicas, (queue_set, queue.name), desired.get(queue.name))
-            _set(self._metrics.backlog, (queue_set, queue.name, "ready"), ready)
-            _set(self._metrics.backlog, (queue_set, queue.name, "running"), running)
+            _set(self._shared.metrics.desired_replicas, (queue_set, queue.name), desired.get(queue.name))
+            _set(self._shared.metrics.backlog, (queue_set, queue.name, "ready"), ready)
+            _set(self._shared.metrics.backlog, (queue_set, queue.name, "running"), running)
 
 
 def _set(gauge: Gauge, labels: tuple[str, ...], value: int | None) -> None:

@@ -7,13 +7,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from dtq.domain.serving import Gap, WorkerGroup, served
-from dtq.runtime.metrics import OperatorMetrics
 from dtq_db import catalog
-from dtq_db.connections import Database
 from dtq_operator import conditions
 from dtq_operator.conditions import Condition, is_accepted
 from dtq_operator.kube import Object
-from dtq_operator.store import Key, Store
+from dtq_operator.shared import Shared
+from dtq_operator.store import Key
 
 
 class Serving:
@@ -21,27 +20,11 @@ class Serving:
 
     Args:
         desired: returns the desired replicas of a queue, by queue set and queue; None while that is unknown.
-        changed: called with the key of a type whose condition Served has changed.
-        grace_seconds: how long after the end of its last worker's lease, or after its own creation, a type may be
-            without a worker: a rolling update should not write every status twice.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        database: Database,
-        *,
-        desired: Callable[[str, str], int | None],
-        changed: Callable[[Key], None],
-        metrics: OperatorMetrics,
-        grace_seconds: float,
-    ) -> None:
-        self._store = store
-        self._database = database
+    def __init__(self, shared: Shared, desired: Callable[[str, str], int | None]) -> None:
+        self._shared = shared
         self._desired = desired
-        self._changed = changed
-        self._metrics = metrics
-        self._grace_seconds = grace_seconds
         self._groups: list[WorkerGroup] | None = None
         self._prefixes: dict[str, str] = {}
         self._told: dict[Key, Condition] = {}
@@ -54,7 +37,7 @@ class Serving:
         """
         if self._groups is None:
             await self._look()
-        obj = self._store.get(key)
+        obj = self._shared.store.get(key)
         if obj is None:
             return None
         told = self._told[key] = self._judge(obj)
@@ -68,21 +51,21 @@ class Serving:
         """
         await self._look()
         unserved = dict.fromkeys(Gap, 0)
-        types = dict(self._store.of_kind("TaskType"))
+        types = dict(self._shared.store.of_kind("TaskType"))
         self._told = {key: told for key, told in self._told.items() if key in types}
         for key, obj in types.items():
             found = self._judge(obj)
             if key in self._told and self._told[key] != found:
-                self._changed(key)
+                self._shared.queue.add(key)
             if found.status == "False" and is_accepted(obj) and obj["spec"].get("active", True):
                 unserved[Gap(found.reason)] += 1
         for gap, count in unserved.items():
-            self._metrics.unserved.labels(gap).set(count)
+            self._shared.metrics.unserved.labels(gap).set(count)
         return False
 
     async def _look(self) -> None:
-        self._prefixes = await catalog.prefixes(self._database)
-        self._groups = await catalog.worker_groups(self._database)
+        self._prefixes = await catalog.prefixes(self._shared.database)
+        self._groups = await catalog.worker_groups(self._shared.database)
 
     def _judge(self, obj: Object) -> Condition:
         spec, status = obj["spec"], obj.get("status") or {}
@@ -93,13 +76,13 @@ class Serving:
             self._prefixes.get(queue_set),
             queue,
             self._groups or (),
-            grace_seconds=self._grace_seconds,
+            grace_seconds=self._shared.pace.unserved_seconds,
         )
         created = datetime.fromisoformat(obj["metadata"]["creationTimestamp"])
         return conditions.served(
             found,
             where=f"queue {queue} of QueueSet {queue_set}",
-            is_new=(datetime.now(UTC) - created).total_seconds() < self._grace_seconds,
+            is_new=(datetime.now(UTC) - created).total_seconds() < self._shared.pace.unserved_seconds,
             is_idle=self._desired(queue_set, queue) == 0,
             former=status.get("conditions") or [],
         )

@@ -13,14 +13,12 @@ import structlog
 from dtq.domain.manifests import TaskType
 from dtq.domain.owners import EMBEDDED_UID, LOCAL_UID
 from dtq.domain.rows import task_type_row
-from dtq.runtime.metrics import OperatorMetrics
 from dtq_db import resources
-from dtq_db.connections import Database
 from dtq_operator.conditions import is_ready
-from dtq_operator.kube import PLURALS, Kube, Object
+from dtq_operator.kube import PLURALS, Object
 from dtq_operator.reconciler import parse
-from dtq_operator.store import Key, Store, key_of, version
-from dtq_operator.workqueue import WorkQueue
+from dtq_operator.shared import Shared
+from dtq_operator.store import Key, key_of, version
 
 ORPHANS_MIN: Final = 5
 SINGLE_READS_MAX: Final = 20
@@ -36,29 +34,11 @@ class Sweep:
 
     Args:
         told: the newest version of each object that the watch has reported.
-        namespaces: the watched namespaces; empty means all.
-        orphan_seconds: how long an object must be missing, in at least two sweeps, before its claim is released.
     """
 
-    def __init__(
-        self,
-        kube: Kube,
-        store: Store,
-        database: Database,
-        queue: WorkQueue[Key],
-        *,
-        told: Mapping[Key, int],
-        namespaces: tuple[str, ...],
-        orphan_seconds: float,
-        metrics: OperatorMetrics,
-    ) -> None:
-        self._kube = kube
-        self._store = store
-        self._database = database
-        self._queue = queue
-        self._namespaces: tuple[str | None, ...] = namespaces or (None,)
-        self._metrics = metrics
-        self._orphan_seconds = orphan_seconds
+    def __init__(self, shared: Shared, told: Mapping[Key, int]) -> None:
+        self._shared = shared
+        self._namespaces: tuple[str | None, ...] = shared.settings.watch_namespaces or (None,)
         self._missing_since: dict[Key, float] = {}
         self._told = told
         self._listed: dict[Key, int] = {}
@@ -84,14 +64,14 @@ class Sweep:
         finally:
             self.tried_at = time.monotonic()
         self._count()
-        self._metrics.last_sweep.set_to_current_time()
+        self._shared.metrics.last_sweep.set_to_current_time()
         return False
 
     async def _list(self) -> dict[Key, Object]:
         present: dict[Key, Object] = {}
         for kind in PLURALS:
             for namespace in self._namespaces:
-                for meta in await self._kube.list_metadata(kind, namespace):
+                for meta in await self._shared.kube.list_metadata(kind, namespace):
                     present[Key(kind, meta["namespace"], meta["name"])] = meta
         return present
 
@@ -109,35 +89,35 @@ class Sweep:
         """Store what the watch has not reported: it may be slow, disconnected, or silent."""
         missed = [
             key for key, meta in present.items()
-            if (known := self._store.get(key)) is None or version(known) < version({"metadata": meta})
+            if (known := self._shared.store.get(key)) is None or version(known) < version({"metadata": meta})
         ]  # fmt: skip
         for key, fresh in await self._read(missed):
-            self._store.put(key, fresh)
-            self._queue.add(key)
+            self._shared.store.put(key, fresh)
+            self._shared.queue.add(key)
         for kind in PLURALS:
-            for key, known in self._store.of_kind(kind):
+            for key, known in self._shared.store.of_kind(kind):
                 if key not in present:
-                    self._store.remove(key, known)
-                    self._queue.add(key)
+                    self._shared.store.remove(key, known)
+                    self._shared.queue.add(key)
 
     async def _read(self, keys: list[Key]) -> list[tuple[Key, Object]]:
         """Read objects: a few one by one, many by the page."""
         if len(keys) <= SINGLE_READS_MAX:
-            found = [(key, await self._kube.get(key.kind, key.namespace, key.name)) for key in keys]
+            found = [(key, await self._shared.kube.get(key.kind, key.namespace, key.name)) for key in keys]
             return [(key, obj) for key, obj in found if obj is not None]
         wanted = set(keys)
         listed = [
             (key_of(kind, obj), obj)
             for kind in PLURALS
             for namespace in self._namespaces
-            for obj in await self._kube.list_objects(kind, namespace)
+            for obj in await self._shared.kube.list_objects(kind, namespace)
         ]
         return [(key, obj) for key, obj in listed if key in wanted]
 
     async def _find_drift(self) -> None:
         """Queue objects that are not as declared; queue sets always, since the broker offers no hash to compare."""
-        rows = await resources.task_types(self._database)
-        for key, obj in self._store.of_kind("TaskType"):
+        rows = await resources.task_types(self._shared.database)
+        for key, obj in self._shared.store.of_kind("TaskType"):
             if obj["metadata"].get("deletionTimestamp"):
                 continue
             try:
@@ -146,13 +126,13 @@ class Sweep:
                 continue
             assert isinstance(manifest, TaskType)
             if rows.get(key.name) != task_type_row(manifest):
-                self._queue.add(key)
-        for key, _ in self._store.of_kind("QueueSet"):
-            self._queue.add(key)
+                self._shared.queue.add(key)
+        for key, _ in self._shared.store.of_kind("QueueSet"):
+            self._shared.queue.add(key)
 
     async def _find_orphans(self, present: dict[Key, Object]) -> None:
         """Release claims whose object was deleted without a watch event."""
-        claims = await resources.claims(self._database)
+        claims = await resources.claims(self._shared.database)
         ours = {
             Key(kind, owner.namespace, owner.name): (kind, key, owner)
             for kind, key, owner in claims
@@ -163,30 +143,30 @@ class Sweep:
         now = time.monotonic()
         missing = {key for key in ours if key not in present}
         self._missing_since = {key: self._missing_since.get(key, now) for key in missing}
-        self._metrics.orphans.set(len(missing))
+        self._shared.metrics.orphans.set(len(missing))
         allowed = max(ORPHANS_MIN, int(ORPHANS_SHARE * len(ours)))
         self.is_flooded = len(missing) > allowed
         if self.is_flooded:
             _log.error("orphan flood suspected", orphans=len(missing), allowed=allowed, claims=len(ours))
             return
         for key in missing:
-            if now - self._missing_since[key] < self._orphan_seconds:
+            if now - self._missing_since[key] < self._shared.pace.orphan_seconds:
                 continue
-            if await self._kube.get(key.kind, key.namespace, key.name) is not None:
+            if await self._shared.kube.get(key.kind, key.namespace, key.name) is not None:
                 continue
             _, _, owner = ours[key]
-            self._store.gone[key] = {
+            self._shared.store.gone[key] = {
                 "metadata": {"uid": owner.uid, "namespace": owner.namespace, "name": owner.name,
                              "generation": owner.generation}
             }  # fmt: skip
-            self._queue.add(key)
+            self._shared.queue.add(key)
 
     def _count(self) -> None:
         for kind in PLURALS:
             ready = 0
             total = 0
-            for _, obj in self._store.of_kind(kind):
+            for _, obj in self._shared.store.of_kind(kind):
                 total += 1
                 ready += is_ready(obj)
-            self._metrics.objects.labels(kind, "true").set(ready)
-            self._metrics.objects.labels(kind, "false").set(total - ready)
+            self._shared.metrics.objects.labels(kind, "true").set(ready)
+            self._shared.metrics.objects.labels(kind, "false").set(total - ready)

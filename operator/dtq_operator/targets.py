@@ -17,9 +17,9 @@ from dtq.domain.manifests import Scaling
 from dtq.domain.scaling import Load, desired_together, shared_bounds
 from dtq.runtime.loops import Retries
 from dtq_kube.errors import Conflict, NotFound
-from dtq_operator.events import Events
-from dtq_operator.kube import Kube, Object
+from dtq_operator.kube import Object
 from dtq_operator.reasons import ConditionReason, EventReason
+from dtq_operator.shared import Shared
 from dtq_operator.store import Key
 
 RETRY_SECONDS_MAX: Final = 120.0
@@ -91,16 +91,12 @@ class _Failing:
 
 
 class Targets:
-    """Scales Deployments.
+    """Scales Deployments."""
 
-    Args:
-        pause_seconds: the first pause after a failure; it doubles.
-    """
-
-    def __init__(self, kube: Kube, events: Events, *, pause_seconds: float) -> None:
-        self._kube = kube
-        self._events = events
-        self._pause_seconds = pause_seconds
+    def __init__(self, shared: Shared) -> None:
+        self._kube = shared.kube
+        self._events = shared.events
+        self._pause_seconds = shared.pace.scaling_seconds
         self._cooldowns: dict[Target, Cooldown] = {}
         self._failing: dict[Target, _Failing] = {}
 

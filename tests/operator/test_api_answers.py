@@ -267,7 +267,7 @@ async def test_recording_an_event(table: Table, call: str) -> None:
         number += 1
         if call.startswith("POST"):
             await table.world.patch(elsewhere, {"spec": {"queue": f"elsewhere-{number}"}})
-        table.running.operator.reconciler._events._recorded.clear()
+        table.running.operator.events._recorded.clear()
         for key, _ in table.running.operator.store.of_kind("TaskType"):
             table.running.operator.queue.add(key)
 

@@ -111,3 +111,12 @@ def test_what_json_has_no_value_for_is_refused_with_file_object_and_path(payload
 def test_a_text_that_is_no_manifest_names_its_file(text: str) -> None:
     with pytest.raises(Rejected, match=r"^1 problem.*\n  f\.yaml: document 1|^f\.yaml: not valid YAML"):
         parse(text, "f.yaml")
+
+
+@pytest.mark.parametrize("kind", ["TaskType", "QueueSet"])
+def test_a_wrong_name_is_reported_where_it_is_written(kind: str) -> None:
+    with pytest.raises(Rejected) as refused:
+        parse(
+            f"apiVersion: dtq.dev/v1alpha1\nkind: {kind}\nmetadata: {{name: No.Name}}\nspec: {{queues: [{{name: a}}]}}"
+        )
+    assert f"{kind}/No.Name metadata.name" in {problem.path for problem in refused.value.problems}

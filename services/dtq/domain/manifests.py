@@ -322,18 +322,25 @@ class Metadata(BaseModel):
     annotations: dict[str, str] = Field(default_factory=dict)
 
 
+class TypeMetadata(Metadata):
+    """The metadata of a TaskType; its name is the type."""
+
+    name: TypeName
+
+
+class QueueSetMetadata(Metadata):
+    """The metadata of a QueueSet."""
+
+    name: ObjectName
+
+
 class TaskType(_Model):
-    """A TaskType object; its name is the type."""
+    """A TaskType object."""
 
     api_version: Literal["dtq.dev/v1alpha1"] = API_VERSION
     kind: Literal["TaskType"]
-    metadata: Metadata
+    metadata: TypeMetadata
     spec: TaskTypeSpec = TaskTypeSpec()
-
-    @model_validator(mode="after")
-    def _name_is_a_type(self) -> Self:
-        _TypeNameCheck(name=self.metadata.name)
-        return self
 
 
 class QueueSet(_Model):
@@ -341,17 +348,8 @@ class QueueSet(_Model):
 
     api_version: Literal["dtq.dev/v1alpha1"] = API_VERSION
     kind: Literal["QueueSet"]
-    metadata: Metadata
+    metadata: QueueSetMetadata
     spec: QueueSetSpec
-
-    @model_validator(mode="after")
-    def _name_is_legal(self) -> Self:
-        ObjectRef(name=self.metadata.name)
-        return self
-
-
-class _TypeNameCheck(_Model):
-    name: TypeName
 
 
 Manifest = TaskType | QueueSet

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from dtq.domain.manifests import QueueSet, QueueSpec, TaskType
+from dtq.domain.manifests import QueueSet, TaskType
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,15 +85,7 @@ def task_type_row(manifest: TaskType) -> TaskTypeRow:
         retention_failed_seconds=spec.retention.failed_seconds,
         deletion_policy=str(spec.deletion_policy),
         schedules=tuple(
-            sorted(
-                (
-                    ScheduleRow(
-                        name=schedule.name, cron=schedule.cron, timezone=schedule.timezone, payload=schedule.payload
-                    )
-                    for schedule in spec.schedule
-                ),
-                key=lambda row: row.name,
-            )
+            ScheduleRow(**dict(schedule)) for schedule in sorted(spec.schedule, key=lambda schedule: schedule.name)
         ),
     )
 
@@ -109,16 +101,15 @@ def queue_set_row(manifest: QueueSet) -> QueueSetRow:
         paused=spec.paused,
         deletion_policy=str(spec.deletion_policy),
         removal_queue=spec.on_removal.queue,
-        queues=tuple(_queue_row(queue) for queue in spec.queues),
-    )
-
-
-def _queue_row(queue: QueueSpec) -> QueueRow:
-    return QueueRow(
-        name=queue.name,
-        type=str(queue.type),
-        max_length=queue.max_length,
-        scaling=queue.scaling.model_dump(mode="json", by_alias=True, exclude_none=True),
+        queues=tuple(
+            QueueRow(
+                name=queue.name,
+                type=str(queue.type),
+                max_length=queue.max_length,
+                scaling=queue.scaling.model_dump(mode="json", by_alias=True, exclude_none=True),
+            )
+            for queue in spec.queues
+        ),
     )
 
 

@@ -22,8 +22,8 @@ from dtq_kube.errors import Conflict
 from dtq_operator import conditions
 from dtq_operator.breaker import Breaker
 from dtq_operator.conditions import USER_ERRORS, Condition
-from dtq_operator.hints import Hints
 from dtq_operator.reasons import ConditionReason
+from dtq_operator.scaling import Hints
 from dtq_operator.shared import Shared
 from dtq_operator.store import Key
 from dtq_reconcile.queue_sets import Reconciled, reconcile_queue_set, release_queue_set

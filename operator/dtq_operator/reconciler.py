@@ -13,7 +13,6 @@ from pydantic import ValidationError
 
 from dtq.domain.errors import Rejected, Unavailable
 from dtq.domain.manifests import QueueSet, TaskType
-from dtq.domain.owners import Owner
 from dtq.domain.plan import FORCE_DELETE_ANNOTATION, Reason
 from dtq.runtime import failpoints
 from dtq_kube.errors import Conflict
@@ -23,7 +22,7 @@ from dtq_operator.conditions import Condition, is_ready
 from dtq_operator.kube import Object
 from dtq_operator.reasons import ConditionReason, EventReason
 from dtq_operator.shared import Shared
-from dtq_operator.store import Key
+from dtq_operator.store import Key, owner_of, parse
 
 FINALIZER: Final = "dtq.dev/operator"
 _UNKNOWN: Final = frozenset({"extra_forbidden", "enum"})
@@ -74,9 +73,9 @@ class Reconciler:
 
     async def _present(self, key: Key, obj: Object) -> tuple[str, float | None]:
         try:
-            manifest = parse(key.kind, obj)
+            manifest = parse(TaskType, obj) if key.kind == "TaskType" else parse(QueueSet, obj)
         except ValidationError as error:
-            reason, message = first_error(error)
+            reason, message = _first_error(error)
             await self._write_status(key, obj, conditions.invalid(key.kind, reason, message), {})
             await self._events.record(key.kind, obj, reason, message, warning=True)
             return "refused", None
@@ -202,25 +201,7 @@ class Reconciler:
         return is_ready(obj) and status.get("observedGeneration") == obj["metadata"].get("generation")
 
 
-def parse(kind: str, obj: Object) -> TaskType | QueueSet:
-    """Return the manifest that an object holds.
-
-    Raises:
-        ValidationError: the object does not match the current CRD.
-    """
-    document = {name: obj[name] for name in ("apiVersion", "kind", "metadata", "spec") if name in obj}
-    document["kind"] = kind
-    document.setdefault("apiVersion", "dtq.dev/v1alpha1")
-    return TaskType.model_validate(document) if kind == "TaskType" else QueueSet.model_validate(document)
-
-
-def owner_of(obj: Object) -> Owner:
-    """Return an object's identity as its claim stores it."""
-    meta = obj["metadata"]
-    return Owner(uid=meta["uid"], namespace=meta["namespace"], name=meta["name"], generation=meta.get("generation", 0))
-
-
-def first_error(error: ValidationError) -> tuple[str, str]:
+def _first_error(error: ValidationError) -> tuple[str, str]:
     """Return reason and message for an object that the models refuse.
 
     The API server stores no field and no enum value that the definitions lack: an unknown one was accepted by the

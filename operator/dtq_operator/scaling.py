@@ -6,6 +6,7 @@ An unknown backlog never means 0: the replicas stay unchanged.
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 
 import structlog
 from prometheus_client import Gauge
@@ -15,13 +16,24 @@ from dtq.domain.manifests import QueueSet, QueueSpec, ScalingMode
 from dtq.domain.scaling import Load, desired_replicas
 from dtq_db import backlog, catalog
 from dtq_operator.conditions import is_accepted, is_ready
-from dtq_operator.hints import Hints
-from dtq_operator.reconciler import parse
 from dtq_operator.shared import Shared
 from dtq_operator.store import Key
 from dtq_operator.targets import Cooldown, Demand, Target, Targets, Trouble
 
 _log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hints:
+    """The scaling hints of a queue set.
+
+    Attributes:
+        desired: replicas by queue; a queue whose backlog is unknown is absent.
+        troubles: reason and message by queue whose Deployment is not scaled.
+    """
+
+    desired: Mapping[str, int] = field(default_factory=dict)
+    troubles: Mapping[str, Trouble] = field(default_factory=dict)
 
 
 class Scaler:
@@ -48,14 +60,9 @@ class Scaler:
         """Compute the hints once; return False."""
         found: dict[Key, dict[str, int]] = {}
         demands: dict[Target, list[Demand]] = {}
-        for key, obj in self._shared.store.of_kind("QueueSet"):
-            if obj["metadata"].get("deletionTimestamp") or not is_accepted(obj):
+        for key, obj, manifest in self._shared.store.present(QueueSet):
+            if not is_accepted(obj):
                 continue
-            try:
-                manifest = parse(key.kind, obj)
-            except ValueError:
-                continue  # the reconciler reports what is wrong with it
-            assert isinstance(manifest, QueueSet)
             desired: dict[str, int] = {}
             loads: dict[str, Load] = {}
             if is_ready(obj):

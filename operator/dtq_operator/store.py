@@ -4,9 +4,15 @@ Only answers of the API server change the store.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
+from pydantic import ValidationError
+
+from dtq.domain.manifests import API_VERSION, QueueSet, TaskType
+from dtq.domain.owners import Owner
 from dtq_operator.kube import Object
+
+M = TypeVar("M", TaskType, QueueSet)
 
 
 class Key(NamedTuple):
@@ -55,6 +61,16 @@ class Store:
         """Return every object of a kind."""
         return iter([(key, obj) for key, obj in self._objects.items() if key.kind == kind])
 
+    def present(self, model: type[M]) -> Iterator[tuple[Key, Object, M]]:
+        """Yield the readable objects of a kind that are not being deleted; the reconciler reports the others."""
+        for key, obj in self.of_kind(model.__name__):
+            if not obj["metadata"].get("deletionTimestamp"):
+                try:
+                    manifest = parse(model, obj)
+                except ValidationError:
+                    continue
+                yield key, obj, manifest
+
     def __len__(self) -> int:
         return len(self._objects)
 
@@ -63,3 +79,19 @@ def version(obj: Object) -> int:
     """Return an object's resourceVersion as a number; since 1.35 the API guarantees that versions can be compared."""
     text = str(obj["metadata"].get("resourceVersion", "0"))
     return int(text) if text.isdigit() else 0
+
+
+def parse(model: type[M], obj: Object) -> M:
+    """Return the manifest that an object holds.
+
+    Raises:
+        ValidationError: the object does not match the current CRD.
+    """
+    fields = {name: obj[name] for name in ("apiVersion", "metadata", "spec") if name in obj}
+    return model.model_validate({"apiVersion": API_VERSION, "kind": model.__name__} | fields)
+
+
+def owner_of(obj: Object) -> Owner:
+    """Return an object's identity as its claim stores it."""
+    meta = obj["metadata"]
+    return Owner(uid=meta["uid"], namespace=meta["namespace"], name=meta["name"], generation=meta.get("generation", 0))

@@ -16,7 +16,6 @@ from dtq.domain.rows import task_type_row
 from dtq_db import resources
 from dtq_operator.conditions import is_ready
 from dtq_operator.kube import PLURALS, Object
-from dtq_operator.reconciler import parse
 from dtq_operator.shared import Shared
 from dtq_operator.store import Key, key_of, version
 
@@ -117,14 +116,7 @@ class Sweep:
     async def _find_drift(self) -> None:
         """Queue objects that are not as declared; queue sets always, since the broker offers no hash to compare."""
         rows = await resources.task_types(self._shared.database)
-        for key, obj in self._shared.store.of_kind("TaskType"):
-            if obj["metadata"].get("deletionTimestamp"):
-                continue
-            try:
-                manifest = parse(key.kind, obj)
-            except ValueError:
-                continue
-            assert isinstance(manifest, TaskType)
+        for key, _, manifest in self._shared.store.present(TaskType):
             if rows.get(key.name) != task_type_row(manifest):
                 self._shared.queue.add(key)
         for key, _ in self._shared.store.of_kind("QueueSet"):
@@ -134,8 +126,8 @@ class Sweep:
         """Release claims whose object was deleted without a watch event."""
         claims = await resources.claims(self._shared.database)
         ours = {
-            Key(kind, owner.namespace, owner.name): (kind, key, owner)
-            for kind, key, owner in claims
+            Key(kind, owner.namespace, owner.name): owner
+            for kind, _, owner in claims
             if kind in PLURALS  # a newer release may claim names of further kinds
             and owner.uid not in (LOCAL_UID, EMBEDDED_UID)
             and (self._namespaces == (None,) or owner.namespace in self._namespaces)
@@ -154,7 +146,7 @@ class Sweep:
                 continue
             if await self._shared.kube.get(key.kind, key.namespace, key.name) is not None:
                 continue
-            _, _, owner = ours[key]
+            owner = ours[key]
             self._shared.store.gone[key] = {
                 "metadata": {"uid": owner.uid, "namespace": owner.namespace, "name": owner.name,
                              "generation": owner.generation}
@@ -163,10 +155,6 @@ class Sweep:
 
     def _count(self) -> None:
         for kind in PLURALS:
-            ready = 0
-            total = 0
-            for _, obj in self._shared.store.of_kind(kind):
-                total += 1
-                ready += is_ready(obj)
-            self._shared.metrics.objects.labels(kind, "true").set(ready)
-            self._shared.metrics.objects.labels(kind, "false").set(total - ready)
+            ready = [is_ready(obj) for _, obj in self._shared.store.of_kind(kind)]
+            self._shared.metrics.objects.labels(kind, "true").set(ready.count(True))
+            self._shared.metrics.objects.labels(kind, "false").set(ready.count(False))

@@ -74,17 +74,27 @@ class Backends:
         self.postgres: Breaker[Key] = Breaker("postgres", lambda: catalog.revision(shared.database), shared.queue.add)
         self.rabbitmq: Breaker[Key] = Breaker("rabbitmq", self._probe_broker, shared.queue.add)
 
-    async def apply_task_type(self, key: Key, manifest: TaskType, owner: Owner) -> Effect:
-        """Make Postgres hold a TaskType."""
-        if self.postgres.is_open:
-            return self._down(key, self.postgres, "Synced", ConditionReason.DATABASE_UNAVAILABLE)
+    async def apply(self, key: Key, manifest: TaskType | QueueSet, owner: Owner) -> Effect:
+        """Make the backends hold what an object declares, or park its key while one of them is down."""
+        is_type = isinstance(manifest, TaskType)
+        backends = (self.postgres,) if is_type else (self.postgres, self.rabbitmq)
+        effect = "Synced" if is_type else "TopologyDeclared"
+        for breaker in backends:
+            if breaker.is_open:
+                return self._down(key, breaker, effect)
         try:
-            plan = await reconcile_task_type(self._database, manifest, owner)
-            served = await self._served(key)
+            if isinstance(manifest, TaskType):
+                return await self._apply_task_type(key, manifest, owner)
+            return await self._apply_queue_set(key, manifest, owner)
         except Unavailable:
-            if await self.postgres.is_down():
-                return self._down(key, self.postgres, "Synced", ConditionReason.DATABASE_UNAVAILABLE)
+            for breaker in backends:
+                if await breaker.is_down():
+                    return self._down(key, breaker, effect)
             raise
+
+    async def _apply_task_type(self, key: Key, manifest: TaskType, owner: Owner) -> Effect:
+        plan = await reconcile_task_type(self._database, manifest, owner)
+        served = await self._served(key)
         if plan.refusal:
             return _refused(plan.refusal, "Synced")
         schema = manifest.spec.payload_schema
@@ -99,28 +109,15 @@ class Backends:
             warning=(served.reason, served.message) if is_missed else None,
         )
 
-    async def apply_queue_set(self, key: Key, manifest: QueueSet, owner: Owner) -> Effect:
-        """Make Postgres and RabbitMQ hold a QueueSet."""
-        backends = (
-            (self.postgres, ConditionReason.DATABASE_UNAVAILABLE),
-            (self.rabbitmq, ConditionReason.BROKER_UNREACHABLE),
-        )
-        for breaker, reason in backends:
-            if breaker.is_open:
-                return self._down(key, breaker, "TopologyDeclared", reason)
+    async def _apply_queue_set(self, key: Key, manifest: QueueSet, owner: Owner) -> Effect:
+        lost = self._lost.setdefault(key, set())
         try:
-            lost = self._lost.setdefault(key, set())
             done = await reconcile_queue_set(self._database, self._settings.rmq_url, manifest, owner, lost=lost)
             self._lost.pop(key, None)
         except Rejected as error:
             warning = (ConditionReason.ACCESS_REFUSED, str(error))
             found = conditions.broker_trouble(*warning, stalled=True)
             return Effect(conditions=found, result="refused", warning=warning, waits=True)
-        except Unavailable:
-            for breaker, reason in backends:
-                if await breaker.is_down():
-                    return self._down(key, breaker, "TopologyDeclared", reason)
-            raise
         if done.plan.refusal:
             return _refused(done.plan.refusal, "TopologyDeclared")
         return self._queue_set_effect(manifest, done, await self._hints(key, manifest), await self._moving(key.name))
@@ -188,15 +185,18 @@ class Backends:
             waits=bool(moving),
         )
 
-    def _down(self, key: Key, breaker: Breaker[Key], effect: str, reason: ConditionReason) -> Effect:
+    def _down(self, key: Key, breaker: Breaker[Key], effect: str) -> Effect:
         breaker.trip(key)
         # The driver's message differs between tries, and each message would be another write.
-        text = f"{breaker.name.capitalize()} does not answer; the object is reconciled when it answers again"
-        if reason is ConditionReason.BROKER_UNREACHABLE:
+        if breaker is self.rabbitmq:
+            reason = ConditionReason.BROKER_UNREACHABLE
             text = (
                 f"no connection to RabbitMQ, vhost {self._settings.rmq_vhost!r}; the operator retries until it connects"
             )
-        if isinstance(breaker.error, Unmigrated):
+        elif not isinstance(breaker.error, Unmigrated):
+            reason = ConditionReason.DATABASE_UNAVAILABLE
+            text = "Postgres does not answer; the object is reconciled when it answers again"
+        else:
             reason = ConditionReason.DATABASE_NOT_MIGRATED
             text = "the database does not have this release's schema: run `dtq migrate`; the object is reconciled then"
         return Effect(conditions=conditions.unavailable(effect, reason, text), result="waiting", warning=(reason, text))

@@ -81,10 +81,7 @@ class Reconciler:
             return "refused", None
         if not await self._finalizer_fits(key, obj, manifest):
             return "ok", 0.0
-        if isinstance(manifest, TaskType):
-            effect = await self._backends.apply_task_type(key, manifest, owner_of(obj))
-        else:
-            effect = await self._backends.apply_queue_set(key, manifest, owner_of(obj))
+        effect = await self._backends.apply(key, manifest, owner_of(obj))
         await failpoints.hit("operator.applied")
         if effect.refused_as is Reason.STALE_GENERATION:
             return "conflict", await self._reread(key)

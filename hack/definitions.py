@@ -10,11 +10,9 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from dtq.domain.manifests import QueueSetSpec, TaskTypeSpec
+from dtq.domain.manifests import GROUP, VERSION, QueueSetSpec, TaskTypeSpec
 from dtq.domain.names import RESERVED_QUEUES, TYPE_PATTERN
 
-GROUP: Final = "dtq.dev"
-VERSION: Final = "v1alpha1"
 _COPIED: Final = (
     "default", "enum", "pattern", "minLength", "maxLength", "minimum", "maximum", "minItems", "maxItems",
 )  # fmt: skip

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from operator import itemgetter
 from typing import Any, Final
 
+from dtq.domain.manifests import GROUP, VERSION
 from dtq_kube.client import KubeClient, credentials
 from dtq_kube.errors import CallFailed, Conflict, NotFound, NotServed, called
-from dtq_operator.crd import GROUP, VERSION
 
 REQUEST_SECONDS: Final = 15.0
 """Longest request, in seconds."""

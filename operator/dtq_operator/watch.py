@@ -16,8 +16,8 @@ import kopf
 import structlog
 
 from dtq.domain.errors import Unavailable
+from dtq.domain.manifests import GROUP, VERSION
 from dtq.runtime.loops import Retries, wait
-from dtq_operator.crd import GROUP, VERSION
 from dtq_operator.events import COMPONENT
 from dtq_operator.kube import PLURALS, Object
 from dtq_operator.store import Key, key_of, version

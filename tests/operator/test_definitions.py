@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from dtq_operator.crd import queue_set_crd, task_type_crd
 from hack.crds import generated
+from hack.definitions import queue_set_crd, task_type_crd
 from hack.lib.errors import HackError
 from tests.operator.conftest import Start
 from tests.operator.world import TYPE, World

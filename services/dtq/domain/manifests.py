@@ -15,6 +15,7 @@ from dtq.domain.backoff import Backoff, Strategy
 from dtq.domain.names import KeyPath, ObjectName, Prefix, QueueName, TypeName, WorkQueueName
 
 API_VERSION: Final = "dtq.dev/v1alpha1"
+GROUP, VERSION = API_VERSION.split("/")
 
 DelaySeconds = Annotated[int, Field(ge=1, le=limits.DELAY_SECONDS_MAX)]
 

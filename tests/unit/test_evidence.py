@@ -32,7 +32,12 @@ def test_the_cause_says_what_is_known_and_how_to_give_more_memory(
     assert "resources.limits.memory" in cause
 
 
-@pytest.mark.parametrize("text", [None, "null", "[]", "7", "{", '{"group": "g"}', '{"group": "g", "limit_bytes": []}'])
+INFINITE = '{"group": "g", "limit_bytes": 1e400, "used_bytes": 2, "oom_kills": 3}'
+
+
+@pytest.mark.parametrize(
+    "text", [None, "null", "[]", "7", "{", '{"group": "g"}', '{"group": "g", "limit_bytes": []}', INFINITE]
+)
 def test_what_cannot_be_understood_is_no_evidence(text: str | None) -> None:
     assert parse_memory(text) is None
 

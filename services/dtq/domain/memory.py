@@ -3,10 +3,10 @@
 `dtq_worker.memory` reads the values from the kernel.
 """
 
-import json
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 NEAR_LIMIT: Final = 0.85
 """Share of its memory limit above which a worker reports at once instead of at its next renewal."""
@@ -40,15 +40,10 @@ class Memory:
 
 def parse_memory(text: str | None) -> Memory | None:
     """Return a worker's memory report, or None if it cannot be read: the worker may be of any release or language."""
-    with suppress(ValueError, TypeError, KeyError):
-        told = json.loads(text or "null")
-        return Memory(
-            group=str(told["group"]),
-            limit_bytes=int(told["limit_bytes"]),
-            used_bytes=int(told["used_bytes"]),
-            oom_kills=int(told["oom_kills"]),
-        )
-    return None
+    try:
+        return msgspec.json.decode(text or "null", type=Memory, strict=False)
+    except (msgspec.MsgspecError, RecursionError):
+        return None
 
 
 def cause_of_death(last: Memory | None, oom_kills_since: int | None) -> str:

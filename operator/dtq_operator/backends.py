@@ -51,12 +51,7 @@ class Effect:
 
 
 class Backends:
-    """Applies objects to Postgres and RabbitMQ.
-
-    Args:
-        hints: returns the scaling hints of a queue set.
-        served: returns the condition Served of a task type.
-    """
+    """Applies objects to Postgres and RabbitMQ; `hints` and `served` return what else a status shows."""
 
     def __init__(
         self,

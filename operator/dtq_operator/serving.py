@@ -16,11 +16,7 @@ from dtq_operator.store import Key
 
 
 class Serving:
-    """Checks which types the workers serve.
-
-    Args:
-        desired: returns the desired replicas of a queue, by queue set and queue; None while that is unknown.
-    """
+    """Checks which types the workers serve; `desired` returns a queue's desired replicas, None while unknown."""
 
     def __init__(self, shared: Shared, desired: Callable[[str, str], int | None]) -> None:
         self._shared = shared

@@ -17,7 +17,7 @@ class Shared:
     """The settings, the two ends (cluster and database), and what all parts read and feed.
 
     Attributes:
-        queue: a part that finds that an object's status or rows are not right adds its key.
+        queue: takes the keys of the objects whose rows or status may have to change.
     """
 
     settings: OperatorSettings

@@ -29,11 +29,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Sweep:
-    """Compares all objects with the store and the claims, once per call.
-
-    Args:
-        told: the newest version of each object that the watch has reported.
-    """
+    """Compares all objects with the store, the claims and the versions that the watch has reported."""
 
     def __init__(self, shared: Shared, told: Mapping[Key, int]) -> None:
         self._shared = shared

@@ -58,14 +58,8 @@ async def reconcile_queue_set(
     The name is claimed first, then the topology is declared, then the rows are written: a spec that RabbitMQ refuses
     never comes into force, and the earlier spec stays in force.
 
-    Args:
-        database: the database that the processes read.
-        rmq_url: the broker, with its vhost.
-        manifest: the desired queue set.
-        owner: the owner of the manifest.
-        lost: receives the names of queues that were missing and have been re-created. Passed again after a failure, it
-            makes the next call report what the failed call repaired.
-        dry_run: only plan.
+    `lost` receives the names of queues that were missing and have been re-created. Passed again after a failure, it
+    makes the next call report what the failed call repaired.
 
     Raises:
         Unavailable: Postgres or RabbitMQ does not answer; the next call finds what was already done.

@@ -6,11 +6,7 @@ from dtq.domain.manifests import QueueSetSpec
 
 
 class QueueSets(Mapping[str, QueueSetSpec]):
-    """Specs by the name of the set.
-
-    Args:
-        specs: the initial specs.
-    """
+    """Specs by the name of the set."""
 
     def __init__(self, specs: Mapping[str, QueueSetSpec] | None = None) -> None:
         self._specs: Mapping[str, QueueSetSpec] = specs or {}

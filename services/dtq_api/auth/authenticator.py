@@ -34,10 +34,7 @@ class Authenticator(Protocol):
     """Authenticates callers."""
 
     async def rights(self, credentials: Sequence[bytes]) -> Rights:
-        """Return the permissions of a request's caller.
-
-        Args:
-            credentials: the values of its Authorization headers.
+        """Return the permissions of a request's caller; `credentials` are the values of its Authorization headers.
 
         Raises:
             Rejected: `Unauthenticated`.
@@ -67,12 +64,7 @@ class NoAuthentication:
 
 
 class TokenAuthenticator:
-    """Requires a token from every caller.
-
-    Args:
-        tokens: the tokens of the token file, or None.
-        reviews: the reviews by the API server, or None outside a cluster.
-    """
+    """Requires a token from every caller: of the token file, or one that the API server reviews."""
 
     def __init__(
         self,

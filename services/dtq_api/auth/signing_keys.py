@@ -32,11 +32,7 @@ _log = structlog.get_logger(__name__)
 
 
 class SigningKeys:
-    """The cluster's keys, as its issuer publishes them (OpenID Connect Discovery: a JSON Web Key Set).
-
-    Args:
-        read: reads the key set.
-    """
+    """The cluster's keys, as its issuer publishes them (OpenID Connect Discovery: a JSON Web Key Set)."""
 
     def __init__(self, read: Callable[[], Awaitable[dict[str, Any]]]) -> None:
         self._read = read

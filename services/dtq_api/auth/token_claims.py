@@ -24,13 +24,7 @@ class Claims(msgspec.Struct, frozen=True):
 
 
 def refusal(token: str, audience: str, now: float) -> str | None:
-    """Return why a token is invalid, or None if the API server must review it.
-
-    Args:
-        token: the token as sent.
-        audience: the audience that the token must have.
-        now: seconds since the epoch.
-    """
+    """Return why a token is invalid `now`, in seconds since the epoch, or None if the API server must review it."""
     parts = token.split(".")
     if len(parts) != 3 or not all(_PART.fullmatch(part) for part in parts):  # noqa: PLR2004 - head, claims, signature
         return "the token is unknown"

@@ -47,13 +47,7 @@ class Status(msgspec.Struct, frozen=True):
 
 
 class TokenReviewClient:
-    """Reviews tokens at the API server.
-
-    Args:
-        server: the URL of the API server.
-        folder: the mounted service account: `token` and `ca.crt`.
-        audience: the audience that tokens must have.
-    """
+    """Reviews tokens at the API server with the service account mounted in `folder`: `token` and `ca.crt`."""
 
     def __init__(self, server: str, folder: Path, *, audience: str, metrics: ApiMetrics) -> None:
         # It takes memory that an API without TokenReviews must not pay for.

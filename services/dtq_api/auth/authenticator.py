@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 
@@ -28,24 +28,6 @@ TOKEN_CHARS_MAX: Final = 8_192
 """Longest token, in characters: ServiceAccount tokens have about a thousand characters."""
 _log = structlog.get_logger(__name__)
 _BEARER: Final = re.compile(rb"[Bb]earer +([A-Za-z0-9._~+/=-]{1,%d})" % TOKEN_CHARS_MAX)
-
-
-class Authenticator(Protocol):
-    """Authenticates callers."""
-
-    async def rights(self, credentials: Sequence[bytes]) -> Rights:
-        """Return the permissions of a request's caller; `credentials` are the values of its Authorization headers.
-
-        Raises:
-            Rejected: `Unauthenticated`.
-            Unavailable: the caller cannot be authenticated now.
-        """
-
-    async def refresh(self) -> bool:
-        """Read again what has changed; return False: there is never more to do at once."""
-
-    async def close(self) -> None:
-        """Close connections."""
 
 
 class NoAuthentication:
@@ -83,7 +65,12 @@ class TokenAuthenticator:
         self._verdicts = TokenReviewCache(time.monotonic)
 
     async def rights(self, credentials: Sequence[bytes]) -> Rights:
-        """Return the permissions of a request's caller; see `Authenticator`."""
+        """Return the permissions of a request's caller; `credentials` are the values of its Authorization headers.
+
+        Raises:
+            Rejected: `Unauthenticated`.
+            Unavailable: the caller cannot be authenticated now.
+        """
         if not credentials:
             raise self._refused("missing", "the token is missing: send Authorization: Bearer TOKEN")
         match = _BEARER.fullmatch(credentials[0]) if len(credentials) == 1 else None
@@ -96,14 +83,14 @@ class TokenAuthenticator:
         return policy.rights(verdict)
 
     async def refresh(self) -> bool:
-        """Read again what has changed; see `Authenticator`."""
+        """Read again what has changed; return False: there is never more to do at once."""
         for file in (self._tokens, self._policy):
             if isinstance(file, ReloadingFile):
                 file.refresh()
         return False
 
     async def close(self) -> None:
-        """Close connections; see `Authenticator`."""
+        """Close connections."""
         if self._reviews is not None:
             await self._reviews.close()
 
@@ -123,6 +110,9 @@ class TokenAuthenticator:
     def _refused(self, result: str, message: str) -> Rejected:
         self._metrics.refused.labels(result).inc()
         return Rejected("Unauthenticated", message)
+
+
+Authenticator = NoAuthentication | TokenAuthenticator
 
 
 async def _reviewed(reviews: TokenReviewClient, token: str) -> Verdict:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from dtq.domain.scaling import Load
 from dtq_db.connections import Database, DedicatedConnection
 from dtq_db.queries import query
 
@@ -43,6 +44,17 @@ async def waiting(database: Database, queue_set: str, queues: Sequence[str]) -> 
     """Return the number of due and waiting tasks of each queue, wherever their messages are; COUNT_MAX at most."""
     rows = await database.fetch(query("queue_backlog"), list(queues), queue_set, COUNT_MAX)
     return {row["queue"]: row["waiting"] for row in rows}
+
+
+async def loads(database: Database, queue_set: str, queues: Sequence[str]) -> dict[str, Load]:
+    """Return what waits and runs in each queue; the running tasks are at most one renewal old."""
+    rows = await database.fetch(query("worker_running_counts"))
+    running = {row["key"]: (row["running"], row["concurrency"]) for row in rows}
+    found = {}
+    for queue, ready in (await waiting(database, queue_set, queues)).items():
+        busy, slots = running.get(f"{queue_set}/{queue}", (0, 0))
+        found[queue] = Load(ready=ready, running=busy, concurrency=slots)
+    return found
 
 
 async def look(dedicated: DedicatedConnection) -> Backlog:

@@ -89,12 +89,6 @@ def tell_newer(newer: Newer, before: Newer) -> None:
             _log.warning("newer queue found", queue_set=queue_set, queue=queue, reason=reason)
 
 
-async def running_counts(database: Database) -> dict[str, tuple[int, int]]:
-    """Return the running handlers and the slots of one worker, by `queue set/queue`, at most one renewal old."""
-    rows = await database.fetch(query("worker_running_counts"))
-    return {row["key"]: (row["running"], row["concurrency"]) for row in rows}
-
-
 async def worker_groups(database: Database) -> list[WorkerGroup]:
     """Return the workers of the last day, grouped by what they registered."""
     return [

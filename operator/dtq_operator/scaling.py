@@ -14,7 +14,7 @@ from prometheus_client import Gauge
 from dtq.domain.errors import Unavailable
 from dtq.domain.manifests import QueueSet, QueueSpec, ScalingMode
 from dtq.domain.scaling import Load, desired_replicas
-from dtq_db import backlog, catalog
+from dtq_db import backlog
 from dtq_operator.conditions import is_accepted, is_ready
 from dtq_operator.shared import Shared
 from dtq_operator.store import Key
@@ -100,7 +100,8 @@ class Scaler:
     async def _measure(self, key: Key, manifest: QueueSet) -> tuple[dict[str, int], dict[str, Load]]:
         """Return desired replicas and load by queue, and publish them; queues with an unknown backlog are absent."""
         try:
-            loads = await self._loads(key.name, manifest)
+            queues = [queue.name for queue in manifest.spec.queues]
+            loads = await backlog.loads(self._shared.database, key.name, queues)
         except Unavailable as error:
             _log.warning("backlog read failed", queue_set=key.name, reason=str(error))
             loads = {}
@@ -120,15 +121,6 @@ class Scaler:
             known = [told.get("desiredReplicas") for told in status.get("queues", ()) if told["name"] == queue.name]
             cooldown = self._cooldowns[key.name, queue.name] = Cooldown(known[0] if known else None, now)
         return cooldown.settle(desired_replicas(load, queue.scaling), queue.scaling, now)
-
-    async def _loads(self, name: str, manifest: QueueSet) -> dict[str, Load]:
-        running = await catalog.running_counts(self._shared.database)
-        waiting = await backlog.waiting(self._shared.database, name, [queue.name for queue in manifest.spec.queues])
-        loads = {}
-        for queue, ready in waiting.items():
-            busy, slots = running.get(f"{name}/{queue}", (0, 0))
-            loads[queue] = Load(ready=ready, running=busy, concurrency=slots)
-        return loads
 
     def _publish(
         self, queue_set: str, manifest: QueueSet, loads: Mapping[str, Load], desired: Mapping[str, int]

@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 
 from dtq.domain.errors import Rejected, Unavailable
 from dtq.domain.queue_sets import QueueSets
-from dtq.domain.scaling import Load, desired_replicas
+from dtq.domain.scaling import desired_replicas
 from dtq.domain.stored import Newer
 from dtq_api.bodies import ScalingHint
-from dtq_db import backlog, catalog
+from dtq_db import backlog
 from dtq_db.connections import Database
 
 
@@ -44,15 +44,13 @@ class ScalingHints:
             raise Unavailable(f"only a newer release knows how queue {queue!r} scales: {reason}")
         if spec is None or declared is None:
             raise Rejected("NotFound", f"not found: queue {queue!r} of queue set {queue_set!r} is not declared")
-        ready = (await backlog.waiting(self._database, queue_set, [queue]))[queue]
-        running, concurrency = (await catalog.running_counts(self._database)).get(f"{queue_set}/{queue}", (0, 0))
-        load = Load(ready=ready, running=running, concurrency=concurrency)
+        load = (await backlog.loads(self._database, queue_set, [queue]))[queue]
         return ScalingHint(
             queue_set=queue_set,
             queue=queue,
             backlog=load.backlog,
-            ready=ready,
-            running=running,
+            ready=load.ready,
+            running=load.running,
             desiredReplicas=desired_replicas(load, declared.scaling),
             asOf=datetime.now(UTC),
         )

@@ -95,12 +95,13 @@ class Kube(KubeClient):
             again = {"lastTimestamp": event["lastTimestamp"]}
             await self.request("PATCH", f"{path}/{event['metadata']['name']}", _METADATA, body=again)
 
-    async def scale(self, namespace: str, deployment: str) -> tuple[int, str] | None:
-        """Return a Deployment's desired replicas and the scale's resourceVersion, or None if it does not exist."""
-        try:
-            return await self.request("GET", _scale_path(namespace, deployment), _replicas)
-        except NotFound:
-            return None
+    async def scale(self, namespace: str, deployment: str) -> tuple[int, str]:
+        """Return a Deployment's desired replicas and the scale's resourceVersion.
+
+        Raises:
+            NotFound: the Deployment does not exist.
+        """
+        return await self.request("GET", _scale_path(namespace, deployment), _replicas)
 
     async def patch_scale(self, namespace: str, deployment: str, replicas: int, version: str) -> None:
         """Set a Deployment's replicas unless its scale was changed meanwhile.

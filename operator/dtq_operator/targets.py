@@ -147,23 +147,18 @@ class Targets:
         if other := scalers.get(name):
             text = f"{other} already scales Deployment {name}: remove it, or set scaling.mode to Hints"
             return ConditionReason.EXTERNALLY_MANAGED, text
-        missing = (
-            ConditionReason.TARGET_NOT_FOUND,
-            f"Deployment {name} does not exist: create it, or correct targetRef",
-        )
-        found = await self._kube.scale(target.namespace, name)
-        if found is None:
-            return missing
-        current, version = found
-        wanted = self._wanted(target, queues, current)
-        if current != wanted:
-            try:
-                await self._kube.patch_scale(target.namespace, name, wanted, version)
-            except NotFound:
-                return missing
+        try:
+            current, version = await self._kube.scale(target.namespace, name)
+            wanted = self._wanted(target, queues, current)
+            if current == wanted:
+                return None
+            await self._kube.patch_scale(target.namespace, name, wanted, version)
+        except NotFound:
+            text = f"Deployment {name} does not exist: create it, or correct targetRef"
+            return ConditionReason.TARGET_NOT_FOUND, text
+        for demand in {demand.key: demand for demand in queues}.values():
             message = f"{name}: {current} to {wanted} replicas"
-            for demand in {demand.key: demand for demand in queues}.values():
-                await self._events.record("QueueSet", demand.obj, EventReason.SCALED, message)
+            await self._events.record("QueueSet", demand.obj, EventReason.SCALED, message)
         return None
 
     def _wanted(self, target: Target, queues: Sequence[Demand], current: int) -> int:

@@ -128,8 +128,7 @@ class Backends:
         if key.kind == "TaskType":
             return (await release_task_type(self._database, key.name, owner, policy=policy)).refusal
         url = self._settings.rmq_url
-        done = await release_queue_set(self._database, url, key.name, owner, policy=policy, force=force)
-        return done.plan.refusal
+        return (await release_queue_set(self._database, url, key.name, owner, policy=policy, force=force)).refusal
 
     async def is_claimed_by_another(self, key: Key, owner: Owner) -> bool:
         """Return whether another object owns the name; while Postgres is down, assume so and do nothing."""

@@ -84,8 +84,7 @@ async def delete(settings: CommonSettings, manifests: list[Manifest], *, dry_run
                 plan = await release_task_type(database, name, owner, dry_run=dry_run)
             else:
                 force = manifest.metadata.annotations.get(FORCE_DELETE_ANNOTATION) == name
-                done = await release_queue_set(database, settings.rmq_url, name, owner, force=force, dry_run=dry_run)
-                plan = done.plan
+                plan = await release_queue_set(database, settings.rmq_url, name, owner, force=force, dry_run=dry_run)
             refused += _show(manifest, plan, "not declared by dtq apply: nothing to do", dry_run=dry_run)
     return refused
 

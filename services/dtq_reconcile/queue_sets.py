@@ -15,7 +15,6 @@ from dtq.domain.plan import (
     Action,
     ObservedQueueSet,
     Plan,
-    Reason,
     Step,
     plan_queue_set,
     plan_queue_set_deletion,
@@ -36,12 +35,10 @@ class Reconciled:
 
     Attributes:
         mismatched: the difference, by the name of each queue or exchange that exists with other arguments.
-        ready: messages by broker queue; None where the queue was missing.
     """
 
     plan: Plan
     mismatched: dict[str, str] = field(default_factory=dict)
-    ready: dict[str, int | None] = field(default_factory=dict)
 
 
 async def reconcile_queue_set(
@@ -67,15 +64,14 @@ async def reconcile_queue_set(
     """
     topology = topology_of(manifest.spec)
     async with connected(rmq_url) as admin:
-        ready = await admin.ready(topology)
-        missing = frozenset(name for name, count in ready.items() if count is None)
+        missing = frozenset(name for name, count in (await admin.ready(topology)).items() if count is None)
         async with transaction(database) as resources:
             plan, _ = await _plan(resources, manifest, owner, missing)
             if not dry_run:
                 await _apply_rows(resources, _claims_only(plan), owner, None)
         claims = _claims_only(plan).steps
         if dry_run or plan.refusal:
-            return Reconciled(plan=plan, ready=ready)
+            return Reconciled(plan=plan)
 
         async def before_making(queues: frozenset[str]) -> None:
             # Once the queue is there, nothing shows that its copies are lost: a crash must not come in between.
@@ -92,7 +88,7 @@ async def reconcile_queue_set(
         await failpoints.hit("reconcile.rows_committed")
         if claim is None or plan.refusal:
             await _take_back_if_gone(database, admin, manifest.metadata.name, topology, declared.missing)
-            return Reconciled(plan=plan, ready=ready)
+            return Reconciled(plan=plan)
         if before is not None:
             await _retire(admin, before, manifest.spec)
         late = tuple(
@@ -100,9 +96,7 @@ async def reconcile_queue_set(
             for name in sorted(declared.missing - missing)
         )
         # Queues that went missing between the observation and the declaration were repaired too, and are reported too.
-        return Reconciled(
-            plan=replace(plan, steps=claims + plan.steps + late), mismatched=declared.mismatched, ready=ready
-        )
+        return Reconciled(plan=replace(plan, steps=claims + plan.steps + late), mismatched=declared.mismatched)
 
 
 async def release_queue_set(
@@ -114,8 +108,8 @@ async def release_queue_set(
     policy: str | None = None,
     force: bool = False,
     dry_run: bool = False,
-) -> Reconciled:
-    """Release a QueueSet as its deletion policy says.
+) -> Plan:
+    """Release a QueueSet as its deletion policy says; return what was done, or would be done.
 
     `policy` is the current one if the manifest is known; otherwise the policy in the row applies.
 
@@ -128,7 +122,7 @@ async def release_queue_set(
         if policy and observed.row:
             observed = replace(observed, row=replace(observed.row, deletion_policy=policy))
         plan = plan_queue_set_deletion(observed.row, owner, observed, name, force=force)
-        if observed.row is not None and (_deletes(plan) or _is_not_empty(plan)):
+        if observed.row is not None and _deletes(plan):
             topology = topology_of(_spec_of(observed.row))
             async with connected(rmq_url) as admin:
                 observed = replace(observed, ready=await admin.holding(topology))
@@ -138,7 +132,7 @@ async def release_queue_set(
                     await failpoints.hit("reconcile.topology_deleted")
         if not dry_run:
             await _apply_rows(resources, plan, observed.claim or owner, observed.row)
-    return Reconciled(plan=plan)
+    return plan
 
 
 def _spec_of(row: QueueSetRow) -> QueueSetSpec:
@@ -148,10 +142,6 @@ def _spec_of(row: QueueSetRow) -> QueueSetSpec:
 
 def _deletes(plan: Plan) -> bool:
     return any(step.action is Action.DELETE for step in plan.steps)
-
-
-def _is_not_empty(plan: Plan) -> bool:
-    return plan.refusal is not None and plan.refusal.reason is Reason.NOT_EMPTY
 
 
 async def _plan(
@@ -218,13 +208,9 @@ async def _retire(admin: Admin, before: QueueSetRow, spec: QueueSetSpec) -> None
     """Unbind the queues that are no longer declared; they drain, and must be deleted by hand."""
     kept = {queue.name for queue in topology_of(spec).queues}
     former = topology_of(_spec_of(before))
-    gone = Topology(
-        exchanges=(),
-        queues=(),
-        bindings=tuple(
-            binding
-            for binding in former.bindings
-            if binding.queue not in kept or binding.routing_key not in {queue.name for queue in spec.queues}
-        ),
+    gone = tuple(
+        binding
+        for binding in former.bindings
+        if binding.queue not in kept or binding.routing_key not in {queue.name for queue in spec.queues}
     )
-    await admin.unbind(gone)
+    await admin.unbind(replace(former, bindings=gone))

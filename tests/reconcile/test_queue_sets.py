@@ -129,12 +129,12 @@ async def test_a_forced_deletion_strands_no_accepted_task(dsn: str, broker_vhost
             " VALUES (gen_random_uuid(), 'a.v1', 'others', 'default', 'ENQUEUED', '{}', true, now()) RETURNING id"
         )
         refused = await release_queue_set(database, broker_vhost.url, "others", owner, force=True)
-        assert refused.plan.refusal is not None
-        assert refused.plan.refusal.reason is Reason.IN_USE
-        assert "default (1)" in refused.plan.refusal.message
+        assert refused.refusal is not None
+        assert refused.refusal.reason is Reason.IN_USE
+        assert "default (1)" in refused.refusal.message
         async with resources.transaction(database) as found:
             assert await found.queue_set("others") is not None
         await sql.execute("SELECT dtq_cancel($1)", id_)
         done = await release_queue_set(database, broker_vhost.url, "others", owner, force=True)
-        assert [str(step.action) for step in done.plan.steps] == ["delete", "release"]
+        assert [str(step.action) for step in done.steps] == ["delete", "release"]
     await sql.close()

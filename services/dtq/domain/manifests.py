@@ -318,8 +318,6 @@ class Metadata(BaseModel):
 
     name: str = Field(min_length=1, max_length=253)
     namespace: str = Field(default="default", max_length=63)
-    uid: str | None = None
-    generation: int | None = None
     annotations: dict[str, str] = Field(default_factory=dict)
 
 

@@ -133,28 +133,26 @@ class ObservedQueueSet:
 
 def plan_task_type(desired: TaskTypeRow, owner: Owner, observed: ObservedTaskType, *, adopt: bool = False) -> Plan:
     """Return the plan that makes Postgres hold `desired`; the caller has checked schema and schedules."""
-    if refusal := _claim_refusal(desired.type, owner, observed.claim):
-        return Plan(refusal=refusal)
-    if refusal := _queue_set_refusal(desired, owner, observed):
-        return Plan(refusal=refusal)
-    assert observed.queues is not None
-    if desired.default_queue not in observed.queues:
-        known = ", ".join(sorted(observed.queues))
-        message = (
-            f"QueueSet {desired.queue_set!r} has no queue {desired.default_queue!r}: use one of its queues ({known})"
-        )
-        return Plan(refusal=Refusal(reason=Reason.QUEUE_NOT_DECLARED, message=message))
-    if refusal := _adoption_refusal(desired.type, observed.claim, observed.row, desired, adopt=adopt):
-        return Plan(refusal=refusal)
-    return Plan(
-        steps=_claim_steps(desired.type, owner, observed.claim) + _write_steps(desired.type, observed.row, desired)
+    refusal = (
+        _claim_refusal(desired.type, owner, observed.claim)
+        or _queue_set_refusal(desired, owner, observed)
+        or _adoption_refusal(desired.type, observed.claim, observed.row, desired, adopt=adopt)
     )
+    if refusal:
+        return Plan(refusal=refusal)
+    return Plan(steps=_steps(desired.type, owner, observed, desired))
 
 
 def _queue_set_refusal(desired: TaskTypeRow, owner: Owner, observed: ObservedTaskType) -> Refusal | None:
     other = observed.queue_set_owner
     if observed.queues is not None and not owner.is_foreign_to(other):
-        return None
+        if desired.default_queue in observed.queues:
+            return None
+        known = ", ".join(sorted(observed.queues))
+        message = (
+            f"QueueSet {desired.queue_set!r} has no queue {desired.default_queue!r}: use one of its queues ({known})"
+        )
+        return Refusal(reason=Reason.QUEUE_NOT_DECLARED, message=message)
     message = f"QueueSet {desired.queue_set!r} is not declared: create it, or change queueSetRef"
     if observed.queues is not None and other is not None:
         message = (
@@ -175,12 +173,11 @@ def plan_queue_set(desired: QueueSetRow, owner: Owner, observed: ObservedQueueSe
     )
     if refusal:
         return Plan(refusal=refusal)
-    steps = _claim_steps(desired.name, owner, observed.claim) + _write_steps(desired.name, observed.row, desired)
-    steps += tuple(
+    declare = tuple(
         Step(action=Action.DECLARE, target=name, detail="missing in RabbitMQ")
         for name in sorted(observed.missing or ())
     )
-    return Plan(steps=steps)
+    return Plan(steps=_steps(desired.name, owner, observed, desired) + declare)
 
 
 def plan_task_type_deletion(row: TaskTypeRow | None, owner: Owner, observed: ObservedTaskType, name: str) -> Plan:
@@ -202,7 +199,7 @@ def plan_task_type_deletion(row: TaskTypeRow | None, owner: Owner, observed: Obs
 
 
 def _in_use(references: References | None, row: TaskTypeRow) -> str:
-    """Return why a type may not be deleted yet and what to do about it, or None."""
+    """Return why a type may not be deleted yet and what to do about it; empty if it may."""
     name = row.type
     if references is None:
         return f"the search for stored tasks of type {name} has not begun"
@@ -364,16 +361,15 @@ def _adoption_refusal(name: str, claim: Owner | None, row: Any, desired: Any, *,
     return Refusal(reason=Reason.UNMANAGED_EXISTS, message=message)
 
 
-def _claim_steps(name: str, owner: Owner, claim: Owner | None) -> tuple[Step, ...]:
-    return () if claim == owner else (Step(action=Action.CLAIM, target=name),)
-
-
-def _write_steps(name: str, row: Any, desired: Any) -> tuple[Step, ...]:
-    if row is None:
-        return (Step(action=Action.CREATE, target=name),)
-    if row != desired:
-        return (Step(action=Action.UPDATE, target=name, detail=differences(row, desired)),)
-    return ()
+def _steps(
+    name: str, owner: Owner, observed: ObservedTaskType | ObservedQueueSet, desired: TaskTypeRow | QueueSetRow
+) -> tuple[Step, ...]:
+    claim = () if observed.claim == owner else (Step(action=Action.CLAIM, target=name),)
+    if observed.row is None:
+        return (*claim, Step(action=Action.CREATE, target=name))
+    if observed.row != desired:
+        return (*claim, Step(action=Action.UPDATE, target=name, detail=differences(observed.row, desired)))
+    return claim
 
 
 def differences(row: Any, desired: Any) -> str:

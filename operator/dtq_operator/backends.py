@@ -111,7 +111,7 @@ class Backends:
             self._lost.pop(key, None)
         except Rejected as error:
             warning = (ConditionReason.ACCESS_REFUSED, str(error))
-            found = conditions.broker_trouble(*warning, stalled=True)
+            found = conditions.broker_trouble(*warning)
             return Effect(conditions=found, result="refused", warning=warning, waits=True)
         if done.plan.refusal:
             return _refused(done.plan.refusal, "TopologyDeclared")
@@ -158,7 +158,7 @@ class Backends:
                 ConditionReason.ARGUMENT_MISMATCH,
                 f"{message}: delete it once it is empty, or declare a queue with a new name",
             )
-            found = conditions.broker_trouble(*warning, stalled=True)
+            found = conditions.broker_trouble(*warning)
         else:
             found = conditions.declared(queues=len(spec.queues), paused=spec.paused, moving=moving)
         desired = hints.desired

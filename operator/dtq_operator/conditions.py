@@ -161,13 +161,13 @@ def declared(*, queues: int, paused: bool, moving: Mapping[str, int]) -> list[Co
     ]
 
 
-def broker_trouble(reason: str, message: str, *, stalled: bool) -> list[Condition]:
+def broker_trouble(reason: str, message: str) -> list[Condition]:
     """A QueueSet whose rows are written but whose topology differs from the declaration."""
     return [
         Condition(type="Accepted", status="True", reason=ConditionReason.CLAIMED),
         Condition(type="TopologyDeclared", status="False", reason=reason, message=message),
         Condition(type="Ready", status="False", reason=reason, message=message),
-        *_progress(stalled=stalled, reason=reason, message=message),
+        *_progress(stalled=True, reason=reason, message=message),
     ]
 
 

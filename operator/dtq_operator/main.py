@@ -84,7 +84,7 @@ class Operator:
             metrics=self.metrics,
         )
         self.scaler = Scaler(shared)
-        self.serving = Serving(shared, self._desired)
+        self.serving = Serving(shared, self.scaler.desired)
         self.backends = Backends(shared, hints=self.scaler.hints, served=self.serving.condition)
         self.reconciler = Reconciler(shared, self.backends)
         self.sweep = Sweep(shared, self.watch.versions)
@@ -130,10 +130,6 @@ class Operator:
 
     async def _reconcile(self, key: Key) -> float | None:
         return await self.reconciler.reconcile(key)
-
-    def _desired(self, queue_set: str, queue: str) -> int | None:
-        hints = self.scaler.known(queue_set)
-        return hints.desired.get(queue) if hints else None
 
     async def _measure(self) -> bool:
         self.metrics.depth.set(self.queue.depth)

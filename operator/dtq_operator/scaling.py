@@ -52,9 +52,9 @@ class Scaler:
             known = self._hints[key.name] = Hints(desired=(await self._measure(key, manifest))[0])
         return known
 
-    def known(self, queue_set: str) -> Hints | None:
-        """Return the last computed hints, if there are any."""
-        return self._hints.get(queue_set)
+    def desired(self, queue_set: str, queue: str) -> int | None:
+        """Return the desired replicas of a queue as last computed; None while they are unknown."""
+        return self._hints.get(queue_set, Hints()).desired.get(queue)
 
     async def once(self) -> bool:
         """Compute the hints once; return False."""

@@ -48,15 +48,11 @@ class Kube(KubeClient):
         """
         await self.request("POST", _path(kind, namespace), _METADATA, body=body)
 
-    async def list_objects(self, kind: str, namespace: str | None) -> list[Object]:
+    async def list_objects(self, kind: str, namespace: str | None, *, only_metadata: bool = False) -> list[Object]:
         """Return every object of a kind (a consistent read)."""
-        return await self._pages(_path(kind, namespace), "application/json")
+        return await self._pages(_path(kind, namespace), _METADATA_ONLY if only_metadata else "application/json")
 
-    async def list_metadata(self, kind: str, namespace: str | None) -> list[Object]:
-        """Return the metadata of every object of a kind (a consistent read)."""
-        return [item["metadata"] for item in await self._pages(_path(kind, namespace), _METADATA_ONLY)]
-
-    async def _pages(self, path: str, accept: str) -> list[Object]:
+    async def _pages(self, path: str, accept: str = "application/json") -> list[Object]:
         found: list[Object] = []
         token = ""
         while True:
@@ -119,7 +115,7 @@ class Kube(KubeClient):
         for kind, template in _SCALERS.items():
             path = template.format(namespace=namespace)
             try:
-                items = await self._pages(path, "application/json")
+                items = await self._pages(path)
             except NotServed:
                 continue  # KEDA is not installed here
             for item in items:

@@ -51,7 +51,7 @@ class Sweep:
             Unavailable: the Kubernetes API or Postgres does not answer; the next sweep tries again.
         """
         try:
-            present = await self._list()
+            present = await self._list(only_metadata=True)
             self._check_watch_progress(present)
             await self._catch_up(present)
             await self._find_drift()
@@ -62,18 +62,18 @@ class Sweep:
         self._shared.metrics.last_sweep.set_to_current_time()
         return False
 
-    async def _list(self) -> dict[Key, Object]:
-        present: dict[Key, Object] = {}
-        for kind in PLURALS:
-            for namespace in self._namespaces:
-                for meta in await self._shared.kube.list_metadata(kind, namespace):
-                    present[Key(kind, meta["namespace"], meta["name"])] = meta
-        return present
+    async def _list(self, *, only_metadata: bool) -> dict[Key, Object]:
+        return {
+            key_of(kind, obj): obj
+            for kind in PLURALS
+            for namespace in self._namespaces
+            for obj in await self._shared.kube.list_objects(kind, namespace, only_metadata=only_metadata)
+        }
 
     def _check_watch_progress(self, present: dict[Key, Object]) -> None:
         """Detect a silent watch: it must report what one sweep has listed before the next sweep."""
         untold = [key for key, listed in self._listed.items() if key in present and self._told.get(key, 0) < listed]
-        self._listed = {key: version({"metadata": meta}) for key, meta in present.items()}
+        self._listed = {key: version(obj) for key, obj in present.items()}
         if not untold:
             self.behind_since = None
         elif self.behind_since is None:
@@ -83,8 +83,8 @@ class Sweep:
     async def _catch_up(self, present: dict[Key, Object]) -> None:
         """Store what the watch has not reported: it may be slow, disconnected, or silent."""
         missed = [
-            key for key, meta in present.items()
-            if (known := self._shared.store.get(key)) is None or version(known) < version({"metadata": meta})
+            key for key, obj in present.items()
+            if (known := self._shared.store.get(key)) is None or version(known) < version(obj)
         ]  # fmt: skip
         for key, fresh in await self._read(missed):
             self._shared.store.put(key, fresh)
@@ -100,14 +100,8 @@ class Sweep:
         if len(keys) <= SINGLE_READS_MAX:
             found = [(key, await self._shared.kube.get(key.kind, key.namespace, key.name)) for key in keys]
             return [(key, obj) for key, obj in found if obj is not None]
-        wanted = set(keys)
-        listed = [
-            (key_of(kind, obj), obj)
-            for kind in PLURALS
-            for namespace in self._namespaces
-            for obj in await self._shared.kube.list_objects(kind, namespace)
-        ]
-        return [(key, obj) for key, obj in listed if key in wanted]
+        listed = await self._list(only_metadata=False)
+        return [(key, listed[key]) for key in keys if key in listed]
 
     async def _find_drift(self) -> None:
         """Queue objects that are not as declared; queue sets always, since the broker offers no hash to compare."""

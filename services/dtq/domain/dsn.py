@@ -22,10 +22,11 @@ _PASSED: Final[Mapping[str, tuple[str, ...] | None]] = {
     **dict.fromkeys((*FILES, "sslpassword", "passfile", "krbsrvname", "gsslib")),
 }
 """Parameters that the driver knows, with the allowed values; None allows any value."""
-_TRANSLATED: Final = frozenset(
-    {"host", "hostaddr", "port", "user", "password", "dbname", "database", "connect_timeout", "options"}
-)
-_TARGETS: Final = ("any", "read-write", "primary")
+_TRANSLATED: Final[Mapping[str, tuple[str, ...] | None]] = {
+    "target_session_attrs": ("any", "read-write", "primary"),
+    **dict.fromkeys(("host", "hostaddr", "port", "user", "password", "dbname", "database")),
+    **dict.fromkeys(("connect_timeout", "options")),
+}
 _WITHOUT_EFFECT: Final[Mapping[str, tuple[str, ...] | None]] = {
     "channel_binding": ("disable", "prefer"),
     "gssencmode": ("disable", "prefer"),
@@ -39,6 +40,7 @@ _WITHOUT_EFFECT: Final[Mapping[str, tuple[str, ...] | None]] = {
     **dict.fromkeys(("min_protocol_version", "max_protocol_version")),
 }
 """Parameters that have no effect here, with the values for which that is true: dtq bounds each statement itself."""
+_KNOWN: Final = {**_PASSED, **_TRANSLATED, **_WITHOUT_EFFECT}
 _REFUSED: Final[Mapping[str, str]] = {
     "service": "write host, port, user and dbname instead",
     "servicefile": "write host, port, user and dbname instead",
@@ -131,19 +133,12 @@ def _words(query: str) -> dict[str, str]:
 def _check(name: str, value: str) -> None:
     if name in _REFUSED:
         raise ValueError(f"has the parameter {name}, which dtq does not support: {_REFUSED[name]}")
-    if name == "target_session_attrs":
-        allowed: tuple[str, ...] | None = _TARGETS
-    elif name in _PASSED:
-        allowed = _PASSED[name]
-    elif name in _WITHOUT_EFFECT:
-        allowed = _WITHOUT_EFFECT[name]
-    elif name in _TRANSLATED:
-        allowed = None
-    else:
+    if name not in _KNOWN:
         raise ValueError(
             f"has the parameter {name[:40]}, which libpq does not know: correct its spelling; a setting of the server"
             " is given as options=-c%20name=value"
         )
+    allowed = _KNOWN[name]
     if allowed is not None and value not in allowed:
         raise ValueError(f"has a {name} that dtq does not support: write one of {', '.join(filter(None, allowed))}")
     if name == "sslrootcert" and value == "system":

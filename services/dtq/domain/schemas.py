@@ -95,22 +95,14 @@ def _meaning_problems(schema: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _unresolved(schema: Mapping[str, Any]) -> str:
-    """Return the path of the first dangling reference, or "": the library names only its target."""
+    """Return the path of the first JSON Pointer without a target, or "": the library names only the target."""
     for path, _, key, value in _entries(schema):
-        if key in REFERENCES and isinstance(value, str) and not _leads_somewhere(schema, value):
-            return f"{path}/{key}"
+        if key in REFERENCES and isinstance(value, str) and value.startswith("#/"):
+            try:
+                target_of(schema, value)
+            except LookupError:
+                return f"{path}/{key}"
     return ""
-
-
-def _leads_somewhere(schema: Mapping[str, Any], reference: str) -> bool:
-    """Return whether a JSON Pointer inside the schema has a target; other references are assumed to have a target."""
-    if not reference.startswith("#/"):
-        return True
-    try:
-        target_of(schema, reference)
-    except LookupError:
-        return False
-    return True
 
 
 def _structural_problems(schema: Mapping[str, Any]) -> Iterator[Problem]:

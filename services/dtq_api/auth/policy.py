@@ -174,11 +174,9 @@ class Policy:
         if rights is None:
             if len(self._known) >= CALLERS_MAX:
                 self._known.clear()
-            rights = self._known[caller] = self._find(caller)
+            grants = [grant for grant in self._grants if not caller.subjects.isdisjoint(grant.subjects)]
+            rights = self._known[caller] = Rights(caller, grants)
         return rights
-
-    def _find(self, caller: Caller) -> Rights:
-        return Rights(caller, [grant for grant in self._grants if not caller.subjects.isdisjoint(grant.subjects)])
 
 
 def default_policy(namespace: str | None) -> Policy:

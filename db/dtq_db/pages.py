@@ -71,13 +71,19 @@ class FailedFilter:
 async def page(database: Database, chosen: TaskFilter, limit: int) -> Page:
     """Return one page of tasks."""
     statement = _statement(chosen)
-    filters = (chosen.type, chosen.queue, chosen.types)
     look = LOOK_MAX if _is_filtered(chosen, statement) else limit
-    found = await _fetch(database, statement, chosen, look, filters, limit)
+
+    async def fetch() -> list[asyncpg.Record]:
+        values: list[object] = [chosen.after or _LAST_ID, look, chosen.type, chosen.queue, chosen.types, limit]
+        if statement == "task_list":
+            values.append(chosen.status)
+        return await database.fetch(query(statement), *values)
+
+    found = await fetch()
     if statement == "task_list_waiting" and found[0]["looked_at"] >= look:
         # More tasks wait than one page examines, and most of them are the newest tasks.
         statement = "task_list"
-        found = await _fetch(database, statement, chosen, look, filters, limit)
+        found = await fetch()
     rows = [_task(row) for row in found if row["id"] is not None]
     if len(rows) == limit:
         return Page(rows=rows, next=rows[-1]["id"])
@@ -107,18 +113,6 @@ async def failed(database: Database, chosen: FailedFilter, limit: int) -> list[U
                 raise Unavailable("too many failed tasks to search in time: filter by type")
             break
     return found[:limit]
-
-
-async def _fetch(
-    database: Database,
-    statement: str,
-    chosen: TaskFilter,
-    look: int,
-    filters: tuple[str | None, str | None, Sequence[str] | None],
-    limit: int,
-) -> list[asyncpg.Record]:
-    status = (chosen.status,) if statement == "task_list" else ()
-    return await database.fetch(query(statement), chosen.after or _LAST_ID, look, *filters, limit, *status)
 
 
 def _task(row: asyncpg.Record) -> dict[str, Any]:

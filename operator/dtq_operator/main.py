@@ -22,12 +22,11 @@ from dtq_operator.backends import Backends
 from dtq_operator.bootstrap import create_absent, read
 from dtq_operator.conditions import is_ready
 from dtq_operator.events import Events
-from dtq_operator.intervals import Intervals
 from dtq_operator.kube import Kube, Object
 from dtq_operator.reconciler import Reconciler
 from dtq_operator.scaling import Scaler
 from dtq_operator.serving import Serving
-from dtq_operator.shared import Shared
+from dtq_operator.shared import Intervals, Shared
 from dtq_operator.store import Key, Store
 from dtq_operator.sweep import Sweep
 from dtq_operator.watch import Watch, configure

@@ -11,7 +11,7 @@ import kopf
 import pytest
 import pytest_asyncio
 
-from dtq_operator.intervals import Intervals
+from dtq_operator.shared import Intervals
 from hack.cluster import control_plane, kubectl
 from hack.cluster.control_plane import ControlPlane
 from tests.operator.running import QUICK, Running

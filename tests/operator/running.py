@@ -8,9 +8,9 @@ import kopf
 from dtq.runtime.loops import wait
 from dtq.runtime.settings import OperatorSettings
 from dtq_db.connections import Database
-from dtq_operator.intervals import Intervals
 from dtq_operator.kube import Kube
 from dtq_operator.main import Operator
+from dtq_operator.shared import Intervals
 from dtq_operator.watch import configure
 
 QUICK = Intervals(scaling_seconds=0.3, serving_seconds=0.3, wait_seconds=0.5, orphan_seconds=0.5, measure_seconds=0.2)

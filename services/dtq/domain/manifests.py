@@ -66,24 +66,9 @@ class BackoffSpec(_Model):
         given = self.model_fields_set - {"strategy", "jitter_percent"}
         if extra := sorted(to_camel(name) for name in given - allowed if getattr(self, name) is not None):
             raise ValueError(f"{', '.join(extra)} does not belong to strategy {self.strategy}: remove it")
-        backoff = self.to_backoff()
-        if backoff.strategy is Strategy.EXPONENTIAL and backoff.max_seconds < backoff.base_seconds:
+        if (self.max_seconds or Backoff().max_seconds) < (self.base_seconds or Backoff().base_seconds):
             raise ValueError("maxSeconds is below baseSeconds: raise maxSeconds")
         return self
-
-    def to_backoff(self) -> Backoff:
-        """Return the policy; what is not given has the origin's default."""
-        default = Backoff(strategy=self.strategy)
-        delays = self.delays_seconds
-        return Backoff(
-            strategy=self.strategy,
-            delays_seconds=tuple(map(float, delays)) if delays else default.delays_seconds,
-            delay_seconds=float(self.delay_seconds or default.delay_seconds),
-            base_seconds=float(self.base_seconds or default.base_seconds),
-            factor=float(self.factor or default.factor),
-            max_seconds=float(self.max_seconds or default.max_seconds),
-            jitter_percent=float(self.jitter_percent),
-        )
 
 
 class Retention(_Model):

@@ -23,6 +23,8 @@ USER_ERRORS: Final = frozenset(
     }
 )
 """Refusals that only an edit can end: `Stalled` is true. The other refusals wait for something else to change."""
+_WAITING: Final = {"Reconciling": "True", "Stalled": "False"}
+_STALLED: Final = {"Reconciling": "False", "Stalled": "True"}
 MESSAGE_CHARS_MAX: Final = 1_000
 """Longest message of a condition, in characters: a hostile schema must not fill etcd."""
 
@@ -134,20 +136,15 @@ def refused(refusal: Refusal, effect: str) -> list[Condition]:
     return [
         Condition(type="Accepted", status="False", reason=reason, message=message),
         Condition(type=effect, status="False", reason=ConditionReason.NOT_ACCEPTED, message="nothing was changed"),
-        Condition(type="Ready", status="False", reason=reason, message=message),
-        *_progress(stalled=stalled, reason=reason, message=message),
+        *_alike({"Ready": "False"} | (_STALLED if stalled else _WAITING), reason, message),
     ]
 
 
 def unavailable(effect: str, reason: str, message: str) -> list[Condition]:
     """An object whose backend does not answer: its earlier conditions may still be true."""
-    return [
-        Condition(type="Accepted", status="Unknown", reason=reason, message=message),
-        Condition(type=effect, status="Unknown", reason=reason, message=message),
-        Condition(type="Ready", status="False", reason=reason, message=message),
-        *([Condition(type="Served", status="Unknown", reason=reason, message=message)] if effect == "Synced" else ()),
-        *_progress(stalled=False, reason=reason, message=message),
-    ]
+    more = {"Served": "Unknown"} if effect == "Synced" else {}
+    statuses = {"Accepted": "Unknown", effect: "Unknown", "Ready": "False"} | more | _WAITING
+    return _alike(statuses, reason, message)
 
 
 def declared(*, queues: int, paused: bool, moving: Mapping[str, int]) -> list[Condition]:
@@ -165,20 +162,14 @@ def broker_trouble(reason: str, message: str) -> list[Condition]:
     """A QueueSet whose rows are written but whose topology differs from the declaration."""
     return [
         Condition(type="Accepted", status="True", reason=ConditionReason.CLAIMED),
-        Condition(type="TopologyDeclared", status="False", reason=reason, message=message),
-        Condition(type="Ready", status="False", reason=reason, message=message),
-        *_progress(stalled=True, reason=reason, message=message),
+        *_alike({"TopologyDeclared": "False", "Ready": "False"} | _STALLED, reason, message),
     ]
 
 
 def invalid(kind: str, reason: str, message: str) -> list[Condition]:
     """An object that another release's definition accepted but this release's models refuse: it is not applied."""
-    scales = [Condition(type="ScalingActive", status="False", reason=reason, message=message)]
-    return [
-        Condition(type="Ready", status="False", reason=reason, message=message),
-        *(scales if kind == "QueueSet" else ()),
-        *_progress(stalled=True, reason=reason, message=message),
-    ]
+    more = {"ScalingActive": "False"} if kind == "QueueSet" else {}
+    return _alike({"Ready": "False"} | more | _STALLED, reason, message)
 
 
 def deleting(reason: str, message: str) -> list[Condition]:
@@ -213,20 +204,14 @@ def scaling(
 
 
 def _settled() -> list[Condition]:
-    return [
-        Condition(type="Reconciling", status="False", reason=ConditionReason.SETTLED),
-        Condition(type="Stalled", status="False", reason=ConditionReason.SETTLED),
-    ]
+    return _alike({"Reconciling": "False", "Stalled": "False"}, ConditionReason.SETTLED)
 
 
 def _moving(held: str) -> list[Condition]:
     message = f"tasks of removed queues are being moved to declared queues; left to move: {held}"
-    return _progress(stalled=False, reason=ConditionReason.MOVING_TASKS, message=message)
+    return _alike(_WAITING, ConditionReason.MOVING_TASKS, message)
 
 
-def _progress(*, stalled: bool, reason: str, message: str) -> list[Condition]:
-    waiting = "False" if stalled else "True"
-    return [
-        Condition(type="Reconciling", status=waiting, reason=reason, message=message),
-        Condition(type="Stalled", status="True" if stalled else "False", reason=reason, message=message),
-    ]
+def _alike(statuses: Mapping[str, str], reason: str, message: str = "") -> list[Condition]:
+    """Return conditions that differ only in type and status."""
+    return [Condition(type=name, status=status, reason=reason, message=message) for name, status in statuses.items()]

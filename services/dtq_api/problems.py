@@ -25,56 +25,40 @@ TYPE_BASE: Final = "https://dtq.dev/problems/"
 class Kind:
     """A problem type: its HTTP status and its meaning."""
 
-    status: HTTPStatus
+    status: int
     meaning: str
 
 
 KINDS: Final[Mapping[str, Kind]] = {
-    "InvalidBody": Kind(
-        HTTPStatus.BAD_REQUEST, "The body is not valid JSON, or a field is missing, unknown or invalid."
-    ),
-    "InvalidQuery": Kind(HTTPStatus.BAD_REQUEST, "A query parameter is unknown or out of range."),
-    "UnknownType": Kind(HTTPStatus.BAD_REQUEST, "No TaskType of that name is declared."),
-    "InactiveType": Kind(HTTPStatus.BAD_REQUEST, "The TaskType refuses new tasks."),
-    "UnknownQueue": Kind(HTTPStatus.BAD_REQUEST, "The QueueSet of the type has no such queue."),
-    "InvalidPayload": Kind(
-        HTTPStatus.BAD_REQUEST, "The payload does not match the type's schema, or cannot be stored."
-    ),
-    "Unauthenticated": Kind(HTTPStatus.UNAUTHORIZED, "The token is missing or invalid."),
-    "Forbidden": Kind(HTTPStatus.FORBIDDEN, "The caller lacks a permission; the detail names it, and who grants it."),
-    "NotFound": Kind(
-        HTTPStatus.NOT_FOUND, "The route, task, queue set or queue does not exist, or the caller may not see it."
-    ),
-    "MethodNotAllowed": Kind(
-        HTTPStatus.METHOD_NOT_ALLOWED, "The route does not support this method; see the header Allow."
-    ),
-    "RequestTimeout": Kind(HTTPStatus.REQUEST_TIMEOUT, "The body did not arrive in time."),
-    "IdempotencyConflict": Kind(
-        HTTPStatus.CONFLICT, "The idempotency key belongs to a task of this type with another payload."
-    ),
-    "AlreadyFinished": Kind(HTTPStatus.CONFLICT, "The task has already ended and cannot be cancelled."),
-    "PayloadTooLarge": Kind(
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The body, or the payload for its type, is too large."
-    ),
-    "UnsupportedMediaType": Kind(
-        HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "The body is not application/json, or it is compressed."
-    ),
-    "HostNotAllowed": Kind(
-        HTTPStatus.MISDIRECTED_REQUEST, "Without authentication, the header Host must name this machine."
-    ),
+    "InvalidBody": Kind(400, "The body is not valid JSON, or a field is missing, unknown or invalid."),
+    "InvalidQuery": Kind(400, "A query parameter is unknown or out of range."),
+    "UnknownType": Kind(400, "No TaskType of that name is declared."),
+    "InactiveType": Kind(400, "The TaskType refuses new tasks."),
+    "UnknownQueue": Kind(400, "The QueueSet of the type has no such queue."),
+    "InvalidPayload": Kind(400, "The payload does not match the type's schema, or cannot be stored."),
+    "Unauthenticated": Kind(401, "The token is missing or invalid."),
+    "Forbidden": Kind(403, "The caller lacks a permission; the detail names it, and who grants it."),
+    "NotFound": Kind(404, "The route, task, queue set or queue does not exist, or the caller may not see it."),
+    "MethodNotAllowed": Kind(405, "The route does not support this method; see the header Allow."),
+    "RequestTimeout": Kind(408, "The body did not arrive in time."),
+    "IdempotencyConflict": Kind(409, "The idempotency key belongs to a task of this type with another payload."),
+    "AlreadyFinished": Kind(409, "The task has already ended and cannot be cancelled."),
+    "PayloadTooLarge": Kind(413, "The body, or the payload for its type, is too large."),
+    "UnsupportedMediaType": Kind(415, "The body is not application/json, or it is compressed."),
+    "HostNotAllowed": Kind(421, "Without authentication, the header Host must name this machine."),
     "TooManyRequests": Kind(
-        HTTPStatus.TOO_MANY_REQUESTS,
+        429,
         "The caller sends too many requests or lists, or too many payloads of the type wait for their check. Try again"
         " after Retry-After seconds.",
     ),
-    "Internal": Kind(HTTPStatus.INTERNAL_SERVER_ERROR, "An internal error of dtq; its log has the traceback."),
+    "Internal": Kind(500, "An internal error of dtq; its log has the traceback."),
     "Unavailable": Kind(
-        HTTPStatus.SERVICE_UNAVAILABLE,
+        503,
         "Postgres, RabbitMQ or the Kubernetes API, which reviews tokens, does not answer, or RabbitMQ refuses the queue"
         " set. Nothing was changed: try again after Retry-After seconds.",
     ),
     "OutcomeUnknown": Kind(
-        HTTPStatus.SERVICE_UNAVAILABLE,
+        503,
         "Postgres's answer was lost: the write may have taken effect. Try again with the same idempotency_key.",
     ),
 }
@@ -118,7 +102,7 @@ def problem(
     status = KINDS[code].status
     body = ProblemDetails(
         type=TYPE_BASE + code,
-        title=status.phrase,
+        title=HTTPStatus(status).phrase,
         status=status,
         detail=detail,
         error=detail,

@@ -6,7 +6,7 @@ The rules are in `requests`, `enqueue` and the SQL functions.
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any, Final
@@ -39,7 +39,7 @@ from dtq_api.group_commit import GroupCommit
 from dtq_api.payload_checks import PayloadChecks
 from dtq_api.response_metrics import ResponseMetricsMiddleware
 from dtq_api.scaling import ScalingHints
-from dtq_db.pages import FailedFilter, TaskFilter
+from dtq_db.pages import FailedFilter
 from dtq_db.tasks import TaskRow, TaskStore
 
 BODY_SECONDS: Final = 10.0
@@ -182,17 +182,11 @@ class _Routes:
 
     async def list_tasks(self, request: Request) -> Response:
         rights = permissions_of(request)
-        page = requests.parse_page(request.query_params)
-        rights.require(Verb.READ, page.type)
-        chosen = TaskFilter(
-            after=page.cursor,
-            status=page.status,
-            type=page.type,
-            queue=page.queue,
-            types=rights.types(Verb.READ, self._parts.catalog.current.types),
-        )
+        asked, limit = requests.parse_page(request.query_params)
+        rights.require(Verb.READ, asked.type)
+        chosen = replace(asked, types=rights.types(Verb.READ, self._parts.catalog.current.types))
         async with self._parts.limits.list_turn(caller_of(request.scope)):
-            found = await self._parts.tasks.page(chosen, page.limit)
+            found = await self._parts.tasks.page(chosen, limit)
         return _json(bodies.Page(tasks=[bodies.TaskRow(**row) for row in found.rows], next_cursor=found.next))
 
     async def get_task(self, request: Request) -> Response:

@@ -15,6 +15,7 @@ from dtq.domain.errors import Problem, Rejected
 from dtq.domain.names import TYPE_PATTERN
 from dtq.domain.states import TaskStatus
 from dtq_api.bodies import PAGE_DEFAULT, REDRIVE_IDS_MAX, EnqueueBody, RedriveBody
+from dtq_db.pages import TaskFilter
 
 _TYPE: Final = re.compile(TYPE_PATTERN)
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -32,17 +33,6 @@ class EnqueueRequest:
 
     body: EnqueueBody
     run_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PageRequest:
-    """Which page of tasks to show."""
-
-    limit: int
-    cursor: UUID | None
-    status: str | None
-    type: str | None
-    queue: str | None
 
 
 class _Mistakes(list[Problem]):
@@ -150,8 +140,8 @@ def parse_time(text: str | None) -> datetime | None:
     return None if text is None else msgspec.convert(text, datetime).astimezone(UTC)
 
 
-def parse_page(query: QueryParams | Mapping[str, str]) -> PageRequest:
-    """Return the page that the query of `GET /tasks` asks for.
+def parse_page(query: QueryParams | Mapping[str, str]) -> tuple[TaskFilter, int]:
+    """Return the tasks that the query of `GET /tasks` asks for, and how many of them at most.
 
     Raises:
         Rejected: `InvalidQuery`.
@@ -171,7 +161,7 @@ def parse_page(query: QueryParams | Mapping[str, str]) -> PageRequest:
     mistakes.type(type_)
     mistakes.text("queue", queue)
     mistakes.refuse("InvalidQuery", " ")
-    return PageRequest(limit=limit, cursor=cursor, status=status, type=type_, queue=queue)
+    return TaskFilter(after=cursor, status=status, type=type_, queue=queue), limit
 
 
 def parse_id(text: str) -> UUID | None:

@@ -101,7 +101,7 @@ class GroupCommit:
             Rejected: the database cannot store the payload, or the type was deactivated meanwhile.
         """
         if not self._accept_when_down:
-            await self._publisher.check()
+            self._publisher.check()
         if len(self._waiting) >= WAITING_MAX:
             raise Unavailable(f"{WAITING_MAX} requests are already waiting", retry_after_seconds=1)
         waiting = _Waiting(task)

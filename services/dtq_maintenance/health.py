@@ -82,7 +82,7 @@ class Health:
         found: dict[str, str] = {}
         try:
             async with asyncio.timeout(CHECK_SECONDS):
-                await self._publisher.check()
+                self._publisher.check()
                 for name, spec in self._queue_sets.items():
                     if trouble := await self._queue_set_trouble(name, spec):
                         found[f"queue_set/{name}"] = trouble

@@ -54,7 +54,7 @@ class Relay:
         Raises:
             Unavailable: database or broker do not answer; the rows stay due.
         """
-        await self._publisher.check()
+        self._publisher.check()
         closed = self._closed()
         due = await maintenance.relay(self._dedicated, hold_seconds=2 * RELAY_GRACE_SECONDS, without=closed)
         due += await self._unblocked()

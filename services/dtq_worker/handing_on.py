@@ -48,7 +48,7 @@ class HandingOn:
         if not others:
             return set()
         try:
-            await self._publisher.check()
+            self._publisher.check()
         except Unavailable as error:
             _log.warning("handover failed", tasks=len(others), reason=str(error))
             return set()

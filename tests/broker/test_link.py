@@ -46,7 +46,7 @@ async def test_links_come_back_by_themselves_and_nothing_confirmed_is_lost(
         cut = asyncio.ensure_future(cut_and_back(broker, how))
         await eventually(lambda: is_down(publisher, consumer), "both links know")
         with pytest.raises(Unavailable):
-            await publisher.check()
+            publisher.check()
         assert (await publisher.publish([own_world.message()]))[0] is not None, "no confirm without a broker"
         await cut
         await up(publisher.broker)
@@ -121,7 +121,7 @@ async def test_a_blocked_publisher_is_refused_in_time_while_consuming_goes_on(
     publisher, consumer = own_world.publisher(), own_world.consumer("default")
     async with running(publisher.broker, consumer.broker):
         assert await publisher.publish([own_world.message(f"{n}") for n in range(3)]) == [None] * 3
-        await publisher.check()
+        publisher.check()
         publisher._timeout_seconds = 1.0
         try:
             await rabbitmqctl(broker, "set_vm_memory_high_watermark", "0")
@@ -131,9 +131,9 @@ async def test_a_blocked_publisher_is_refused_in_time_while_consuming_goes_on(
             assert refused == "no confirm within 1 s"
             assert loop.time() - asked_at < BOUND_SECONDS
             # RabbitMQ says that it blocks only to those that publish meanwhile.
-            await eventually(publisher.broker.is_blocked, "the publisher knows")
+            await eventually(lambda: _is_blocked(publisher, expected=True), "the publisher knows")
             with pytest.raises(Unavailable, match="short of memory or disk"):
-                await publisher.check()
+                publisher.check()
             taken = await take(consumer, 3)
             assert bodies(taken) == ["0", "1", "2"]
             await consumer.ack(taken)
@@ -141,11 +141,8 @@ async def test_a_blocked_publisher_is_refused_in_time_while_consuming_goes_on(
         finally:
             await rabbitmqctl(broker, "set_vm_memory_high_watermark", "0.4")
 
-        async def is_free() -> bool:
-            return not await publisher.broker.is_blocked()
-
-        await eventually(is_free, "the publisher is free again")
-        await publisher.check()
+        await eventually(lambda: _is_blocked(publisher, expected=False), "the publisher is free again")
+        publisher.check()
         publisher._timeout_seconds = BOUND_SECONDS
         assert await publisher.publish([own_world.message("now")]) == [None]
         # Not confirmed is not lost: the broker read it once it was well again.
@@ -168,7 +165,7 @@ async def test_a_broker_that_does_not_answer_holds_nobody_up(own_world: World, b
             assert results == ["no confirm within 1 s"] * 10
             assert loop.time() - asked_at < BOUND_SECONDS
             with pytest.raises(Unavailable):
-                await publisher.check()  # the next request does not wait for a confirm that will not come
+                publisher.check()  # the next request does not wait for a confirm that will not come
         finally:
             await asyncio.to_thread(broker.resume)
         # A connection that confirms nothing is given up: it might be dead without our being told.
@@ -250,3 +247,7 @@ def _held() -> tuple[int, int, int]:
 
 async def _are_known(world: World, count: int) -> bool:
     return len(await world.connections()) == count
+
+
+async def _is_blocked(publisher: Publisher, *, expected: bool) -> bool:
+    return publisher.broker.is_blocked is expected

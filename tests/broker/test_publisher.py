@@ -138,7 +138,7 @@ async def test_without_a_broker_a_publish_is_refused_at_once(world: World) -> No
     world.url = "amqp://nobody:nothing@127.0.0.1:1/none"
     publisher = world.publisher()
     with pytest.raises(Unavailable, match="not connected"):
-        await publisher.check()
+        publisher.check()
     with pytest.raises(Unavailable, match="not connected"):
         await publisher.declare()
     async with asyncio.timeout(1):

@@ -150,9 +150,9 @@ MUTANTS: Final = {
     ),
     "without mandatory": Mutant(
         scene=a_queue_is_gone,
-        file="services/dtq/broker/publish_window.py",
-        before="mandatory=True",
-        after="mandatory=False",
+        file="services/dtq/broker/frames.py",
+        before='_MANDATORY: Final = b"\\x01"',
+        after='_MANDATORY: Final = b"\\x00"',
     ),
     "without the relay": Mutant(
         scene=a_task_is_due_later,

@@ -173,7 +173,7 @@ async def test_a_publisher_whose_connection_is_dead_gets_a_new_one_long_before_t
             (refused,) = await publisher.publish([message])
             assert refused is not None
             with pytest.raises(Unavailable):
-                await publisher.check()
+                publisher.check()
             assert await wait(publisher.broker.up, LINK_SECONDS)
             assert await publisher.publish([message]) == [None]
         finally:

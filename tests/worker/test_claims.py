@@ -10,6 +10,7 @@ import pytest
 from pamqp.commands import Basic
 
 from dtq.broker import messages
+from dtq.broker.driver import Connection
 from dtq_worker.handing_on import HANDED_ON_MAX
 from tests.support.waiting import eventually
 from tests.worker.world import NAMESPACE, Running, World
@@ -118,7 +119,9 @@ async def test_a_type_that_nobody_handles_is_handed_on_a_bounded_number_of_times
 async def test_while_the_broker_blocks_publishers_a_type_without_a_handler_here_is_parked(world: World) -> None:
     await world.declare("nobody.runs.it")
     async with world.worker() as running:
-        running.worker.publisher.broker.is_blocked = _yes  # type: ignore[method-assign]
+        connection = running.worker.publisher.broker.connection()
+        assert isinstance(connection, Connection)
+        connection._frames.is_blocked = True
         (id_,) = await world.enqueue("nobody.runs.it")
         await eventually(lambda: _is_parked(world, id_), "the task waits for the relay")
         assert running.count("dq_deliveries_total", verdict="handed_on") == 0
@@ -287,10 +290,6 @@ async def _publish_raw(world: World, key: bytes, properties: bytes) -> None:
 
 async def _is_parked(world: World, id_: UUID) -> bool:
     return bool((await world.rows.row(id_))["needs_publish"])
-
-
-async def _yes() -> bool:
-    return True
 
 
 async def _nothing_left(world: World) -> bool:

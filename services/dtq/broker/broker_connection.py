@@ -14,6 +14,7 @@ from aiormq.abc import AbstractConnection
 from yarl import URL
 
 from dtq.broker import pamqp_patch
+from dtq.broker.driver import Connection
 from dtq.domain.errors import Rejected, Unavailable
 from dtq.runtime.loops import Retries, foreign_cancellation_as_error
 from dtq.runtime.metrics import BrokerMetrics
@@ -69,7 +70,7 @@ class BrokerConnection:
         self._purpose = purpose
         self._setup = setup
         self._metrics = metrics
-        self._connection: AbstractConnection | None = None
+        self._connection: Connection | None = None
         self._broken = asyncio.Event()
         self.up = asyncio.Event()
         """Set while the connection is set up and open."""
@@ -79,16 +80,10 @@ class BrokerConnection:
         """Whether the connection is set up and open."""
         return self.up.is_set() and self._connection is not None and not self._connection.is_closed
 
-    async def is_blocked(self) -> bool:
+    @property
+    def is_blocked(self) -> bool:
         """Whether the broker has stopped reading from us: a memory or disk alarm."""
-        if self._connection is None:
-            return False
-        try:
-            async with asyncio.timeout(0):
-                await self._connection.ready()
-        except TimeoutError:
-            return True
-        return False
+        return self._connection is not None and self._connection.is_blocked
 
     def connection(self) -> AbstractConnection:
         """Return the connection.
@@ -155,10 +150,13 @@ class BrokerConnection:
             await hang_up(connection)
 
 
-async def connect(url: str, purpose: str) -> aiormq.Connection:
+async def connect(url: str, purpose: str) -> Connection:
     """Open one connection that notices a dead peer; the caller closes it with `hang_up`."""
+    asked = URL(url)
     query = {"heartbeat": str(HEARTBEAT_SECONDS), "name": f"dtq-{purpose}"}
-    return await aiormq.connect(str(URL(url).with_query(query)))
+    connection = Connection(asked.with_query(query), takes_frames=asked.query.get("frames") != "driver")
+    await connection.connect()
+    return connection
 
 
 async def hang_up(connection: aiormq.Connection) -> None:

@@ -13,10 +13,13 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
 import structlog
 from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
 
 from dtq.broker.broker_connection import BROKER_ERRORS, SETUP_SECONDS, BrokerConnection, Url
+from dtq.broker.driver import Connection
+from dtq.broker.frames import Deliveries
 from dtq.domain.errors import Unavailable
 from dtq.domain.fairness import take_weighted
 from dtq.runtime.loops import Retries, Wait, foreign_cancellation_as_error, wait
@@ -52,15 +55,14 @@ class ConsumerChannel:
         return self.delivered == self.acknowledged
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(msgspec.Struct, eq=False, gc=False):
     """A received message; it can be acknowledged only on the channel that delivered it."""
 
     queue: str
     body: bytes
     tag: int
     feed: ConsumerChannel
-    arrived_at: float = field(default_factory=time.monotonic)
+    arrived_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,12 +299,16 @@ class Consumer:
         channel = await connection.channel(publisher_confirms=False)
         feed = ConsumerChannel(subscription, channel)
 
-        async def on_message(message: DeliveredMessage) -> None:
+        def arrived(tag: int, body: bytes) -> None:
             buffer = self._buffers.get(subscription.queue)
-            if message.delivery_tag is not None and buffer is not None:
-                feed.delivered = message.delivery_tag
-                buffer.append(Delivery(subscription.queue, message.body, message.delivery_tag, feed))
+            if buffer is not None:
+                feed.delivered = tag
+                buffer.append(Delivery(subscription.queue, body, tag, feed, time.monotonic()))
                 self.arrived.set()
+
+        async def on_message(message: DeliveredMessage) -> None:
+            if message.delivery_tag is not None:
+                arrived(message.delivery_tag, message.body)
 
         def on_cancel(_: object) -> None:
             self.broker.invalidate(f"the broker cancelled the consumer of {subscription.name}")
@@ -311,6 +317,8 @@ class Consumer:
             if not (feed.retired or self._draining):
                 self.broker.invalidate(f"the channel of {subscription.name} closed")
 
+        assert isinstance(connection, Connection)
+        connection.listen(channel, Deliveries(arrived))
         channel.on_consumer_cancel_callbacks.add(on_cancel)
         await channel.basic_qos(prefetch_count=min(subscription.prefetch, self.window))
         answer = await channel.basic_consume(subscription.name, on_message)

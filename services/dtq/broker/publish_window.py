@@ -1,26 +1,27 @@
 """A publish window: publishes many messages in few writes, and returns the result of each.
 
-It relies on how the driver stores its confirms, since the driver itself needs one call, one task and one write per
-message. A message that was not written gets no delivery tag; otherwise each later confirm would be credited to the
-wrong message.
+The driver itself needs one call, one task and one write for each message.
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Final, Self
 
-from aiormq.abc import AbstractChannel, ChannelFrame
+from aiormq.abc import AbstractChannel, AbstractConnection
 from aiormq.channel import Channel
-from pamqp.body import ContentBody
+from aiormq.exceptions import DeliveryError, PublishError
 from pamqp.commands import Basic
-from pamqp.header import ContentHeader
+
+from dtq.broker.confirms import Confirms, Refused, Returned, Window
+from dtq.broker.driver import Connection
+from dtq.broker.frames import pack_message
 
 PERSISTENT: Final = 2
-WRITE_MESSAGES: Final = 100
-"""Most messages per write: a larger write would block the event loop for tens of milliseconds."""
+WRITE_MESSAGES: Final = 500
+"""Most messages packed and written at once: about 3 ms of the event loop."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,73 +38,101 @@ class Message:
     ttl_ms: int | None = None
 
 
-async def publish_window(
-    channel: AbstractChannel, messages: Sequence[Message], ids: Sequence[str], *, timeout_seconds: float
-) -> list[BaseException | None]:
-    """Publish on a channel with confirms; return, in order, None for each confirmed message, or its error.
+class PublishChannel:
+    """A channel with confirms; no other code publishes on it."""
 
-    The error is `PublishError` for a returned message, `DeliveryError` for a refused one, `TimeoutError`, or the error
-    that closed the channel.
+    def __init__(self, connection: AbstractConnection, channel: AbstractChannel) -> None:
+        assert isinstance(connection, Connection)
+        assert isinstance(channel, Channel)
+        self._connection = connection
+        self._channel = channel
+        self._confirms = Confirms()
+        self._takes_frames = connection.listen(channel, self._confirms)
+        channel.closing.add_done_callback(self._closed)
 
-    Args:
-        channel: no other code publishes on it.
-        messages: what to publish.
-        ids: a `message_id` for each, unique on the channel: the driver finds a returned message by it.
-        timeout_seconds: for the whole window.
-    """
-    assert isinstance(channel, Channel)
-    confirms: list[asyncio.Future[Any]] = [channel.loop.create_future() for _ in messages]
-    closing = channel.closing
-    closing.add_done_callback(partial(_fail, confirms))
-    try:
+    @classmethod
+    async def open(cls, connection: AbstractConnection, *, timeout_seconds: float | None = None) -> Self:
+        """Open a channel on a connection."""
+        return cls(connection, await connection.channel(timeout=timeout_seconds))
+
+    def is_open_on(self, connection: AbstractConnection) -> bool:
+        """Whether messages can be published here on this connection."""
+        return self._connection is connection and not self._channel.is_closed
+
+    async def close(self) -> None:
+        """Close the channel."""
+        if not self._channel.is_closed:
+            await self._channel.close()
+
+    async def publish(self, messages: Sequence[Message], *, timeout_seconds: float) -> list[Exception | None]:
+        """Publish a window of messages; return, in order, None for each confirmed one, or its error.
+
+        The error is `Returned`, `Refused`, `TimeoutError`, or the error that closed the channel.
+
+        Args:
+            messages: what to publish.
+            timeout_seconds: for the whole window.
+        """
+        if not self._takes_frames:
+            return await self._publish_by_driver(messages, timeout_seconds)
+        window = Window(len(messages))
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_seconds):
                 for first in range(0, len(messages), WRITE_MESSAGES):
-                    part = slice(first, first + WRITE_MESSAGES)
-                    await _write(channel, messages[part], ids[part], confirms[part])
-                for confirm in confirms:
-                    with suppress(Exception):  # the result holds the error
-                        await confirm
-    finally:
-        closing.cancel()
-        for id_, confirm in zip(ids, confirms, strict=True):
-            channel.message_id_delivery_tag.pop(id_, None)
-            confirm.cancel()  # a later confirm is ignored
-    return [TimeoutError() if confirm.cancelled() else confirm.exception() for confirm in confirms]
+                    if self._channel.is_closed:
+                        raise ConnectionError("the channel is closed")
+                    await self._connection.write(self._packed(messages[first : first + WRITE_MESSAGES], window, first))
+                if window.missing:
+                    await window.answered
+        return window.outcomes
+
+    def _packed(self, messages: Sequence[Message], window: Window, first: int) -> bytes:
+        """Return the frames of messages that are written next; their tags must match those that the broker counts."""
+        number, part_bytes = self._channel.number, self._channel.max_content_size
+        return b"".join(
+            pack_message(
+                number,
+                message.exchange,
+                message.routing_key,
+                message.body,
+                message_id=str(self._confirms.add(window, index)),
+                ttl_ms=message.ttl_ms,
+                part_bytes=part_bytes,
+            )
+            for index, message in enumerate(messages, first)
+        )
+
+    async def _publish_by_driver(self, messages: Sequence[Message], timeout_seconds: float) -> list[Exception | None]:
+        publish = partial(self._channel.basic_publish, mandatory=True, timeout=timeout_seconds)
+        results = await asyncio.gather(
+            *(
+                publish(
+                    message.body,
+                    exchange=message.exchange,
+                    routing_key=message.routing_key,
+                    properties=Basic.Properties(
+                        delivery_mode=PERSISTENT,
+                        content_type="application/json",
+                        expiration=None if message.ttl_ms is None else str(message.ttl_ms),
+                    ),
+                )
+                for message in messages
+            ),
+            return_exceptions=True,
+        )
+        return [_outcome(result) for result in results]
+
+    def _closed(self, closing: "asyncio.Future[None]") -> None:
+        reason = None if closing.cancelled() else closing.exception()
+        self._confirms.fail(reason if isinstance(reason, Exception) else ConnectionError("the channel is closed"))
 
 
-async def _write(
-    channel: Channel, messages: Sequence[Message], ids: Sequence[str], confirms: Sequence["asyncio.Future[Any]"]
-) -> None:
-    """Write messages at once, register these futures for their confirms, and wait until the write has been sent."""
-    async with channel.lock:
-        drained = channel.create_future()
-        frames = [frame for message, id_ in zip(messages, ids, strict=True) for frame in _frames(channel, message, id_)]
-        await channel.write_queue.put(ChannelFrame.marshall(channel.number, frames, drained))
-        # Nothing is awaited since the put, so the tags match those that the broker counts.
-        for id_, confirm in zip(ids, confirms, strict=True):
-            channel.delivery_tag += 1
-            channel.confirmations[channel.delivery_tag] = confirm
-            channel.message_id_delivery_tag[id_] = channel.delivery_tag
-        await drained
-
-
-def _frames(channel: Channel, message: Message, id_: str) -> Iterator[Any]:
-    properties = Basic.Properties(
-        delivery_mode=PERSISTENT,
-        content_type="application/json",
-        message_id=id_,
-        expiration=None if message.ttl_ms is None else str(message.ttl_ms),
-    )
-    yield Basic.Publish(exchange=message.exchange, routing_key=message.routing_key, mandatory=True)
-    yield ContentHeader(properties=properties, body_size=len(message.body))
-    for at in range(0, len(message.body), channel.max_content_size):
-        yield ContentBody(message.body[at : at + channel.max_content_size])
-
-
-def _fail(confirms: Sequence["asyncio.Future[Any]"], closing: "asyncio.Future[Any]") -> None:
-    """Fail the unconfirmed messages when the channel closes."""
-    reason = None if closing.cancelled() else closing.exception()
-    for confirm in confirms:
-        if not confirm.done():
-            confirm.set_exception(reason if isinstance(reason, Exception) else ConnectionError("the channel is closed"))
+def _outcome(result: object) -> Exception | None:
+    match result:
+        case PublishError():
+            return Returned()
+        case DeliveryError():
+            return Refused()
+        case Exception():
+            return result
+    return None

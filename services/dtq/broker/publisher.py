@@ -4,7 +4,6 @@ A message counts as published only after the broker has confirmed it.
 """
 
 import asyncio
-import itertools
 import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -13,11 +12,12 @@ from typing import Final
 
 import aiormq
 import structlog
-from aiormq.abc import AbstractChannel, AbstractConnection
+from aiormq.abc import AbstractConnection
 
 from dtq.broker.broker_connection import BROKER_ERRORS, SETUP_SECONDS, BrokerConnection, Url, translated
+from dtq.broker.confirms import Refused, Returned
 from dtq.broker.declare import Channels, exchange_exists
-from dtq.broker.publish_window import Message, publish_window
+from dtq.broker.publish_window import Message, PublishChannel
 from dtq.domain.errors import Rejected, Unavailable
 from dtq.runtime.loops import foreign_cancellation_as_error
 from dtq.runtime.metrics import BrokerMetrics
@@ -51,14 +51,13 @@ class Publisher:
         self._refusal = refusal
         self._metrics = metrics
         self._timeout_seconds = timeout_seconds
-        self._numbers = itertools.count(1)  # aiormq finds a returned message by its id: unique for every publish
-        self._channel: AbstractChannel | None = None
-        self._spent: AbstractChannel | None = None
+        self._channel: PublishChannel | None = None
+        self._spent: PublishChannel | None = None
         self._renewed_at = -math.inf
         self._opening = asyncio.Lock()
         self.broker = BrokerConnection(url, purpose="publish", setup=self._setup, metrics=metrics)
 
-    async def check(self) -> None:
+    def check(self) -> None:
         """Check that the broker can be published to.
 
         Raises:
@@ -66,7 +65,7 @@ class Publisher:
         """
         if not self.broker.is_up:
             raise Unavailable("RabbitMQ is not connected")
-        if await self.broker.is_blocked():
+        if self.broker.is_blocked:
             raise Unavailable("RabbitMQ has blocked publishers: it is short of memory or disk")
 
     async def publish(self, messages: Sequence[Message]) -> list[str | None]:
@@ -91,15 +90,14 @@ class Publisher:
         return results
 
     async def _publish_window(self, messages: Sequence[Message]) -> list[str | None]:
-        ids = [str(next(self._numbers)) for _ in messages]
         try:
             channel = await self._confirming()
             with foreign_cancellation_as_error():
-                met = await publish_window(channel, messages, ids, timeout_seconds=self._timeout_seconds)
+                met = await channel.publish(messages, timeout_seconds=self._timeout_seconds)
         except (*BROKER_ERRORS, Unavailable) as error:
             self._metrics.publishes.labels("lost").inc(len(messages))
             return [f"not connected: {error}"] * len(messages)
-        if any(isinstance(error, TimeoutError) for error in met) and not await self.broker.is_blocked():
+        if any(isinstance(error, TimeoutError) for error in met) and not self.broker.is_blocked:
             # The connection may be dead without notice: a new connection shows that long before the heartbeat.
             # A blocked connection is alive: the broker has reported the block.
             self.broker.invalidate(self._no_confirm)
@@ -110,9 +108,9 @@ class Publisher:
         match error:
             case None:
                 result, label = None, "ok"
-            case aiormq.exceptions.PublishError():
+            case Returned():
                 result, label = _RETURNED, "returned"
-            case aiormq.exceptions.DeliveryError():
+            case Refused():
                 result, label = _REFUSED, "refused"
             case TimeoutError():
                 result, label = self._no_confirm, "timeout"
@@ -127,13 +125,13 @@ class Publisher:
     def _no_confirm(self) -> str:
         return f"no confirm within {self._timeout_seconds:g} s"
 
-    async def _confirming(self) -> AbstractChannel:
+    async def _confirming(self) -> PublishChannel:
         """Return the channel with confirms; the broker closes the channel when an exchange is missing."""
         connection = self.broker.connection()
         async with self._opening:
-            if self._channel is None or self._channel.is_closed or self._channel.connection is not connection:
+            if self._channel is None or not self._channel.is_open_on(connection):
                 with foreign_cancellation_as_error():
-                    self._channel = await connection.channel(timeout=self._timeout_seconds)
+                    self._channel = await PublishChannel.open(connection, timeout_seconds=self._timeout_seconds)
             return self._channel
 
     async def _renew(self) -> None:
@@ -142,7 +140,7 @@ class Publisher:
             return
         self._renewed_at = time.monotonic()
         spent, self._spent, self._channel = self._spent, self._channel, None
-        if spent is not None and not spent.is_closed:
+        if spent is not None:
             with suppress(*BROKER_ERRORS):
                 async with asyncio.timeout(self._timeout_seconds):
                     with foreign_cancellation_as_error():
@@ -188,7 +186,7 @@ class Publisher:
 
     async def _setup(self, connection: AbstractConnection) -> None:
         await self._declare(connection)
-        self._channel = await connection.channel()
+        self._channel = await PublishChannel.open(connection)
 
 
 _REFUSED: Final = "refused by the broker: the queue is full"

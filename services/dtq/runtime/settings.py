@@ -138,6 +138,7 @@ class CommonSettings(BaseModel):
     rmq_port: Port = Field(default=5672, alias="RMQ_PORT")
     rmq_vhost: str = Field(default="/", alias="RMQ_VHOST", min_length=1, max_length=VHOST_CHARS_MAX)
     rmq_tls: Annotated[str, Field(pattern="^(off|on)$")] = Field(default="off", alias="RMQ_TLS")
+    rmq_frames: Annotated[str, Field(pattern="^(dtq|driver)$")] = Field(default="dtq", alias="RMQ_FRAMES")
     rmq_namespace: Prefix = Field(default="tasks", alias="RMQ_NAMESPACE")
     queue_set: ObjectName = Field(default="default", alias="DTQ_QUEUE_SET")
     queues: QueueNames = Field(default=("default",), alias="QUEUES")
@@ -170,7 +171,8 @@ class CommonSettings(BaseModel):
         user = quote(self._now("RMQ_USER", self.rmq_user), safe="")
         password = quote(self._now("RMQ_PASS", self.rmq_pass.get_secret_value()), safe="")
         scheme = "amqps" if self.rmq_tls == "on" else "amqp"
-        return f"{scheme}://{user}:{password}@{host}:{self.rmq_port}/{quote(self.rmq_vhost, safe='')}"
+        query = "?frames=driver" if self.rmq_frames == "driver" else ""
+        return f"{scheme}://{user}:{password}@{host}:{self.rmq_port}/{quote(self.rmq_vhost, safe='')}{query}"
 
     def _now(self, variable: str, at_start: str) -> str:
         """Return a credential as its file says now: it may have been rotated since process start."""

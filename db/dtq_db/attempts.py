@@ -5,13 +5,14 @@ Calls the statements `task_claim`, `task_finish` and `worker_*`. Every write is 
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
+import msgspec
 
 from dtq.domain.backoff import Backoff
 from dtq.domain.decisions import Decision
@@ -27,42 +28,49 @@ LEASE_GONE: Final = "DTQ01"
 """SQLSTATE of `dtq_claim` when the worker's lease has expired."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim(Context):
-    """A task that this worker may run now: what its handler may know of it, and what only the worker needs.
+class Claim(msgspec.Struct, frozen=True, gc=False):
+    """A task that this worker may run now, as `dtq_claim` returns it: the fields are its columns, in order.
 
     Attributes:
         payload: JSON text.
         attempt: from 1; with the worker it is the fence.
+        timeout_seconds: how long the attempt may take.
         backoff: the type's own policy; None means the worker's default.
         slot: the concurrency slot that the task counts under while it runs; None if its type has no concurrency limit.
-        newer: why only a newer release can run the task, which is then released; None if this release can run it.
         uncounted: how many of its attempts the budget does not count.
         suspected_seconds: for how long it has been a suspect, which must run alone; None if it is not a suspect.
+        newer: why only a newer release can run the task, which is then released; None if this release can run it.
     """
 
+    id: UUID
+    type: str
     queue_set: str
+    queue: str
     payload: str
+    attempt: int
+    max_attempts: int
     crashes: int
-    backoff: Backoff | None
+    timeout_seconds: float
+    backoff: Backoff | None = None
     slot: str | None = None
-    newer: str | None = None
     uncounted: int = 0
     suspected_seconds: float | None = None
-
-    @property
-    def id(self) -> UUID:
-        """The task's id."""
-        return self.task_id
+    newer: str | None = None
 
     @property
     def context(self) -> Context:
         """What the handler may know."""
-        return Context(**{part.name: getattr(self, part.name) for part in fields(Context)})
+        return Context(
+            task_id=self.id,
+            type=self.type,
+            queue=self.queue,
+            attempt=self.attempt,
+            max_attempts=self.max_attempts,
+            timeout_seconds=self.timeout_seconds,
+        )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Completion:
+class Completion(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The end of an attempt, to be written: its task, its fence, and the decision.
 
     Attributes:
@@ -76,8 +84,7 @@ class Completion:
     grace_seconds: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finished:
+class Finished(msgspec.Struct, frozen=True, gc=False):
     """The result of a write: the task's new status and the row's version."""
 
     status: str
@@ -112,17 +119,19 @@ async def claim(
     return [_claim(row) for row in rows]
 
 
-_COLUMNS: Final = {"task_id": "id", "attempt": "attempts", "uncounted": "uncounted_attempts"}
-"""Columns of `dtq_claim` that a claim calls by another name."""
-_READ: Final = [part.name for part in fields(Claim) if part.name != "newer"]
+_BACKOFF: Final = Claim.__struct_fields__.index("backoff")
 
 
 def _claim(row: asyncpg.Record) -> Claim:
-    columns = {name: row[_COLUMNS.get(name, name)] for name in _READ}
+    if row["backoff"] is None:
+        return Claim(*row)
+    columns = list(row)
     try:
-        return Claim(**columns | {"backoff": parse_backoff(row["backoff"])})
+        columns[_BACKOFF] = parse_backoff(row["backoff"])
     except NewerRelease as error:
-        return Claim(**columns | {"backoff": None, "newer": str(error)})
+        columns[_BACKOFF] = None
+        columns.append(str(error))
+    return Claim(*columns)
 
 
 async def run_alone(dedicated: DedicatedConnection, worker_id: UUID, claim: Claim) -> bool:
@@ -143,7 +152,7 @@ async def finish(dedicated: DedicatedConnection, ended: Sequence[Completion]) ->
         Rejected: `NotStorable`: a result cannot be stored.
     """
     rows = await dedicated.fetch(query("task_finish"), *finish_columns(ended))
-    return {row["id"]: Finished(status=row["status"], updated_at=row["updated_at"]) for row in rows}
+    return {row["id"]: Finished(row["status"], row["updated_at"]) for row in rows}
 
 
 def finish_columns(ended: Sequence[Completion]) -> tuple[list[Any], ...]:

@@ -4,8 +4,9 @@ Starts and successes are logged at level debug: at a worker's full rate they wou
 Failures are logged at level warning, at a bounded rate; the metrics count all of them.
 """
 
+import logging
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -29,26 +30,23 @@ class AttemptLog:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
+        self._shows_all = _log.is_enabled_for(logging.DEBUG)
         self._second = 0
         self._written = 0
         self._left_out = 0
 
     def started(self, claim: Claim) -> None:
         """Log that a handler starts."""
-        _log.debug("attempt started", task_id=str(claim.id), type=claim.type, attempt=claim.attempt)
+        if self._shows_all:
+            _log.debug("attempt started", task_id=str(claim.id), type=claim.type, attempt=claim.attempt)
 
     def ended(self, claim: Claim, ended: Attempt, seconds: float) -> None:
         """Log how an attempt ended."""
-        fields = {
-            "task_id": str(claim.id),
-            "type": claim.type,
-            "attempt": claim.attempt,
-            "outcome": str(ended.outcome),
-            "seconds": round(seconds, 3),
-        }
         if ended.outcome not in _FAILURES:
-            _log.debug("attempt ended", **fields)
+            if self._shows_all:
+                _log.debug("attempt ended", **_fields(claim, ended, seconds))
         elif self._may_write():
+            fields = _fields(claim, ended, seconds)
             fields |= {"error": cut(ended.error) or "", "traceback": cut_traceback(ended.traceback) or ""}
             _log.warning("attempt failed", max_attempts=claim.max_attempts, **fields)
 
@@ -64,3 +62,13 @@ class AttemptLog:
             self._left_out += 1
             return False
         return True
+
+
+def _fields(claim: Claim, ended: Attempt, seconds: float) -> dict[str, Any]:
+    return {
+        "task_id": str(claim.id),
+        "type": claim.type,
+        "attempt": claim.attempt,
+        "outcome": str(ended.outcome),
+        "seconds": round(seconds, 3),
+    }

@@ -22,7 +22,7 @@ from dtq.handlers import Handler, Mode, PermanentError, RetryLater, Snooze
 from dtq_db.attempts import Claim
 from dtq_worker import memory
 from dtq_worker.child_protocol import RunResult
-from dtq_worker.deadline import Deadline
+from dtq_worker.deadline import Deadlines
 from dtq_worker.forks import EndsForks
 from dtq_worker.processes import ChildError, Processes
 from dtq_worker.tracebacks import traceback_of
@@ -31,6 +31,7 @@ CANCEL = "cancel"
 FENCE = "fence"
 DRAIN = "drain"
 OUTAGE = "outage"
+TIMEOUT = "timeout"
 
 
 class Runner:
@@ -44,6 +45,8 @@ class Runner:
     def __init__(self, handlers: Mapping[str, Handler], processes: Processes) -> None:
         self._handlers = handlers
         self._processes = processes
+        self.deadlines = Deadlines()
+        """The deadlines of the event loop on which the attempts run."""
 
     async def run(self, claim: Claim) -> Attempt:
         """Run a claimed task once; return how it ended.
@@ -51,22 +54,20 @@ class Runner:
         Raises:
             asyncio.CancelledError: the worker gave up the task, and its end must not be recorded.
         """
-        ended = _ending(claim)
-        handler = self._handlers[claim.type]
-        bound = asyncio.timeout(None)
-        deadline = Deadline(claim.timeout_seconds, lambda: bound.reschedule(0.0))
+        task = asyncio.current_task()
+        assert task is not None
+        deadline = self.deadlines.start(claim.timeout_seconds, functools.partial(task.cancel, TIMEOUT))
         try:
-            async with bound:
-                value = await self._call(handler, claim)
+            value = await self._call(self._handlers[claim.type], claim)
         except asyncio.CancelledError as error:
-            return _cancelled(error, ended)
+            return _cancelled(error, claim)
         except BaseException as error:  # noqa: BLE001 - a handler's SystemExit must not end the worker
-            if bound.expired():
+            if deadline.was_reached:
                 return timed_out(claim)
-            return _failed(error, ended)
+            return _failed(error, _ending(claim))
         finally:
-            deadline.cancel()
-        return _succeeded(value, ended)
+            self.deadlines.cancel(deadline)
+        return _succeeded(value, _ending(claim))
 
     async def _call(self, handler: Handler, claim: Claim) -> Any:
         if handler.mode is Mode.PROCESS:
@@ -138,8 +139,11 @@ async def in_thread(function: Callable[[], Any], *, name: str) -> Any:
     return await answer
 
 
-def _cancelled(error: asyncio.CancelledError, ended: Callable[..., Attempt]) -> Attempt:
+def _cancelled(error: asyncio.CancelledError, claim: Claim) -> Attempt:
+    ended = _ending(claim)
     match error.args:
+        case (str(reason),) if reason == TIMEOUT:
+            return timed_out(claim)
         case (str(reason),) if reason == CANCEL:
             return ended(outcome=Outcome.CANCELLED, error="cancelled while it ran")
         case (str(reason),) if reason == DRAIN:

@@ -13,6 +13,7 @@ from typing import Final
 from uuid import UUID
 
 import structlog
+from prometheus_client import Histogram
 
 from dtq.domain.backoff import Backoff
 from dtq.domain.decisions import Attempt, decide
@@ -56,6 +57,7 @@ class RunningTasks:
         metrics: WorkerMetrics,
     ) -> None:
         self._runner = runner
+        self._deadlines = runner.deadlines
         self._finisher = finisher
         self._concurrency = concurrency
         self._by_queue = by_queue
@@ -67,6 +69,8 @@ class RunningTasks:
         self._stubborn: set[asyncio.Task[None]] = set()
         self._slot_free = asyncio.Event()
         self._attempts = AttemptLog(time.monotonic)
+        self._seconds: dict[str, Histogram] = {}
+        metrics.running.set_function(self.__len__)
         self.run_seconds: float | None = None
         """Average run time of this worker's handlers; None if no handler has ended yet."""
         self.bug: BaseException | None = None
@@ -112,9 +116,9 @@ class RunningTasks:
         self._running[claim.id] = task
         self._started_at[claim.id] = time.monotonic()
         self.count(claim, 1)
-        self._metrics.running.set(len(self._running))
-        bound = Deadline(claim.timeout_seconds + STOP_SECONDS, partial(self._give_up, worker_id, claim, task))
-        task.add_done_callback(lambda _: self._ended(claim, task, bound))
+        give_up = partial(self._give_up, worker_id, claim, task)
+        bound = self._deadlines.start(claim.timeout_seconds + STOP_SECONDS, give_up)
+        task.add_done_callback(partial(self._ended, claim, bound))
 
     def count(self, claim: Claim, number: int) -> None:
         """Count a task as running, or no longer: a suspect that waits here for its turn counts too."""
@@ -145,12 +149,19 @@ class RunningTasks:
         ended = await self._runner.run(claim)
         await failpoints.hit("run.ended")
         seconds = time.perf_counter() - started
-        self._metrics.run_seconds.labels(claim.type).observe(seconds)
+        self._seconds_of(claim.type).observe(seconds)
         self._attempts.ended(claim, ended, seconds)
         before = seconds if self.run_seconds is None else self.run_seconds
         self.run_seconds = before + RUN_SHARE * (seconds - before)
         if asyncio.current_task() not in self._stubborn:
             self._record(worker_id, claim, ended)
+
+    def _seconds_of(self, type_: str) -> Histogram:
+        """Return the type's own histogram: looking up a label costs more than observing."""
+        histogram = self._seconds.get(type_)
+        if histogram is None:
+            histogram = self._seconds[type_] = self._metrics.run_seconds.labels(type_)
+        return histogram
 
     def _record(self, worker_id: UUID, claim: Claim, ended: Attempt) -> None:
         decision = decide(ended, claim.backoff or self._backoff, random.random())  # noqa: S311
@@ -167,14 +178,13 @@ class RunningTasks:
         self._slot_free.set()
         self._record(worker_id, claim, timed_out(claim))
 
-    def _ended(self, claim: Claim, task: asyncio.Task[None], bound: Deadline) -> None:
-        bound.cancel()
+    def _ended(self, claim: Claim, bound: Deadline, task: asyncio.Task[None]) -> None:
+        self._deadlines.cancel(bound)
         self._stubborn.discard(task)
         self.count(claim, -1)
         if self._running.get(claim.id) is task:
             del self._running[claim.id]
             self._started_at.pop(claim.id, None)
-        self._metrics.running.set(len(self._running))
         self._slot_free.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("worker crashed", task_id=str(claim.id), exc_info=error)

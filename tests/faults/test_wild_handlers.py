@@ -75,7 +75,7 @@ async def runner() -> AsyncIterator[Runner]:
 
 def a_claim(type_: str, timeout_seconds: int = 60) -> Claim:
     return Claim(
-        task_id=uuid4(),
+        id=uuid4(),
         type=type_,
         queue_set="default",
         queue="default",

@@ -13,7 +13,7 @@ from dtq_worker import attempt_log
 from dtq_worker.attempt_log import FAILURES_PER_SECOND_MAX, AttemptLog
 
 CLAIM = Claim(
-    task_id=UUID(int=7),
+    id=UUID(int=7),
     type="report.build.v1",
     queue_set="default",
     queue="default",

@@ -1,11 +1,11 @@
 """What becomes of a task when an attempt has ended."""
 
 import math
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from dtq.domain.backoff import Backoff
 from dtq.domain.decisions import CRASHES_MAX, SUSPECT_SECONDS_MAX, Attempt, Decision, cut, decide, describe

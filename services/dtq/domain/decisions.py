@@ -3,8 +3,9 @@
 `dtq_finish` writes the decision to the database if the lease still holds.
 """
 
-from dataclasses import dataclass
 from typing import Final, assert_never
+
+import msgspec
 
 from dtq.domain.backoff import Backoff
 from dtq.domain.limits import DELAY_SECONDS_MAX, ERROR_CHARS_MAX, RESULT_BYTES_MAX, TRACEBACK_CHARS_MAX
@@ -17,8 +18,7 @@ SUSPECT_SECONDS_MAX: Final = 3_600.0
 other tasks ran beside it. Without this bound, workers that never run suspects alone would run such a task for ever."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt:
+class Attempt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One attempt that has ended.
 
     Attributes:
@@ -50,8 +50,7 @@ class Attempt:
     cause: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The new state of a task, to be written to the database.
 
     Attributes:

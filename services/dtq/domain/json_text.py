@@ -24,6 +24,7 @@ _NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 # Each pattern is possessive throughout: one pass over any text.
 _OTHER: Final = rb'[^"0-9]++|"(?:[^"\\]++|\\.)*+"'
 _LONG_NUMBER: Final = re.compile(rb"(?:%b|[0-9]{1,%d}+(?![0-9]))*+[0-9]" % (_OTHER, NUMBER_DIGITS_MAX - 1), re.DOTALL)
+_MAY_HAVE_EXPONENT: Final = re.compile(rb"[0-9][eE]")
 # Strings and zeros are passed over.
 _EXPONENTS: Final = re.compile(
     rb'"(?:[^"\\]++|\\.)*+"|(?<![0-9.])0(?:\.0++)?+[eE][+-]?[0-9]++|[0-9][eE]([+-]?[0-9]++)', re.DOTALL
@@ -52,7 +53,7 @@ def keep_number_kinds(text: bytes) -> bytes:
     Raises:
         ValueError: written out, the numbers would need more than GROWTH_BYTES_MAX.
     """
-    if b"e" not in text and b"E" not in text:
+    if _MAY_HAVE_EXPONENT.search(text) is None:
         return text
     grown = 0
     for number in _EXPONENTS.finditer(text):

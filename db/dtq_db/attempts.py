@@ -102,16 +102,22 @@ def parse_backoff(text: str | None) -> Backoff | None:
 
 
 async def claim(
-    dedicated: DedicatedConnection, worker_id: UUID, ids: Sequence[UUID], types: Sequence[str]
+    dedicated: DedicatedConnection, worker_id: UUID, ids: Collection[UUID], types: Collection[str]
 ) -> list[Claim]:
     """Claim the claimable tasks of `ids`; the others are duplicates, finished, or left to the relay.
+
+    Args:
+        dedicated: where it runs.
+        worker_id: who claims.
+        ids: each once.
+        types: of those that the messages name, the types that the worker handles.
 
     Raises:
         Stale: the worker's lease is lost.
         Unavailable: whether the claims took effect is unknown: later, `release` the tasks that were not started.
     """
     try:
-        rows = await dedicated.fetch(query("task_claim"), worker_id, sorted(set(ids)), list(types), CLAIM_EARLY_SECONDS)
+        rows = await dedicated.fetch(query("task_claim"), worker_id, list(ids), list(types), CLAIM_EARLY_SECONDS)
     except asyncpg.PostgresError as error:
         if error.sqlstate == LEASE_GONE:
             raise Stale(str(error)) from error

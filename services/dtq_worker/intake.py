@@ -76,7 +76,7 @@ class Intake:
         finisher: Finisher,
         handing_on: HandingOn,
         *,
-        types: list[str],
+        types: Collection[str],
         prefetch: int,
         metrics: WorkerMetrics,
         ticker: Ticker,
@@ -87,8 +87,8 @@ class Intake:
         self._running = running
         self._finisher = finisher
         self._handing_on = handing_on
-        self._types = types
-        self._newer: Collection[str] = ()
+        self._types = frozenset(types)
+        self._newer: frozenset[str] = frozenset()
         self._prefetch = prefetch
         self._metrics = metrics
         self._ticker = ticker
@@ -133,7 +133,7 @@ class Intake:
 
     def leave_to_newer(self, types: Collection[str]) -> None:
         """Stop claiming tasks of these types: only a newer release understands them."""
-        self._newer = types
+        self._newer = frozenset(types)
 
     async def _take(self) -> list[Delivery]:
         """Return deliveries for the free slots; none after a bounded wait without a free slot or a message."""
@@ -245,11 +245,11 @@ class Intake:
         received, undecodable = self._received(deliveries)
         handed_on = await self._handing_on.hand_on(received)
         ids = {envelope.id for _, envelope in received} - handed_on
+        types = self._types & {envelope.type for _, envelope in received}
         try:
             async with asyncio.timeout(CLAIM_SECONDS):
                 await failpoints.hit("claim.taken")
-                types = [type_ for type_ in self._types if type_ not in self._newer]
-                claims = await store.claim(self._dedicated, worker_id, sorted(ids), types) if ids else []
+                claims = await store.claim(self._dedicated, worker_id, ids, types - self._newer) if ids else []
                 await failpoints.hit("claim.committed")
                 await self._consumer.ack(deliveries)
                 await failpoints.hit("claim.acked")

@@ -36,6 +36,9 @@ CREATE TABLE queue_set (
 );
 COMMENT ON COLUMN queue_set.removal_queue IS 'spec.onRemoval: the queue that takes the tasks of a removed one; null refuses.';
 
+-- Claim: which sets are paused, whatever their number.
+CREATE INDEX queue_set_paused ON queue_set (name) WHERE paused;
+
 CREATE TABLE queue (
     queue_set text NOT NULL REFERENCES queue_set (name) ON DELETE CASCADE,
     name text NOT NULL,

@@ -1,5 +1,7 @@
 -- The state transitions, each written once. Every write names the state that it expects: zero rows means that
--- another process won. Batches lock their rows in the order of id, so that two batches cannot deadlock.
+-- another process won. Batches lock their rows in the order of id, so that two batches cannot deadlock: either by a
+-- SELECT ... FOR UPDATE, or, where each row is changed by its own values alone, by a plan that can only be a scan of the
+-- primary key (no bitmap) or a merge by id. A lock of its own costs each row a WAL record and a second visit.
 --
 -- No plan may depend on the last ANALYZE. So every mention of tasks in a batch has `id = ANY (...)` beside its join,
 -- and a condition that would make a partial index eligible is tested on the rows that were found. Batches are
@@ -69,20 +71,17 @@ END;
 $$;
 
 CREATE FUNCTION dtq_confirm(p_ids uuid[], p_updated_ats timestamptz[]) RETURNS integer LANGUAGE plpgsql
-SET enable_seqscan = off SET enable_nestloop = off SET enable_sort = on AS $$
+SET enable_seqscan = off SET enable_nestloop = off SET enable_hashjoin = off SET enable_bitmapscan = off
+SET enable_sort = on AS $$
 -- The broker holds a message for these rows. updated_at is the fence: a row that has changed since is left alone.
 DECLARE
-    waiting uuid[];
+    confirmed integer;
 BEGIN
-    WITH found AS (
-        SELECT t.id, t.updated_at, t.needs_publish FROM tasks t WHERE t.id = ANY (p_ids) ORDER BY t.id FOR UPDATE
-    )
-    SELECT array_agg(f.id) INTO waiting
+    UPDATE tasks t SET needs_publish = false, publish_at = greatest(t.run_at, now())
     FROM unnest(p_ids, p_updated_ats) AS c (id, updated_at)
-    JOIN found f ON f.id = c.id AND f.updated_at = c.updated_at
-    WHERE f.needs_publish;
-    UPDATE tasks t SET needs_publish = false, publish_at = greatest(t.run_at, now()) WHERE t.id = ANY (waiting);
-    RETURN coalesce(cardinality(waiting), 0);
+    WHERE t.id = c.id AND t.id = ANY (p_ids) AND t.updated_at = c.updated_at AND coalesce(t.needs_publish, false);
+    GET DIAGNOSTICS confirmed = ROW_COUNT;
+    RETURN confirmed;
 END;
 $$;
 
@@ -134,11 +133,12 @@ RETURNS TABLE (
     crashes integer, timeout_seconds integer, backoff text, slot text, uncounted_attempts integer,
     suspected_seconds double precision
 ) LANGUAGE plpgsql
-SET enable_seqscan = off SET enable_nestloop = off SET enable_sort = on AS $$
--- Win the right to run. A task that this worker may not run now (too early, paused, no handler, over a limit) goes back
--- to the relay, since its message is about to be acknowledged. Any other task that is missing from the answer is a
--- duplicate, cancelled or finished. The worker row is locked against the reaper, not against renewals; a worker that
--- was reaped while this transaction was under way must not win tasks that no reaper would ever take back.
+SET enable_seqscan = off SET enable_nestloop = off SET enable_bitmapscan = off SET enable_sort = on AS $$
+-- Win the right to run. p_types are types that the worker handles: at least those that the messages name. A task that
+-- this worker may not run now (too early, paused, no handler, over a limit) goes back to the relay, since its message is
+-- about to be acknowledged. Any other task that is missing from the answer is a duplicate, cancelled or finished. The
+-- worker row is locked against the reaper, not against renewals; a worker that was reaped while this transaction was
+-- under way must not win tasks that no reaper would ever take back.
 -- A task with suspected_seconds is a suspect: its worker starts it alone (dtq_run_alone) or releases it.
 -- Limits cost a claim nothing while no type has limits. Claims are also recorded in worker_claims, where the reaper
 -- finds them: an index of tasks by worker would hold their whole history. A blocked task that is not unblocked is
@@ -147,6 +147,11 @@ SET enable_seqscan = off SET enable_nestloop = off SET enable_sort = on AS $$
 DECLARE
     free uuid[] := '{}';
     slots jsonb := '{}';
+    limited boolean := false;
+    served text[];
+    counted text[];
+    paused text[] := ARRAY(SELECT s.name FROM queue_set s WHERE s.paused);
+    won integer;
 BEGIN
     PERFORM 1 FROM workers w
     WHERE w.id = p_worker_id AND w.lease_expires_at > clock_timestamp() AND w.reaped_at IS NULL FOR KEY SHARE;
@@ -156,52 +161,44 @@ BEGIN
     IF EXISTS (SELECT 1 FROM type_limit) THEN
         SELECT coalesce(array_agg(a.id) FILTER (WHERE a.admitted), '{}'), coalesce(jsonb_object_agg(a.id, a.slot), '{}')
         INTO free, slots FROM dtq_admit(p_ids, p_types, p_early_seconds) a;
+        limited := slots <> '{}';
     END IF;
+    SELECT coalesce(array_agg(y.type), '{}'),
+        coalesce(array_agg(y.type) FILTER (WHERE y.concurrency IS NOT NULL), '{}')
+    INTO served, counted FROM task_type y WHERE y.type = ANY (p_types);
     RETURN QUERY
-    WITH found AS (
-        SELECT t.id, t.type, t.queue_set, t.run_at FROM tasks t
-        WHERE t.id = ANY (p_ids) AND t.status = 'ENQUEUED'
-        ORDER BY t.id FOR UPDATE
-    ), known AS (
-        SELECT f.id, f.run_at, s.paused, y.timeout_seconds, y.backoff, y.concurrency IS NOT NULL AS counted,
-            f.type = ANY (p_types) AS served, slots ->> f.id::text AS slot,
-            slots ? f.id::text AND NOT f.id = ANY (free) AS blocked
-        FROM found f
-        CROSS JOIN LATERAL (SELECT * FROM task_type y WHERE y.type = f.type LIMIT 1) AS y
-        LEFT JOIN LATERAL (SELECT * FROM queue_set s WHERE s.name = f.queue_set LIMIT 1) AS s ON true
-    ), parked AS (
-        UPDATE tasks t SET needs_publish = true, updated_at = now(),
-            blocked_on = CASE WHEN f.blocked THEN f.slot END,
-            publish_at = greatest(f.run_at, CASE
-                WHEN f.blocked THEN now() + interval '5 minutes'
-                WHEN f.served THEN now()
-                -- A worker with a handler may be busy or away; while no live worker handles the type, try less often.
-                WHEN EXISTS (SELECT 1 FROM workers w WHERE w.lease_expires_at > now() AND t.type = ANY (w.types))
-                    THEN now() + interval '5 seconds'
-                ELSE now() + interval '15 seconds' END)
-        FROM known f
-        WHERE t.id = f.id AND t.id = ANY (p_ids) AND (f.paused OR NOT f.served OR f.blocked
-            OR f.run_at > now() + make_interval(secs => p_early_seconds))
-    ), won AS (
+    WITH won AS (
         UPDATE tasks t SET status = 'RUNNING', attempts = t.attempts + 1, worker_id = p_worker_id,
-            needs_publish = NULL, publish_at = NULL, updated_at = now(),
-            slot = CASE WHEN f.counted THEN f.slot END, blocked_on = NULL
-        FROM known f
-        WHERE t.id = f.id AND t.id = ANY (p_ids) AND f.paused IS NOT TRUE AND f.served AND NOT f.blocked
-            AND f.run_at <= now() + make_interval(secs => p_early_seconds)
-        RETURNING t.id, t.type, t.queue_set, t.queue, t.payload::text AS payload, t.attempts, t.max_attempts, t.crashes,
-            f.timeout_seconds, f.backoff::text AS backoff, t.slot,
-            coalesce(t.uncounted_attempts, 0) AS uncounted_attempts,
-            extract(epoch FROM now() - t.suspected_at)::double precision AS suspected_seconds
+            needs_publish = NULL, publish_at = NULL, updated_at = now(), blocked_on = NULL,
+            slot = CASE WHEN t.type = ANY (counted) THEN slots ->> t.id::text END
+        WHERE t.id = ANY (p_ids) AND t.status = 'ENQUEUED' AND t.type = ANY (served)
+            AND t.queue_set <> ALL (paused) AND t.run_at <= now() + make_interval(secs => p_early_seconds)
+            AND (NOT limited OR NOT slots ? t.id::text OR t.id = ANY (free))
+        RETURNING t.*
     ), noted AS (
         INSERT INTO worker_claims (worker_id, task_ids)
         SELECT p_worker_id, array_agg(c.id) FROM (
             SELECT w.id, (row_number() OVER () - 1) / 100 AS chunk FROM won w
         ) AS c GROUP BY c.chunk
     )
-    SELECT w.id, w.type, w.queue_set, w.queue, w.payload, w.attempts, w.max_attempts, w.crashes, w.timeout_seconds,
-        w.backoff, w.slot, w.uncounted_attempts, w.suspected_seconds
-    FROM won w;
+    SELECT w.id, w.type, w.queue_set, w.queue, w.payload::text, w.attempts, w.max_attempts, w.crashes,
+        y.timeout_seconds, y.backoff::text, w.slot, coalesce(w.uncounted_attempts, 0),
+        extract(epoch FROM now() - w.suspected_at)::double precision
+    FROM won w JOIN task_type y ON y.type = w.type AND y.type = ANY (served);
+    GET DIAGNOSTICS won = ROW_COUNT;
+    IF won = cardinality(p_ids) THEN
+        RETURN;
+    END IF;
+    UPDATE tasks t SET needs_publish = true, updated_at = now(),
+        blocked_on = CASE WHEN limited AND slots ? t.id::text AND NOT t.id = ANY (free) THEN slots ->> t.id::text END,
+        publish_at = greatest(t.run_at, CASE
+            WHEN limited AND slots ? t.id::text AND NOT t.id = ANY (free) THEN now() + interval '5 minutes'
+            WHEN t.type = ANY (served) THEN now()
+            -- A worker with a handler may be busy or away; while no live worker handles the type, try less often.
+            WHEN EXISTS (SELECT 1 FROM workers w WHERE w.lease_expires_at > now() AND t.type = ANY (w.types))
+                THEN now() + interval '5 seconds'
+            ELSE now() + interval '15 seconds' END)
+    WHERE t.id = ANY (p_ids) AND t.status = 'ENQUEUED';
 END;
 $$;
 
@@ -232,14 +229,30 @@ CREATE FUNCTION dtq_finish(
     p_delays_seconds double precision[], p_graces_seconds double precision[], p_crashed boolean[], p_drained boolean[],
     p_tracebacks text[] DEFAULT NULL, p_snoozed boolean[] DEFAULT NULL, p_suspected boolean[] DEFAULT NULL
 ) RETURNS TABLE (id uuid, status text, updated_at timestamptz) LANGUAGE plpgsql
-SET enable_seqscan = off SET enable_nestloop = off SET enable_sort = on AS $$
+SET enable_seqscan = off SET enable_nestloop = off SET enable_hashjoin = off SET enable_bitmapscan = off
+SET enable_sort = on AS $$
 -- Record the end of attempts. (worker_id, attempts) is the fence: a row that is missing from the answer was lost
 -- to another worker, and its result is void. A retry beyond the budget becomes FAILED in any case, and CANCELLED if a
 -- cancel was requested meanwhile. An attempt is not counted, so that the task gets another one, if it was snoozed, if
 -- it was the last attempt and a shutdown cut it short, or if its worker was lost and another task may be the cause
 -- (p_suspected, set by the reaper). A task stays a suspect until one of its attempts ends normally.
+-- A success, which is most of them, is written by its own values alone.
 #variable_conflict use_column
 BEGIN
+    IF 'SUCCEEDED' = ANY (p_statuses) THEN
+        RETURN QUERY
+        UPDATE tasks t SET status = 'SUCCEEDED', result = a.result::jsonb, last_error = a.error,
+            last_traceback = a.traceback, suspected_at = NULL, alone_at = NULL, cancel_requested_at = NULL, slot = NULL,
+            updated_at = now()
+        FROM unnest(p_worker_ids, p_ids, p_attempts, p_statuses, p_results, p_errors, p_tracebacks)
+            AS a (worker_id, id, attempts, status, result, error, traceback)
+        WHERE t.id = a.id AND t.id = ANY (p_ids) AND a.status = 'SUCCEEDED'
+            AND t.worker_id = a.worker_id AND t.attempts = a.attempts AND t.status = 'RUNNING'
+        RETURNING t.id, t.status, t.updated_at;
+    END IF;
+    IF 'SUCCEEDED' = ALL (p_statuses) THEN
+        RETURN;
+    END IF;
     RETURN QUERY
     WITH asked AS (
         SELECT a.*,
@@ -266,15 +279,15 @@ BEGIN
             ON a.id = t.id
         CROSS JOIN LATERAL (
             SELECT CASE WHEN a.snoozed THEN dtq_snooze_bound(t.snoozes, t.snoozed_since) END AS reason) AS bound
-        WHERE t.id = ANY (p_ids) AND t.worker_id = a.worker_id AND t.attempts = a.attempts AND t.status = 'RUNNING'
+        WHERE t.id = ANY (p_ids) AND a.status <> 'SUCCEEDED'
+            AND t.worker_id = a.worker_id AND t.attempts = a.attempts AND t.status = 'RUNNING'
         ORDER BY t.id FOR UPDATE OF t
     )
     UPDATE tasks t SET
         status = a.final,
         result = a.result::jsonb,
-        last_error = coalesce(a.bound_error, a.error, CASE WHEN a.final = 'SUCCEEDED' THEN NULL ELSE t.last_error END),
-        last_traceback = CASE WHEN a.error IS NULL AND a.final <> 'SUCCEEDED' THEN t.last_traceback
-            ELSE a.traceback END,
+        last_error = coalesce(a.bound_error, a.error, t.last_error),
+        last_traceback = CASE WHEN a.error IS NULL THEN t.last_traceback ELSE a.traceback END,
         run_at = CASE WHEN a.final = 'ENQUEUED' THEN now() + make_interval(secs => a.delay_seconds) ELSE t.run_at END,
         needs_publish = CASE WHEN a.final = 'ENQUEUED' THEN true END,
         publish_at = CASE WHEN a.final = 'ENQUEUED'

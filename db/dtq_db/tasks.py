@@ -6,12 +6,13 @@ Calls the statements `task_*`; the SQL functions guard each transition.
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, TypeAlias
 from uuid import UUID
 
 import asyncpg
+import msgspec
 
 from dtq.domain.errors import Unavailable
 from dtq.domain.limits import RELAY_GRACE_SECONDS
@@ -25,8 +26,7 @@ TaskRow: TypeAlias = asyncpg.Record
 """Columns of one task, by name."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewTask:
+class NewTask(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A validated task that is about to be stored; its fields are the arguments of the statement, in order.
 
     Attributes:
@@ -78,7 +78,7 @@ async def enqueue_on(connection: "asyncpg.Connection[asyncpg.Record]", tasks: Se
 
 
 def _columns(tasks: Sequence[NewTask]) -> tuple[list[Any], ...]:
-    return tuple([getattr(task, part.name) for task in tasks] for part in fields(NewTask))
+    return tuple([getattr(task, name) for task in tasks] for name in NewTask.__struct_fields__)
 
 
 async def replay(dedicated: DedicatedConnection, task: NewTask) -> ExistingTask | None:

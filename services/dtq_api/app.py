@@ -3,11 +3,8 @@
 The rules are in `requests`, `enqueue` and the SQL functions.
 """
 
-import asyncio
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any, Final
 from uuid import UUID
@@ -18,32 +15,27 @@ from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from dtq.domain.errors import Rejected, Unavailable
-from dtq.domain.limits import PAYLOAD_BYTES_MAX
 from dtq.domain.states import TaskStatus
 from dtq.runtime import failpoints
-from dtq.runtime.metrics import UNKNOWN, ApiMetrics
+from dtq.runtime.metrics import ApiMetrics
 from dtq.runtime.probes import Health, health_response, metrics_response
 from dtq_api import bodies, openapi, problems, requests
 from dtq_api.auth.authenticator import Authenticator, NoAuthentication
-from dtq_api.auth.middleware import AuthenticationMiddleware, caller_of, permissions_of
+from dtq_api.auth.middleware import Admission, AuthenticationMiddleware, caller_of, permissions_of
 from dtq_api.auth.policy import Rights, Verb
 from dtq_api.caller_limits import CallerLimits
 from dtq_api.catalog import CatalogCache
-from dtq_api.enqueue import enqueue
-from dtq_api.group_commit import GroupCommit
-from dtq_api.payload_checks import PayloadChecks
+from dtq_api.enqueue_route import NAME, PATH, BodyReader, EnqueueRoute
 from dtq_api.response_metrics import ResponseMetricsMiddleware
 from dtq_api.scaling import ScalingHints
 from dtq_db.pages import FailedFilter
 from dtq_db.tasks import TaskRow, TaskStore
 
-BODY_SECONDS: Final = 10.0
-"""Longest time to send a body, in seconds; a slower client gets 408."""
 _audit = structlog.get_logger("dtq.audit")
 EVENTS_MAX: Final = 1_000
 """Most events shown for one task: 20 attempts write far fewer."""
@@ -62,14 +54,10 @@ class Parts:
     """The services that the routes use.
 
     Attributes:
-        trouble: returns why a task of a queue set and queue could not run now, or None.
         after_redrive: called with the queue sets whose dead letter queue holds spent copies now.
     """
 
     catalog: CatalogCache
-    checks: PayloadChecks
-    group_commit: GroupCommit
-    trouble: Callable[[str, str], str | None]
     tasks: TaskStore
     scaling: ScalingHints
     metrics: ApiMetrics
@@ -79,6 +67,9 @@ class Parts:
     after_redrive: Callable[[set[str]], None]
     authenticator: Authenticator
     limits: CallerLimits
+    admission: Admission
+    bodies: BodyReader
+    enqueue_route: EnqueueRoute
 
 
 def build(parts: Parts) -> Starlette:
@@ -92,7 +83,7 @@ def build(parts: Parts) -> Starlette:
             Route("/livez", routes.livez, methods=["GET"]),
             Route("/metrics", routes.metrics, methods=["GET"]),
             Route("/openapi.json", routes.openapi, methods=["GET"]),
-            Route("/enqueue", routes.enqueue, methods=["POST"]),
+            Route(PATH, parts.enqueue_route, methods=["POST"], name=NAME),
             Route("/tasks", routes.list_tasks, methods=["GET"]),
             Route("/tasks/{id}", routes.get_task, methods=["GET"]),
             Route("/tasks/{id}/payload", routes.get_payload, methods=["GET"]),
@@ -103,7 +94,7 @@ def build(parts: Parts) -> Starlette:
         ],
         middleware=[
             Middleware(ResponseMetricsMiddleware, responses=parts.metrics.responses),
-            Middleware(AuthenticationMiddleware, authenticator=parts.authenticator, limits=parts.limits),
+            Middleware(AuthenticationMiddleware, admission=parts.admission),
         ],
         exception_handlers={
             Rejected: problems.on_rejected,
@@ -149,36 +140,6 @@ class _Routes:
             openapi.text(secured=not isinstance(self._parts.authenticator, NoAuthentication)),
             media_type="application/json",
         )
-
-    async def enqueue(self, request: Request) -> Response:
-        started = time.perf_counter()
-        type_ = queue = UNKNOWN
-        status = "error"
-        try:
-            rights = permissions_of(request)
-            rights.require(Verb.ENQUEUE)
-            asked = requests.parse_enqueue(await body(request), datetime.now(UTC))
-            rights.require(Verb.ENQUEUE, asked.body.type)
-            # Only declared names may become labels: clients can invent any number of names.
-            type_ = asked.body.type if asked.body.type in self._parts.catalog.current.types else UNKNOWN
-            done = await enqueue(
-                asked,
-                rights,
-                self._parts.catalog,
-                self._parts.checks,
-                self._parts.group_commit,
-                self._parts.trouble,
-            )
-            type_, queue, status = asked.body.type, done.queue, "ok"
-        finally:
-            self._parts.metrics.enqueues.labels(type_, queue, status).inc()
-            self._parts.metrics.enqueue_seconds.labels(type_, queue).observe(time.perf_counter() - started)
-        headers = {"Location": f"/tasks/{done.id}"}
-        if done.replayed:
-            self._parts.metrics.replayed.labels(type_).inc()
-            headers["Idempotency-Replayed"] = "true"
-        accepted = bodies.Enqueued(id=done.id, status=done.status, queue=done.queue)
-        return _json(accepted, status=201, headers=headers)
 
     async def list_tasks(self, request: Request) -> Response:
         rights = permissions_of(request)
@@ -240,7 +201,7 @@ class _Routes:
     async def redrive(self, request: Request) -> Response:
         rights = permissions_of(request)
         rights.require(Verb.REDRIVE)
-        asked = requests.parse_redrive(await body(request))
+        asked = requests.parse_redrive(await self._parts.bodies.read(request.scope["headers"], request.receive))
         rights.require(Verb.REDRIVE, asked.type)
         types = rights.types(Verb.REDRIVE, self._parts.catalog.current.types)
         ids = asked.ids
@@ -289,38 +250,6 @@ class _Routes:
         if row is None or not (rights.may(verb, row["type"]) or rights.may(Verb.READ, row["type"])):
             raise _not_found(id_)
         rights.require(verb, row["type"])
-
-
-async def body(request: Request) -> bytes:
-    """Return a JSON body whose size is checked while it arrives.
-
-    Raises:
-        Rejected: `UnsupportedMediaType`, `PayloadTooLarge` or `RequestTimeout`.
-    """
-    media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    if media_type != "application/json":
-        raise Rejected("UnsupportedMediaType", "send Content-Type: application/json")
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise Rejected("UnsupportedMediaType", "send the body without Content-Encoding")
-    length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length[:20]) > PAYLOAD_BYTES_MAX:
-        raise _too_large()
-    read = bytearray()
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            async for chunk in request.stream():
-                read += chunk
-                if len(read) > PAYLOAD_BYTES_MAX:
-                    raise _too_large()
-    except TimeoutError as error:
-        raise Rejected("RequestTimeout", f"the body did not arrive within {BODY_SECONDS:g} s") from error
-    except ClientDisconnect as error:
-        raise Rejected("InvalidBody", "the client closed the connection") from error
-    return bytes(read)
-
-
-def _too_large() -> Rejected:
-    return Rejected("PayloadTooLarge", f"the body is larger than {PAYLOAD_BYTES_MAX} bytes")
 
 
 def _json(value: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
+import msgspec
 from uuid_utils.compat import uuid7
 
 from dtq.domain.catalog import Catalog, TypePolicy
@@ -24,8 +25,7 @@ QUEUE_SHOWN: Final = 64
 """How much of an unknown queue's name is shown, in characters: twice the longest name that can be declared."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Enqueued:
+class Enqueued(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The task that answers a request.
 
     Attributes:
@@ -38,57 +38,66 @@ class Enqueued:
     replayed: bool
 
 
-async def enqueue(
-    request: EnqueueRequest,
-    rights: Rights,
-    catalog: CatalogCache,
-    checks: PayloadChecks,
-    group_commit: GroupCommit,
-    trouble: Callable[[str, str], str | None],
-) -> Enqueued:
-    """Store the task of a request durably.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Enqueuing:
+    """Stores the tasks of requests durably.
 
-    Args:
-        request: a well-formed request.
-        rights: the permissions of its caller, who may enqueue the type.
+    Attributes:
         catalog: the declared types and queue sets.
-        checks: checks the payload.
-        group_commit: stores and publishes the task.
+        checks: checks payloads.
+        group_commit: stores and publishes tasks.
         trouble: returns why a task of a queue set and queue could not run now, or None.
-
-    Raises:
-        Rejected: the type, queue or payload is not allowed, or the idempotency key is taken.
-        Unavailable: nothing was stored unless the error says in doubt; the same request may succeed later.
     """
-    body = request.body
-    policy = await catalog.policy(body.type)
-    queue = queue_for(body.queue, policy, catalog.current)
-    rights.require_queue(queue, policy.type)
-    payload = _within(policy, bytes(body.payload))
-    payload = _within(policy, await checks.checked(policy, payload))
-    if (reason := trouble(policy.queue_set, queue)) is not None:
-        raise Unavailable(f"the task could not run: queue set {policy.queue_set!r} is not declared: {reason}")
-    task = NewTask(
-        id=uuid7(),
-        type=policy.type,
-        queue_set=policy.queue_set,
-        queue=queue,
-        payload=payload.decode(),
-        max_attempts=body.max_attempts or policy.max_attempts,
-        idempotency_key=body.idempotency_key,
-        run_at=request.run_at,
-    )
-    stored = await group_commit.store(task)
-    if stored is None:
-        return Enqueued(id=task.id, status=TaskStatus.ENQUEUED, queue=task.queue, replayed=False)
-    if not stored.same:
-        # A caller without `read` must not learn the ids of tasks by guessing keys.
-        holder = f"task {stored.id}" if rights.may(Verb.READ, task.type) else "a task"
-        raise Rejected(
-            "IdempotencyConflict",
-            f"idempotency_key already belongs to {holder} of this type, which has another payload",
+
+    catalog: CatalogCache
+    checks: PayloadChecks
+    group_commit: GroupCommit
+    trouble: Callable[[str, str], str | None]
+
+    def is_declared(self, type_: str) -> bool:
+        """Return whether a type is declared."""
+        return type_ in self.catalog.current.types
+
+    async def enqueue(self, request: EnqueueRequest, rights: Rights) -> Enqueued:
+        """Store the task of a request.
+
+        Args:
+            request: a well-formed request.
+            rights: the permissions of its caller, who may enqueue the type.
+
+        Raises:
+            Rejected: the type, queue or payload is not allowed, or the idempotency key is taken.
+            Unavailable: nothing was stored unless the error says in doubt; the same request may succeed later.
+        """
+        body = request.body
+        policy = await self.catalog.policy(body.type)
+        queue = queue_for(body.queue, policy, self.catalog.current)
+        rights.require_queue(queue, policy.type)
+        payload = _within(policy, bytes(body.payload))
+        payload = _within(policy, await self.checks.checked(policy, payload))
+        if (reason := self.trouble(policy.queue_set, queue)) is not None:
+            raise Unavailable(f"the task could not run: queue set {policy.queue_set!r} is not declared: {reason}")
+        task = NewTask(
+            id=uuid7(),
+            type=policy.type,
+            queue_set=policy.queue_set,
+            queue=queue,
+            payload=payload.decode(),
+            max_attempts=body.max_attempts or policy.max_attempts,
+            idempotency_key=body.idempotency_key,
+            run_at=request.run_at,
         )
-    return Enqueued(id=stored.id, status=stored.status, queue=stored.queue, replayed=True)
+        stored = await self.group_commit.store(task)
+        if stored is None:
+            return Enqueued(id=task.id, status=TaskStatus.ENQUEUED, queue=task.queue, replayed=False)
+        if not stored.same:
+            # A caller without `read` must not learn the ids of tasks by guessing keys.
+            holder = f"task {stored.id}" if rights.may(Verb.READ, task.type) else "a task"
+            raise Rejected(
+                "IdempotencyConflict",
+                f"idempotency_key already belongs to {holder} of this type, which has another payload",
+            )
+        return Enqueued(id=stored.id, status=stored.status, queue=stored.queue, replayed=True)
 
 
 def queue_for(asked: str | None, policy: TypePolicy, catalog: Catalog) -> str:

@@ -20,6 +20,7 @@ from dtq.broker.publisher import Publisher
 from dtq.domain.errors import Rejected, Unavailable
 from dtq.domain.queue_sets import QueueSets
 from dtq.runtime import failpoints
+from dtq.runtime.deadlines import Deadlines
 from dtq.runtime.metrics import ApiMetrics
 from dtq_db import tasks as store
 from dtq_db.connections import Database, DedicatedConnection
@@ -51,6 +52,9 @@ class _Waiting:
     def resolve(self, hit: ExistingTask | None) -> None:
         if not self.answer.done():
             self.answer.set_result(hit)
+
+    def expire(self) -> None:
+        self.fail(Unavailable(f"the task was not stored and published within {ANSWER_SECONDS:g} s", in_doubt=True))
 
     def fail(self, error: Exception) -> None:
         if not self.answer.done():
@@ -92,6 +96,7 @@ class GroupCommit:
         self._waiting: deque[_Waiting] = deque()
         self._free = [database.dedicated(f"enqueue-{number}") for number in range(BATCHES_MAX)]
         self._running: set[asyncio.Task[None]] = set()
+        self._deadlines = Deadlines()
 
     async def store(self, task: NewTask) -> ExistingTask | None:
         """Store a task and publish it; return the task that already holds its key, if there is one.
@@ -107,13 +112,11 @@ class GroupCommit:
         waiting = _Waiting(task)
         self._waiting.append(waiting)
         self._start()
+        deadline = self._deadlines.start(ANSWER_SECONDS, waiting.expire)
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                return await waiting.answer
-        except TimeoutError as error:
-            raise Unavailable(
-                f"the task was not stored and published within {ANSWER_SECONDS:g} s", in_doubt=True
-            ) from error
+            return await waiting.answer
+        finally:
+            self._deadlines.cancel(deadline)
 
     async def idle(self) -> None:
         """Wait for the batches under way, at shutdown."""
@@ -186,9 +189,11 @@ class GroupCommit:
         self, dedicated: DedicatedConnection, fresh: list[_Waiting], stored: dict[UUID, datetime]
     ) -> None:
         """Publish the stored tasks; take back those that the broker refuses, unless the relay may publish them."""
-        due = [request for request in fresh if request.task.run_at is None or request.task.run_at <= datetime.now(UTC)]
+        due: list[_Waiting] = []
         for request in fresh:
-            if request not in due:
+            if request.task.run_at is None or request.task.run_at <= datetime.now(UTC):
+                due.append(request)
+            else:
                 request.resolve(None)
         tasks = [request.task for request in due]
         results = await self._publisher.publish(

@@ -15,8 +15,11 @@ from dtq.runtime.settings import ApiSettings, Switch, WhenBrokerDown
 from dtq_api.app import Parts, build
 from dtq_api.auth.authenticator import REFRESH_SECONDS as AUTH_REFRESH_SECONDS
 from dtq_api.auth.authenticator import authenticator_of
+from dtq_api.auth.middleware import Admission
 from dtq_api.caller_limits import CallerLimits
 from dtq_api.catalog import REFRESH_SECONDS, CatalogCache
+from dtq_api.enqueue import Enqueuing
+from dtq_api.enqueue_route import BodyReader, EnqueueRoute, Front
 from dtq_api.group_commit import GroupCommit
 from dtq_api.payload_checks import PayloadChecks
 from dtq_api.scaling import ScalingHints
@@ -76,12 +79,17 @@ class Api:
         self.health = Health(
             database, self.maintenance.publisher, self.maintenance.declarer, queue_sets=self.catalog.queue_sets
         )
+        admission, body_reader = Admission(self.authenticator, self.limits), BodyReader()
+        enqueuing = Enqueuing(
+            catalog=self.catalog,
+            checks=self.checks,
+            group_commit=self.group_commit,
+            trouble=self.maintenance.declarer.trouble,
+        )
+        enqueue_route = EnqueueRoute(admission, enqueuing, body_reader, metrics)
         self.app = build(
             Parts(
                 catalog=self.catalog,
-                checks=self.checks,
-                group_commit=self.group_commit,
-                trouble=self.maintenance.declarer.trouble,
                 tasks=self.tasks,
                 scaling=ScalingHints(
                     database, queue_sets=self.catalog.queue_sets, newer=lambda: self.catalog.current.newer
@@ -93,13 +101,17 @@ class Api:
                 after_redrive=self.maintenance.redriven,
                 authenticator=self.authenticator,
                 limits=self.limits,
+                admission=admission,
+                bodies=body_reader,
+                enqueue_route=enqueue_route,
             )
         )
+        self.front = Front(self.app, enqueue_route)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run every part until `stop`; then end the parts in the order of their dependencies."""
         stop_parts = asyncio.Event()
-        serving = server(self.app, self._settings.http_port, grace_seconds=GRACE_SECONDS)
+        serving = server(self.front, self._settings.http_port, grace_seconds=GRACE_SECONDS)
         async with asyncio.TaskGroup() as parts:
             refresh = self._loops.instrumented("catalog", self._refresh)
             start = partial(every, stop=stop_parts, ticker=self._ticker)

@@ -137,6 +137,11 @@ async def on_http_error(_: Request, error: Exception) -> Response:
 
 async def on_bug(request: Request, error: Exception) -> Response:
     """Answer an unexpected error, and log it with its traceback."""
-    _log.error("request crashed", path=request.url.path, exc_info=error)
+    return of_bug(request.url.path, error)
+
+
+def of_bug(path: str, error: Exception) -> Response:
+    """Return the answer to an unexpected error, and log it with its traceback."""
+    _log.error("request crashed", path=path, exc_info=error)
     # The server then closes the connection, so tell the client.
     return problem("Internal", "an internal error of dtq: its log has the traceback", headers={"Connection": "close"})

@@ -23,8 +23,7 @@ _FIRST_DAY: Final = datetime(1970, 1, 1, tzinfo=UTC)
 """Earliest accepted time: drivers and databases turn the very first day into an infinity."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EnqueueRequest:
+class EnqueueRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A well-formed request, but for its payload; the catalog decides whether its type allows it.
 
     Attributes:

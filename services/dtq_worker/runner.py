@@ -19,10 +19,10 @@ from dtq.domain.limits import RESULT_BYTES_MAX
 from dtq.domain.memory import MORE_MEMORY
 from dtq.domain.states import Outcome
 from dtq.handlers import Handler, Mode, PermanentError, RetryLater, Snooze
+from dtq.runtime.deadlines import Deadlines
 from dtq_db.attempts import Claim
 from dtq_worker import memory
 from dtq_worker.child_protocol import RunResult
-from dtq_worker.deadline import Deadlines
 from dtq_worker.forks import EndsForks
 from dtq_worker.processes import ChildError, Processes
 from dtq_worker.tracebacks import traceback_of

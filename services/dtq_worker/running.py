@@ -13,17 +13,16 @@ from typing import Final
 from uuid import UUID
 
 import structlog
-from prometheus_client import Histogram
 
 from dtq.domain.backoff import Backoff
 from dtq.domain.decisions import Attempt, decide
 from dtq.domain.window import SOON_SECONDS
 from dtq.runtime import failpoints
+from dtq.runtime.deadlines import Deadline
 from dtq.runtime.loops import wait
-from dtq.runtime.metrics import WorkerMetrics
+from dtq.runtime.metrics import Children, WorkerMetrics
 from dtq_db.attempts import Claim
 from dtq_worker.attempt_log import AttemptLog
-from dtq_worker.deadline import Deadline
 from dtq_worker.finisher import Finisher
 from dtq_worker.runner import DRAIN, Runner, timed_out
 
@@ -69,7 +68,7 @@ class RunningTasks:
         self._stubborn: set[asyncio.Task[None]] = set()
         self._slot_free = asyncio.Event()
         self._attempts = AttemptLog(time.monotonic)
-        self._seconds: dict[str, Histogram] = {}
+        self._seconds = Children(metrics.run_seconds)
         metrics.running.set_function(self.__len__)
         self.run_seconds: float | None = None
         """Average run time of this worker's handlers; None if no handler has ended yet."""
@@ -149,19 +148,12 @@ class RunningTasks:
         ended = await self._runner.run(claim)
         await failpoints.hit("run.ended")
         seconds = time.perf_counter() - started
-        self._seconds_of(claim.type).observe(seconds)
+        self._seconds[(claim.type,)].observe(seconds)
         self._attempts.ended(claim, ended, seconds)
         before = seconds if self.run_seconds is None else self.run_seconds
         self.run_seconds = before + RUN_SHARE * (seconds - before)
         if asyncio.current_task() not in self._stubborn:
             self._record(worker_id, claim, ended)
-
-    def _seconds_of(self, type_: str) -> Histogram:
-        """Return the type's own histogram: looking up a label costs more than observing."""
-        histogram = self._seconds.get(type_)
-        if histogram is None:
-            histogram = self._seconds[type_] = self._metrics.run_seconds.labels(type_)
-        return histogram
 
     def _record(self, worker_id: UUID, claim: Claim, ended: Attempt) -> None:
         decision = decide(ended, claim.backoff or self._backoff, random.random())  # noqa: S311

@@ -13,8 +13,8 @@ from dtq.domain import limits
 from dtq.domain.states import TaskStatus
 from dtq.runtime.http_limits import HEAD_BYTES_MAX
 from dtq_api import openapi, problems
-from dtq_api.app import BODY_SECONDS
 from dtq_api.bodies import REDRIVE_DEFAULT
+from dtq_api.enqueue_route import BODY_SECONDS
 from tests.api.world import declare
 from tests.support.addresses import BrokerVhost
 

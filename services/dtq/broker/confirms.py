@@ -39,7 +39,7 @@ class Window:
     """
 
     def __init__(self, messages: int) -> None:
-        self.outcomes: list[Exception | None] = [TimeoutError() for _ in range(messages)]
+        self.outcomes: list[Exception | None] = [TimeoutError()] * messages
         self.missing = messages
         self.answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 

@@ -6,10 +6,10 @@ The driver itself needs one call, one task and one write for each message.
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Final, Self
 
+import msgspec
 from aiormq.abc import AbstractChannel, AbstractConnection
 from aiormq.channel import Channel
 from aiormq.exceptions import DeliveryError, PublishError
@@ -24,8 +24,7 @@ WRITE_MESSAGES: Final = 500
 """Most messages packed and written at once: about 3 ms of the event loop."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
+class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A message to publish.
 
     Attributes:

@@ -161,14 +161,30 @@ class BoundedConnection(RequestHeaderLimits):
 
 
 class _LingeringTransport:
-    """A transport that closes only after the rest of an unread body."""
+    """A transport that closes only after the rest of an unread body, and writes a head together with its body."""
 
     def __init__(self, transport: asyncio.Transport, connection: BoundedConnection) -> None:
         self._transport = transport
         self._connection = connection
         self._is_closing = False
+        self._held = b""
+
+    def write(self, data: bytes) -> None:
+        """Write with what is held, or hold until the next write or turn of the loop: uvicorn writes twice per answer."""
+        if self._held:
+            held, self._held = self._held, b""
+            self._transport.write(held + data)
+        elif data:
+            self._held = data
+            self._connection.loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        if self._held:
+            held, self._held = self._held, b""
+            self._transport.write(held)
 
     def close(self) -> None:
+        self._flush()
         self._is_closing = True
         if self._connection.has_unread_body():
             self._connection.linger()
@@ -176,6 +192,7 @@ class _LingeringTransport:
             self._transport.close()
 
     def close_now(self) -> None:
+        self._flush()
         self._is_closing = True
         self._transport.close()
 

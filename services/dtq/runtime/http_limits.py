@@ -51,6 +51,8 @@ class RequestHeaderLimits(HttpToolsProtocol):
         super().data_received(data)
         # Count only data that belongs entirely to this head, not to a body or to another head.
         only_head = (was_open and self._begun == begun) or (was_idle and self._begun == begun + 1)
+        if self._is_open and not self.transport.is_closing():
+            self._start_timer()  # only now: most heads arrive whole
         if self._is_open and only_head:
             self._open_bytes += len(data)
             if self._open_bytes > HEAD_BYTES_MAX and not self.transport.is_closing():
@@ -61,7 +63,6 @@ class RequestHeaderLimits(HttpToolsProtocol):
         super().on_message_begin()
         self._begun += 1
         self._is_idle, self._is_open, self._open_bytes = False, True, 0
-        self._start_timer()
 
     def on_headers_complete(self) -> None:
         """Refuse a head that is too large; otherwise start the request."""

@@ -4,7 +4,7 @@ A label never holds an id, a payload, an error text or an undeclared type: the n
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -19,6 +19,22 @@ _DEAD_LETTERED: Final = (
     "dq_dead_letters_confirmed_total",
     "Copies of failed tasks that the broker confirmed for the dead letter queue.",
 )
+
+
+M = TypeVar("M", Counter, Histogram)
+
+
+class Children(dict[tuple[str, ...], M]):
+    """A metric's children by the values of their labels, for hot paths: a look-up costs a tenth of `labels`."""
+
+    def __init__(self, metric: M) -> None:
+        super().__init__()
+        self._labels: Callable[..., M] = metric.labels
+
+    def __missing__(self, values: tuple[str, ...]) -> M:
+        """Create a child the first time."""
+        child = self[values] = self._labels(*values)
+        return child
 
 
 class _Metrics:

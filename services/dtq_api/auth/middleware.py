@@ -4,10 +4,10 @@ It lists the paths that need no credential; every other route requires one.
 """
 
 from contextlib import suppress
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Final
 
-from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -22,27 +22,45 @@ OPEN_PATHS: Final = frozenset({"/healthz", "/livez", "/readyz"})
 _RIGHTS: Final = "dtq.rights"
 
 
-class AuthenticationMiddleware:
-    """Authenticates each request, and refuses a caller who sends too many."""
+class Admission:
+    """Admits requests: authenticates each, and refuses a caller who sends too many."""
 
-    def __init__(self, app: ASGIApp, authenticator: Authenticator, limits: CallerLimits) -> None:
-        self._app = app
+    def __init__(self, authenticator: Authenticator, limits: CallerLimits) -> None:
         self._authenticator = authenticator
         self._limits = limits
         self._is_open = isinstance(authenticator, NoAuthentication)
 
+    async def admit(self, scope: Scope) -> None:
+        """Find the permissions of a request's caller; see `rights_of`.
+
+        Raises:
+            Rejected: the request is refused.
+            Unavailable: whether the caller is known cannot be told now.
+        """
+        headers = scope["headers"]
+        if self._is_open and not _is_local(b"".join([value for name, value in headers if name == b"host"][:1])):
+            message = "without authentication, only requests to localhost or an address are answered: set DTQ_AUTH=on"
+            raise Rejected("HostNotAllowed", message)
+        if scope["path"] in OPEN_PATHS:
+            return
+        credentials = [value for name, value in headers if name == b"authorization"]
+        scope[_RIGHTS] = await self._authenticator.rights(credentials)
+        if not self._is_open:  # otherwise the one client may be a load test on its own machine
+            self._limits.admit(caller_of(scope))
+
+
+class AuthenticationMiddleware:
+    """Passes on the requests that are admitted."""
+
+    def __init__(self, app: ASGIApp, admission: Admission) -> None:
+        self._app = app
+        self._admission = admission
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on a request, or answer why it is refused."""
-        if scope["type"] == "http" and self._is_open and not _is_local(Headers(scope=scope).get("host", "")):
-            message = "without authentication, only requests to localhost or an address are answered: set DTQ_AUTH=on"
-            await problems.of_error(Rejected("HostNotAllowed", message))(scope, receive, send)
-            return
-        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
-            credentials = [value for name, value in scope["headers"] if name == b"authorization"]
+        if scope["type"] == "http":
             try:
-                scope[_RIGHTS] = await self._authenticator.rights(credentials)
-                if not self._is_open:  # otherwise the one client may be a load test on its own machine
-                    self._limits.admit(caller_of(scope))
+                await self._admission.admit(scope)
             except (Rejected, Unavailable) as error:
                 await problems.of_error(error)(scope, receive, send)
                 return
@@ -51,15 +69,22 @@ class AuthenticationMiddleware:
 
 def permissions_of(request: Request) -> Rights:
     """Return the permissions of an authenticated request's caller."""
-    rights: Rights = request.scope[_RIGHTS]
+    return rights_of(request.scope)
+
+
+def rights_of(scope: Scope) -> Rights:
+    """Return the permissions of an admitted request's caller."""
+    rights: Rights = scope[_RIGHTS]
     return rights
 
 
-def _is_local(host: str) -> bool:
+@lru_cache(maxsize=256)
+def _is_local(header: bytes) -> bool:
     """Return whether a Host header names an address or a name without a domain.
 
     A web page can have a browser call an API on this machine by a domain name of its own (DNS rebinding).
     """
+    host = header.decode("latin-1")
     name = host if host.endswith("]") else host.rpartition(":")[0] or host
     with suppress(ValueError):
         return bool(ip_address(name.strip("[]")))
@@ -68,6 +93,6 @@ def _is_local(host: str) -> bool:
 
 def caller_of(scope: Scope) -> str:
     """Return whose limits a request counts towards: its caller or, without authentication, the client's address."""
-    rights: Rights = scope[_RIGHTS]
+    rights = rights_of(scope)
     address = scope.get("client") if rights is EVERYTHING else None
     return address[0] if address else rights.caller.name

@@ -110,7 +110,7 @@ async def claim(
         dedicated: where it runs.
         worker_id: who claims.
         ids: each once.
-        types: of those that the messages name, the types that the worker handles.
+        types: the types that the worker handles, or of these at least those that the messages name.
 
     Raises:
         Stale: the worker's lease is lost.

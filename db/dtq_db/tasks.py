@@ -83,7 +83,15 @@ def _columns(tasks: Sequence[NewTask]) -> tuple[list[Any], ...]:
 
 async def replay(dedicated: DedicatedConnection, task: NewTask) -> ExistingTask | None:
     """Return the task that holds the key of `task`, pinned if the payload is the same; None if the key is free."""
-    rows = await dedicated.fetch(query("task_replay"), task.idempotency_key, task.type, task.payload)
+    return _existing(await dedicated.fetch(query("task_replay"), task.idempotency_key, task.type, task.payload))
+
+
+async def replay_on(connection: "asyncpg.Connection[asyncpg.Record]", task: NewTask) -> ExistingTask | None:
+    """Do the same in the caller's transaction; a task without a key has none."""
+    return _existing(await connection.fetch(query("task_replay"), task.idempotency_key, task.type, task.payload))
+
+
+def _existing(rows: list[asyncpg.Record]) -> ExistingTask | None:
     return ExistingTask(**dict(rows[0])) if rows else None
 
 

@@ -28,9 +28,10 @@ from dtq_api import bodies, openapi, problems, requests
 from dtq_api.auth.authenticator import Authenticator, NoAuthentication
 from dtq_api.auth.middleware import Admission, AuthenticationMiddleware, caller_of, permissions_of
 from dtq_api.auth.policy import Rights, Verb
+from dtq_api.bulk import BULK_BYTES_MAX, BulkEnqueue, items_of, results_of
 from dtq_api.caller_limits import CallerLimits
 from dtq_api.catalog import CatalogCache
-from dtq_api.enqueue_route import NAME, PATH, BodyReader, EnqueueRoute
+from dtq_api.enqueue_route import JSON, NAME, NDJSON, PATH, BodyReader, EnqueueRoute, media_type_of
 from dtq_api.response_metrics import ResponseMetricsMiddleware
 from dtq_api.scaling import ScalingHints
 from dtq_db.pages import FailedFilter
@@ -70,6 +71,7 @@ class Parts:
     admission: Admission
     bodies: BodyReader
     enqueue_route: EnqueueRoute
+    bulk: BulkEnqueue
 
 
 def build(parts: Parts) -> Starlette:
@@ -84,6 +86,7 @@ def build(parts: Parts) -> Starlette:
             Route("/metrics", routes.metrics, methods=["GET"]),
             Route("/openapi.json", routes.openapi, methods=["GET"]),
             Route(PATH, parts.enqueue_route, methods=["POST"], name=NAME),
+            Route("/enqueue/bulk", routes.enqueue_bulk, methods=["POST"]),
             Route("/tasks", routes.list_tasks, methods=["GET"]),
             Route("/tasks/{id}", routes.get_task, methods=["GET"]),
             Route("/tasks/{id}/payload", routes.get_payload, methods=["GET"]),
@@ -140,6 +143,21 @@ class _Routes:
             openapi.text(secured=not isinstance(self._parts.authenticator, NoAuthentication)),
             media_type="application/json",
         )
+
+    async def enqueue_bulk(self, request: Request) -> Response:
+        rights = permissions_of(request)
+        rights.require(Verb.ENQUEUE)
+        all_or_none = requests.parse_all_or_none(request.query_params)
+        headers = request.scope["headers"]
+        async with self._parts.bulk.turn(caller_of(request.scope)):
+            text = await self._parts.bodies.read(
+                headers, request.receive, bytes_max=BULK_BYTES_MAX, media_types=(JSON, NDJSON)
+            )
+            items = items_of(text, lines=media_type_of(headers) == NDJSON)
+            self._parts.admission.count(request.scope, len(items))
+            enqueue = self._parts.bulk.all_or_none if all_or_none else self._parts.bulk.each
+            answer = results_of(await enqueue(items, rights))
+            return _json(answer)
 
     async def list_tasks(self, request: Request) -> Response:
         rights = permissions_of(request)

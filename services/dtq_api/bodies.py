@@ -9,6 +9,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 from dtq.domain import limits
 from dtq.domain.names import TYPE_PATTERN
 from dtq.domain.states import Event, TaskStatus
+from dtq_api.problems import ProblemDetails
 
 PAGE_DEFAULT: Final = 50
 REDRIVE_IDS_MAX: Final = 1_000
@@ -93,6 +94,24 @@ class Enqueued(Struct):
     id: UUID
     status: Status
     queue: str
+
+
+class BulkResult(Struct, kw_only=True, omit_defaults=True):
+    """What became of one item: its task, or the problem that `POST /enqueue` would answer."""
+
+    id: UUID | UnsetType = UNSET
+    status: Status | UnsetType = UNSET
+    queue: str | UnsetType = UNSET
+    replayed: Annotated[bool | UnsetType, _shown("There, and true, when the task is an earlier one.")] = UNSET
+    problem: ProblemDetails | UnsetType = UNSET
+
+
+class BulkEnqueued(Struct):
+    """What became of each item, in the order of the request."""
+
+    accepted: Count
+    refused: Count
+    results: list[BulkResult]
 
 
 class TaskRow(Struct, kw_only=True):

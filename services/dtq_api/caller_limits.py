@@ -46,14 +46,14 @@ class CallerLimits:
         self._lists: dict[str, _Lists] = {}
         self._warnings = RareWarnings(clock)
 
-    def admit(self, caller: str) -> None:
-        """Count a request.
+    def admit(self, caller: str, requests: int = 1) -> None:
+        """Count a request, or the items of one as requests.
 
         Raises:
             Rejected: `TooManyRequests`: the caller sends too many, and this one is not counted.
         """
         now = self._clock()
-        rested_at = max(self._rested_at.get(caller, now), now) + self._interval_seconds
+        rested_at = max(self._rested_at.get(caller, now), now) + requests * self._interval_seconds
         # Sums of floats round: half a request too many is none.
         if (early := rested_at - now - BURST_SECONDS) > self._interval_seconds / 2:
             raise self._refused(

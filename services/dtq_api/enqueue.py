@@ -19,7 +19,7 @@ from dtq_api.catalog import CatalogCache
 from dtq_api.group_commit import GroupCommit
 from dtq_api.payload_checks import PayloadChecks
 from dtq_api.requests import EnqueueRequest
-from dtq_db.tasks import NewTask
+from dtq_db.tasks import ExistingTask, NewTask
 
 QUEUE_SHOWN: Final = 64
 """How much of an unknown queue's name is shown, in characters: twice the longest name that can be declared."""
@@ -69,6 +69,16 @@ class Enqueuing:
             Rejected: the type, queue or payload is not allowed, or the idempotency key is taken.
             Unavailable: nothing was stored unless the error says in doubt; the same request may succeed later.
         """
+        task = await self.prepared(request, rights)
+        return self.answered(task, await self.group_commit.store(task), rights)
+
+    async def prepared(self, request: EnqueueRequest, rights: Rights) -> NewTask:
+        """Check a request against the catalog, and return the task to store.
+
+        Raises:
+            Rejected: the type, queue or payload is not allowed.
+            Unavailable: the task could not run now, or could not be checked.
+        """
         body = request.body
         policy = await self.catalog.policy(body.type)
         queue = queue_for(body.queue, policy, self.catalog.current)
@@ -77,7 +87,7 @@ class Enqueuing:
         payload = _within(policy, await self.checks.checked(policy, payload))
         if (reason := self.trouble(policy.queue_set, queue)) is not None:
             raise Unavailable(f"the task could not run: queue set {policy.queue_set!r} is not declared: {reason}")
-        task = NewTask(
+        return NewTask(
             id=uuid7(),
             type=policy.type,
             queue_set=policy.queue_set,
@@ -87,7 +97,14 @@ class Enqueuing:
             idempotency_key=body.idempotency_key,
             run_at=request.run_at,
         )
-        stored = await self.group_commit.store(task)
+
+    @staticmethod
+    def answered(task: NewTask, stored: ExistingTask | None, rights: Rights) -> Enqueued:
+        """Return the answer to a request whose task was stored, unless `stored` already held its key.
+
+        Raises:
+            Rejected: `IdempotencyConflict`.
+        """
         if stored is None:
             return Enqueued(id=task.id, status=TaskStatus.ENQUEUED, queue=task.queue, replayed=False)
         if not stored.same:

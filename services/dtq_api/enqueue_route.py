@@ -25,6 +25,8 @@ from dtq_api.enqueue import Enqueued, Enqueuing
 
 BODY_SECONDS: Final = 10.0
 """Longest time to send a body, in seconds; a slower client gets 408."""
+JSON: Final = b"application/json"
+NDJSON: Final = b"application/x-ndjson"
 PATH: Final = "/enqueue"
 NAME: Final = "enqueue"
 """The route's name in the metrics."""
@@ -106,18 +108,25 @@ class BodyReader:
     def __init__(self) -> None:
         self._deadlines = Deadlines()
 
-    async def read(self, headers: Iterable[tuple[bytes, bytes]], receive: Receive) -> bytes:
-        """Return the body of a request.
+    async def read(
+        self,
+        headers: Iterable[tuple[bytes, bytes]],
+        receive: Receive,
+        *,
+        bytes_max: int = PAYLOAD_BYTES_MAX,
+        media_types: tuple[bytes, ...] = (JSON,),
+    ) -> bytes:
+        """Return the body of a request, which has one of these media types and at most `bytes_max`.
 
         Raises:
             Rejected: `UnsupportedMediaType`, `PayloadTooLarge`, `RequestTimeout` or `InvalidBody`.
         """
-        _check_headers(headers)
+        _check_headers(headers, bytes_max, media_types)
         task = asyncio.current_task()
         assert task is not None
         deadline = self._deadlines.start(BODY_SECONDS, partial(task.cancel, "body"))
         try:
-            return await _whole_body(receive)
+            return await _whole_body(receive, bytes_max)
         except asyncio.CancelledError as error:
             if not deadline.was_reached or task.uncancel():
                 raise
@@ -126,35 +135,41 @@ class BodyReader:
             self._deadlines.cancel(deadline)
 
 
-def _check_headers(headers: Iterable[tuple[bytes, bytes]]) -> None:
-    media_type = b""
+def media_type_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return the media type of a body, in lower case and without parameters."""
     for name, value in headers:
         if name == b"content-type":
-            media_type = media_type or value
-        elif name == b"content-encoding" and value.lower() != b"identity":
+            return value.partition(b";")[0].strip().lower()
+    return b""
+
+
+def _check_headers(headers: Iterable[tuple[bytes, bytes]], bytes_max: int, media_types: tuple[bytes, ...]) -> None:
+    if media_type_of(headers) not in media_types:
+        raise Rejected("UnsupportedMediaType", f"send Content-Type: {b' or '.join(media_types).decode()}")
+    for name, value in headers:
+        if name == b"content-encoding" and value.lower() != b"identity":
             raise Rejected("UnsupportedMediaType", "send the body without Content-Encoding")
-        elif name == b"content-length" and value.isdigit() and int(value[:20]) > PAYLOAD_BYTES_MAX:
-            raise _too_large()
-    if media_type != b"application/json" and media_type.partition(b";")[0].strip().lower() != b"application/json":
-        raise Rejected("UnsupportedMediaType", "send Content-Type: application/json")
+        if name == b"content-length" and value.isdigit() and int(value[:20]) > bytes_max:
+            raise _too_large(bytes_max)
 
 
-async def _whole_body(receive: Receive) -> bytes:
-    read = b""
+async def _whole_body(receive: Receive, bytes_max: int) -> bytes:
+    parts: list[bytes] = []
+    size = 0
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise Rejected("InvalidBody", "the client closed the connection")
-        part: bytes = message.get("body", b"")
-        if len(read) + len(part) > PAYLOAD_BYTES_MAX:
-            raise _too_large()
-        read = read + part if read else part
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > bytes_max:
+            raise _too_large(bytes_max)
         if not message.get("more_body", False):
-            return read
+            return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def _too_large() -> Rejected:
-    return Rejected("PayloadTooLarge", f"the body is larger than {PAYLOAD_BYTES_MAX} bytes")
+def _too_large(bytes_max: int) -> Rejected:
+    return Rejected("PayloadTooLarge", f"the body is larger than {bytes_max} bytes")
 
 
 async def _accept(done: Enqueued, send: Send) -> None:

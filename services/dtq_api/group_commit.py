@@ -6,7 +6,7 @@ taken back; a row that cannot be taken back runs, and its request is answered as
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -76,6 +76,8 @@ class GroupCommit:
 
     Args:
         accept_when_down: store tasks while the broker is down, and let the relay publish them.
+        name: of its connections.
+        batch_max: most tasks of one batch.
     """
 
     def __init__(
@@ -87,14 +89,17 @@ class GroupCommit:
         accept_when_down: bool,
         metrics: ApiMetrics,
         confirmed: Callable[[dict[UUID, datetime]], None],
+        name: str = "enqueue",
+        batch_max: int = BATCH_MAX,
     ) -> None:
         self._publisher = publisher
         self._queue_sets = queue_sets
         self._accept_when_down = accept_when_down
         self._metrics = metrics
         self._confirmed = confirmed
+        self._batch_max = batch_max
         self._waiting: deque[_Waiting] = deque()
-        self._free = [database.dedicated(f"enqueue-{number}") for number in range(BATCHES_MAX)]
+        self._free = [database.dedicated(f"{name}-{number}") for number in range(BATCHES_MAX)]
         self._running: set[asyncio.Task[None]] = set()
         self._deadlines = Deadlines()
 
@@ -118,6 +123,26 @@ class GroupCommit:
         finally:
             self._deadlines.cancel(deadline)
 
+    async def store_many(self, tasks: Sequence[NewTask]) -> list[ExistingTask | BaseException | None]:
+        """Store and publish tasks that came together; return the answer to each as `store` returns or raises it.
+
+        Raises:
+            Unavailable: nothing was stored.
+        """
+        if not self._accept_when_down:
+            self._publisher.check()
+        if len(self._waiting) + len(tasks) > WAITING_MAX:
+            raise Unavailable(f"{len(self._waiting)} tasks are already waiting", retry_after_seconds=1)
+        requests = [_Waiting(task) for task in tasks]
+        self._waiting.extend(requests)
+        self._start()
+        deadlines = [self._deadlines.start(ANSWER_SECONDS, request.expire) for request in requests]
+        try:
+            return await asyncio.gather(*(request.answer for request in requests), return_exceptions=True)
+        finally:
+            for deadline in deadlines:
+                self._deadlines.cancel(deadline)
+
     async def idle(self) -> None:
         """Wait for the batches under way, at shutdown."""
         while self._running:
@@ -126,7 +151,7 @@ class GroupCommit:
     def _start(self) -> None:
         while self._free and self._waiting:
             dedicated = self._free.pop()
-            batch = [self._waiting.popleft() for _ in range(min(BATCH_MAX, len(self._waiting)))]
+            batch = [self._waiting.popleft() for _ in range(min(self._batch_max, len(self._waiting)))]
             running = asyncio.get_running_loop().create_task(self._run(dedicated, batch))
             self._running.add(running)
             running.add_done_callback(partial(self._ended, dedicated))

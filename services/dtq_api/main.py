@@ -16,6 +16,7 @@ from dtq_api.app import Parts, build
 from dtq_api.auth.authenticator import REFRESH_SECONDS as AUTH_REFRESH_SECONDS
 from dtq_api.auth.authenticator import authenticator_of
 from dtq_api.auth.middleware import Admission
+from dtq_api.bulk import ITEMS_MAX, BulkEnqueue
 from dtq_api.caller_limits import CallerLimits
 from dtq_api.catalog import REFRESH_SECONDS, CatalogCache
 from dtq_api.enqueue import Enqueuing
@@ -61,7 +62,8 @@ class Api:
             loops=self._loops,
             ticker=self._ticker,
         )
-        self.group_commit = GroupCommit(
+        commits = partial(
+            GroupCommit,
             database,
             self.maintenance.publisher,
             queue_sets=self.catalog.queue_sets,
@@ -69,6 +71,8 @@ class Api:
             metrics=metrics,
             confirmed=self.maintenance.confirms.add,
         )
+        self.group_commit = commits()
+        self.bulk_commit = commits(name="bulk", batch_max=ITEMS_MAX)
         self.tasks = TaskStore(database)
         self.authenticator = authenticator_of(settings, metrics)
         self.limits = CallerLimits(
@@ -85,6 +89,13 @@ class Api:
             checks=self.checks,
             group_commit=self.group_commit,
             trouble=self.maintenance.declarer.trouble,
+        )
+        bulk = BulkEnqueue(
+            enqueuing,
+            self.bulk_commit,
+            database.dedicated("bulk-all"),
+            metrics=metrics,
+            added=self.maintenance.due.forget,
         )
         enqueue_route = EnqueueRoute(admission, enqueuing, body_reader, metrics)
         self.app = build(
@@ -104,6 +115,7 @@ class Api:
                 admission=admission,
                 bodies=body_reader,
                 enqueue_route=enqueue_route,
+                bulk=bulk,
             )
         )
         self.front = Front(self.app, enqueue_route)
@@ -127,6 +139,7 @@ class Api:
             _log.info("api started", address="{}:{}".format(*self._settings.http_port))
             await serve_until(stop, serving)
             await self.group_commit.idle()
+            await self.bulk_commit.idle()
             stop_parts.set()
         await self.checks.close()
         await self.authenticator.close()

@@ -13,6 +13,7 @@ import msgspec
 
 from dtq_api import bodies, problems
 from dtq_api.auth.middleware import OPEN_PATHS
+from dtq_api.bulk import ITEMS_MAX
 
 Schema = dict[str, Any]
 
@@ -21,6 +22,7 @@ _BODIES: Final = (
     bodies.Service,
     bodies.EnqueueBody,
     bodies.Enqueued,
+    bodies.BulkEnqueued,
     bodies.Task,
     bodies.Payload,
     bodies.Page,
@@ -180,6 +182,28 @@ _PATHS: Final[dict[str, Schema]] = {
         ),
         description="A 2xx means that the task will run; a 503 means that nothing was left behind, unless it is "
         "`OutcomeUnknown`: then the same idempotency_key tells.",
+    ),
+    "/enqueue/bulk": _operation(
+        "post",
+        "enqueueBulk",
+        f"Accept up to {ITEMS_MAX} tasks, each by itself, or all of them or none.",
+        bodies.BulkEnqueued,
+        *("InvalidQuery", "BulkRefused", "OutcomeUnknown", *_BODY_PROBLEMS, *_SERVER_PROBLEMS),
+        requestBody={
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": {
+                        "type": "array",
+                        "items": _schema(bodies.EnqueueBody),
+                        "minItems": 1,
+                        "maxItems": ITEMS_MAX,
+                    }
+                },
+                "application/x-ndjson": {"schema": _STRING | {"description": "One task per line."}},
+            },
+        },
+        parameters=[_query("all_or_none", bool, "If any item is refused, store nothing.")],
     ),
     "/tasks": _get(
         "listTasks",

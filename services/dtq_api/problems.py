@@ -36,6 +36,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "InactiveType": Kind(400, "The TaskType refuses new tasks."),
     "UnknownQueue": Kind(400, "The QueueSet of the type has no such queue."),
     "InvalidPayload": Kind(400, "The payload does not match the type's schema, or cannot be stored."),
+    "BulkRefused": Kind(400, "An item of an all_or_none request is refused; errors names each. Nothing was stored."),
     "Unauthenticated": Kind(401, "The token is missing or invalid."),
     "Forbidden": Kind(403, "The caller lacks a permission; the detail names it, and who grants it."),
     "NotFound": Kind(404, "The route, task, queue set or queue does not exist, or the caller may not see it."),
@@ -99,8 +100,20 @@ def problem(
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     """Return a problem document."""
+    body = _details(code, detail, problems)
+    return Response(msgspec.json.encode(body), status_code=body.status, media_type=MEDIA_TYPE, headers=headers)
+
+
+def details_of(error: Rejected | Unavailable) -> ProblemDetails:
+    """Return the problem details of one item of a bulk request."""
+    if isinstance(error, Unavailable):
+        return _details("OutcomeUnknown" if error.in_doubt else "Unavailable", str(error))
+    return _details(error.code, str(error), error.problems)
+
+
+def _details(code: str, detail: str, problems: tuple[Problem, ...] = ()) -> ProblemDetails:
     status = KINDS[code].status
-    body = ProblemDetails(
+    return ProblemDetails(
         type=TYPE_BASE + code,
         title=HTTPStatus(status).phrase,
         status=status,
@@ -108,7 +121,6 @@ def problem(
         error=detail,
         errors=problems or msgspec.UNSET,
     )
-    return Response(msgspec.json.encode(body), status_code=status, media_type=MEDIA_TYPE, headers=headers)
 
 
 def of_error(error: Rejected | Unavailable, *, writes: bool = True) -> Response:

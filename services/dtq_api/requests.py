@@ -163,6 +163,22 @@ def parse_page(query: QueryParams | Mapping[str, str]) -> tuple[TaskFilter, int]
     return TaskFilter(after=cursor, status=status, type=type_, queue=queue), limit
 
 
+def parse_all_or_none(query: QueryParams | Mapping[str, str]) -> bool:
+    """Return whether a bulk request wants all of its tasks or none.
+
+    Raises:
+        Rejected: `InvalidQuery`.
+    """
+    mistakes = _Mistakes()
+    for name, value in query.items():
+        if name != "all_or_none":
+            mistakes.note(name, "is not a parameter of this route")
+        elif value not in {"true", "false"}:
+            mistakes.note(name, "must be true or false")
+    mistakes.refuse("InvalidQuery", " ")
+    return query.get("all_or_none") == "true"
+
+
 def parse_id(text: str) -> UUID | None:
     """Return a task id, or None if the text is not a task id."""
     try:

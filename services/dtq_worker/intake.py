@@ -43,6 +43,9 @@ UNRESOLVED_SECONDS: Final = STATEMENT_SECONDS + 2.0
 """When an interrupted claim is resolved, in seconds: by then the server has certainly ended its statement."""
 RETRY_SECONDS_MAX: Final = 2.0
 """Longest pause after a failed claim, in seconds: deliveries wait meanwhile."""
+TYPES_MAX: Final = 64
+"""Most types that a claim looks up whatever its messages say; a worker of more types asks for those that they name. A
+message that names a wrong type then delays its task by five seconds."""
 CLAIM_SECONDS: Final = 15.0
 """Longest claim with its acknowledgement, or record that a suspect runs alone, in seconds: connecting and one
 statement, each at its bound, and a margin."""
@@ -245,11 +248,13 @@ class Intake:
         received, undecodable = self._received(deliveries)
         handed_on = await self._handing_on.hand_on(received)
         ids = {envelope.id for _, envelope in received} - handed_on
-        types = self._types & {envelope.type for _, envelope in received}
+        types = self._types - self._newer
+        if len(types) > TYPES_MAX:
+            types &= {envelope.type for _, envelope in received}
         try:
             async with asyncio.timeout(CLAIM_SECONDS):
                 await failpoints.hit("claim.taken")
-                claims = await store.claim(self._dedicated, worker_id, ids, types - self._newer) if ids else []
+                claims = await store.claim(self._dedicated, worker_id, ids, types) if ids else []
                 await failpoints.hit("claim.committed")
                 await self._consumer.ack(deliveries)
                 await failpoints.hit("claim.acked")

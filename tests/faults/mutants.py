@@ -133,7 +133,7 @@ def without_fence(definition: str) -> str:
 _ACK: Final = "                await self._consumer.ack(deliveries)\n"
 _TAKEN: Final = '                await failpoints.hit("claim.taken")\n'
 _CLAIM: Final = (
-    "                claims = await store.claim(self._dedicated, worker_id, ids, types - self._newer) if ids else []\n"
+    "                claims = await store.claim(self._dedicated, worker_id, ids, types) if ids else []\n"
     '                await failpoints.hit("claim.committed")\n'
 )
 _RELAY: Final = (

@@ -170,7 +170,7 @@ class _LingeringTransport:
         self._held = b""
 
     def write(self, data: bytes) -> None:
-        """Write with what is held, or hold until the next write or turn of the loop: uvicorn writes twice per answer."""
+        """Write with what is held, or hold until the next write or turn of the loop: uvicorn writes twice."""
         if self._held:
             held, self._held = self._held, b""
             self._transport.write(held + data)

@@ -45,8 +45,16 @@ class Admission:
             return
         credentials = [value for name, value in headers if name == b"authorization"]
         scope[_RIGHTS] = await self._authenticator.rights(credentials)
+        self.count(scope, 1)
+
+    def count(self, scope: Scope, requests: int) -> None:
+        """Count requests of a caller.
+
+        Raises:
+            Rejected: `TooManyRequests`: the caller sends too many.
+        """
         if not self._is_open:  # otherwise the one client may be a load test on its own machine
-            self._limits.admit(caller_of(scope))
+            self._limits.admit(caller_of(scope), requests)
 
 
 class AuthenticationMiddleware:

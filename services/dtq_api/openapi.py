@@ -186,7 +186,7 @@ _PATHS: Final[dict[str, Schema]] = {
     "/enqueue/bulk": _operation(
         "post",
         "enqueueBulk",
-        f"Accept up to {ITEMS_MAX} tasks, each by itself, or all of them or none.",
+        f"Accept up to {ITEMS_MAX} tasks, each with its own result, or all of them or none.",
         bodies.BulkEnqueued,
         *("InvalidQuery", "BulkRefused", "OutcomeUnknown", *_BODY_PROBLEMS, *_SERVER_PROBLEMS),
         requestBody={

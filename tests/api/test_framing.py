@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from dtq.domain.limits import PAYLOAD_BYTES_MAX
 from dtq.runtime import http_limits
-from dtq_api import app
+from dtq_api import enqueue_route
 from tests.api.world import ANY, Running, serving
 from tests.support.addresses import BrokerVhost
 from tests.support.waiting import eventually
@@ -174,7 +174,7 @@ async def test_a_client_that_sends_far_too_much_still_reads_why_it_is_refused(se
 async def test_a_body_that_does_not_arrive_in_time_is_given_up(
     server: Server, api: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app, "BODY_SECONDS", 0.2)
+    monkeypatch.setattr(enqueue_route, "BODY_SECONDS", 0.2)
     before = await api.written()
     socket = await server.connect()
     await socket.send(POST + b"Content-Length: 500\r\n\r\n" + b"{")

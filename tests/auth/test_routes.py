@@ -29,7 +29,7 @@ class Row:
     good: int
     other: int
     idle: int
-    body: dict[str, Any] | None = None
+    body: dict[str, Any] | list[Any] | None = None
     needs: str | None = None
     asks: dict[str, str] = field(default_factory=dict)
 
@@ -43,6 +43,10 @@ ROWS = [
     Row(method="GET", path="/metrics", good=200, other=200, idle=403, needs="metrics"),
     Row(
         method="POST", path="/enqueue", body={"type": ANY, "payload": {}}, good=201, other=403, idle=403,
+        needs="enqueue",
+    ),
+    Row(
+        method="POST", path="/enqueue/bulk", body=[{"type": ANY, "payload": {}}], good=200, other=200, idle=403,
         needs="enqueue",
     ),
     Row(method="GET", path="/tasks", asks={"type": ANY}, good=200, other=403, idle=403, needs="read"),

@@ -4,6 +4,7 @@ Valid input, input that the document forbids, other methods, chains of linked re
 document has. Credentials are `tests/auth`'s: on the loopback the API asks for none.
 """
 
+import json
 import re
 from copy import deepcopy
 from typing import Any, Final
@@ -29,6 +30,13 @@ BOUNDED: Final = hypothesis.settings(
 )
 
 schema = schemathesis.openapi.from_dict(deepcopy(openapi.document()))  # it adds links of its own
+
+
+@schemathesis.serializer("application/x-ndjson")
+def as_lines(context: Any, value: Any) -> bytes:
+    """Send what is generated as text."""
+    del context
+    return value.encode("utf-8", "replace") if isinstance(value, str) else json.dumps(value).encode()
 
 
 @schema.hook

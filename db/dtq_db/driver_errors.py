@@ -56,7 +56,7 @@ def translated(*, sent: bool = True) -> Iterator[None]:
         sent: a statement may have been sent, so that without an answer its outcome is in doubt.
 
     Raises:
-        Unavailable: with the driver's message.
+        Unavailable: with the driver's message; `Unmigrated` if the schema or a privilege on it is missing.
         Rejected: `NotStorable`: a value is valid JSON that Postgres cannot store.
     """
     try:
@@ -70,6 +70,11 @@ def translated(*, sent: bool = True) -> Iterator[None]:
         raise Unavailable(f"Postgres does not answer: {type(error).__name__}: {error}", in_doubt=in_doubt) from error
     except _UNMIGRATED as error:
         raise Unmigrated(f"the database does not have this release's schema ({error}): run `dtq migrate`") from error
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise Unmigrated(
+            f"the database user lacks a privilege ({error}): run `dtq migrate --roles`, and grant the user the role of"
+            " its process"
+        ) from error
     except asyncpg.PostgresError as error:
         error.detail = None  # it may show a whole row, including a payload
         raise

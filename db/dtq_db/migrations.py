@@ -16,7 +16,7 @@ import structlog
 
 from dtq.domain.errors import Rejected, Unavailable
 from dtq.runtime.loops import Retries
-from dtq_db import sessions
+from dtq_db import roles, sessions
 from dtq_db.driver_errors import translated
 
 LOCK_KEY: Final = 0x647471  # "dtq"
@@ -103,25 +103,66 @@ def pending(known: list[Migration], ledger: dict[str, str]) -> list[Migration]:
     return [migration for migration in known if migration.name not in ledger]
 
 
-async def migrate(dsn: str) -> tuple[str, ...]:
+async def migrate(dsn: str, *, with_roles: bool = False) -> tuple[str, ...]:
     """Apply the pending migrations and return their names; safe to repeat and to run concurrently.
 
+    In a database with the roles, the migrations run as the owner of the schema, and the grants are renewed afterwards.
+
+    Args:
+        dsn: a connection string.
+        with_roles: also create the roles, give them what they need, and make `dtq_owner` the owner of the schema.
+
     Raises:
-        Rejected: see `pending`.
+        Rejected: see `pending`; or the user may not migrate, or not create the roles.
         Unavailable: the database does not answer.
     """
     async with _session(dsn) as connection:
         # A session-level lock: it is also held between the transactions of two files.
         await connection.execute("SELECT pg_advisory_lock($1)", LOCK_KEY)
-        await connection.execute(_LEDGER)
         todo = pending(migrations(), await _ledger(connection))
+        if todo:
+            await roles.become_owner(connection)
+            await connection.execute(_LEDGER)
         for migration in todo:
             await apply(connection, migration)
+        if with_roles:
+            await connection.execute("RESET ROLE")
+            await _locked(connection, "roles", lambda: roles.create(connection))
+        elif todo and await roles.are_in_use(connection):
+            await _locked(connection, "grants", lambda: roles.grant(connection))
     return tuple(migration.name for migration in todo)
+
+
+async def roles_script(dsn: str) -> str:
+    """Return what `migrate(with_roles=True)` runs after the migrations, for an administrator to run.
+
+    Raises:
+        Unavailable: the database does not answer.
+    """
+    async with _session(dsn) as connection:
+        return await roles.script(connection)
 
 
 async def apply(connection: "asyncpg.Connection[asyncpg.Record]", migration: Migration) -> None:
     """Apply one migration. After a lock timeout it is tried again, LOCK_TRIES times.
+
+    Raises:
+        asyncpg.LockNotAvailableError: other sessions held a lock all the time; nothing was changed.
+    """
+
+    async def run() -> None:
+        await connection.execute(migration.sql)
+        await connection.execute(
+            "INSERT INTO dtq_migration (name, checksum) VALUES ($1, $2)", migration.name, migration.checksum
+        )
+
+    await _locked(connection, migration.name, run)
+
+
+async def _locked(
+    connection: "asyncpg.Connection[asyncpg.Record]", name: str, work: Callable[[], Awaitable[None]]
+) -> None:
+    """Do `work` in a transaction. After a lock timeout it is tried again, LOCK_TRIES times.
 
     A session that waits for a table's lock blocks every session queued behind it, even readers.
 
@@ -133,15 +174,12 @@ async def apply(connection: "asyncpg.Connection[asyncpg.Record]", migration: Mig
         try:
             async with connection.transaction():
                 await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_MILLISECONDS}ms'")
-                await connection.execute(migration.sql)
-                await connection.execute(
-                    "INSERT INTO dtq_migration (name, checksum) VALUES ($1, $2)", migration.name, migration.checksum
-                )
+                await work()
         except asyncpg.LockNotAvailableError:
             retries.failed()
             if retries.failures == LOCK_TRIES:
                 raise
-            _log.warning("migration lock timed out", migration=migration.name, failures=retries.failures)
+            _log.warning("migration lock timed out", migration=name, failures=retries.failures)
             await retries.pause()
         else:
             return
@@ -155,8 +193,7 @@ async def status(dsn: str) -> Status:
         Unavailable: the database does not answer.
     """
     async with _session(dsn) as connection:
-        exists = await connection.fetchval("SELECT to_regclass('dtq_migration') IS NOT NULL")
-        ledger = await _ledger(connection) if exists else {}
+        ledger = await _ledger(connection)
     todo = pending(migrations(), ledger)
     return Status(applied=tuple(ledger), pending=tuple(migration.name for migration in todo))
 
@@ -193,6 +230,8 @@ async def patiently(work: Callable[[], Awaitable[T]], seconds: float) -> T:
 
 
 async def _ledger(connection: "asyncpg.Connection[asyncpg.Record]") -> dict[str, str]:
+    if not await connection.fetchval("SELECT to_regclass('dtq_migration') IS NOT NULL"):
+        return {}
     rows = await connection.fetch("SELECT name, checksum FROM dtq_migration ORDER BY name")
     return {row["name"]: row["checksum"] for row in rows}
 

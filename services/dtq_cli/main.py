@@ -76,6 +76,12 @@ def migrate(
         bool, typer.Option("--status", help="Show the applied and the pending migrations; change nothing.")
     ] = False,
     check: Annotated[bool, typer.Option("--check", help="Fail if a migration is pending; change nothing.")] = False,
+    roles: Annotated[
+        bool, typer.Option("--roles", help="Also create the database roles, and grant each what its process needs.")
+    ] = False,
+    show: Annotated[
+        bool, typer.Option("--print", help="With --roles: print the SQL for an administrator; change nothing.")
+    ] = False,
     wait: Annotated[
         str, typer.Option(help="How long to wait for the database, and with --check for the schema.")
     ] = "0s",
@@ -85,6 +91,11 @@ def migrate(
 
     chosen = settings(CommonSettings)
     seconds = _seconds(wait)
+    if show:
+        if not roles:
+            raise typer.BadParameter("--print is for --roles")
+        print(_run(migrations.patiently(lambda: migrations.roles_script(chosen.dsn), seconds)), end="")
+        return
     if check:
         _run(migrations.patiently(lambda: migrations.check(chosen.dsn), seconds))
         print("the schema is up to date")
@@ -96,11 +107,13 @@ def migrate(
         for name in found.pending:
             print(f"pending  {name}")
         return
-    applied = _run(migrations.patiently(lambda: migrations.migrate(chosen.dsn), seconds))
+    applied = _run(migrations.patiently(lambda: migrations.migrate(chosen.dsn, with_roles=roles), seconds))
     for name in applied:
         print(f"applied  {name}")
     if not applied:
         print("nothing to apply: the schema is up to date")
+    if roles:
+        print("the roles exist and have their grants: grant each process's user its role")
 
 
 @app.command()

@@ -40,18 +40,29 @@ BEGIN
 END;
 $$;
 
-CREATE FUNCTION dtq_create_event_partitions(days_ahead integer) RETURNS integer LANGUAGE sql AS $$
-    SELECT count(*) FILTER (WHERE dtq_create_event_partition(((now() AT TIME ZONE 'UTC')::date + ahead)))::integer
-    FROM generate_series(0, days_ahead) AS ahead;
+CREATE FUNCTION dtq_create_event_partitions(days_ahead integer) RETURNS integer LANGUAGE plpgsql AS $$
+-- At most 31 days: a process that may call this must not be able to fill the catalog with partitions.
+BEGIN
+    IF days_ahead IS NULL OR days_ahead NOT BETWEEN 0 AND 31 THEN
+        RAISE EXCEPTION 'days_ahead must be from 0 to 31 days, not %', days_ahead;
+    END IF;
+    RETURN (
+        SELECT count(*) FILTER (WHERE dtq_create_event_partition(((now() AT TIME ZONE 'UTC')::date + ahead)))::integer
+        FROM generate_series(0, days_ahead) AS ahead);
+END;
 $$;
 
 CREATE FUNCTION dtq_drop_event_partitions(keep_days integer) RETURNS text[] LANGUAGE plpgsql AS $$
--- Drop every daily partition that ended more than keep_days ago; return their names.
+-- Drop every daily partition that ended more than keep_days ago; return their names. At least 1 day, the least that
+-- EVENTS_RETENTION_DAYS allows: a process that may call this must not be able to remove the history of today.
 DECLARE
     oldest text := 'task_events_' || to_char((now() AT TIME ZONE 'UTC')::date - keep_days, 'YYYYMMDD');
     partition text;
     dropped text[] := '{}';
 BEGIN
+    IF keep_days IS NULL OR keep_days < 1 THEN
+        RAISE EXCEPTION 'keep_days must be at least 1 day, not %', keep_days;
+    END IF;
     FOR partition IN
         SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
         WHERE i.inhparent = 'task_events'::regclass AND c.relname ~ '^task_events_\d{8}$' AND c.relname < oldest

@@ -15,16 +15,14 @@ $$;
 CREATE TRIGGER task_type_limited AFTER INSERT OR UPDATE ON task_type
     FOR EACH ROW EXECUTE FUNCTION dtq_keep_type_limit();
 
-CREATE FUNCTION dtq_slot(p_type text, p_concurrency jsonb, p_payload jsonb) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+CREATE FUNCTION dtq_slot(p_type text, p_concurrency jsonb, p_payload jsonb) RETURNS text LANGUAGE sql IMMUTABLE
 -- The slot under which a task is counted. Payloads without the key share one slot; values of any length are hashed.
-    SELECT p_type || coalesce(':' || md5(p_payload #>> string_to_array(p_concurrency ->> 'key', '.')),
-        CASE WHEN p_concurrency ? 'key' THEN ':' ELSE '' END);
-$$;
+RETURN p_type || coalesce(':' || md5(p_payload #>> string_to_array(p_concurrency ->> 'key', '.')),
+    CASE WHEN p_concurrency ? 'key' THEN ':' ELSE '' END);
 
-CREATE FUNCTION dtq_number(p_limit jsonb, p_key text) RETURNS double precision LANGUAGE sql IMMUTABLE AS $$
+CREATE FUNCTION dtq_number(p_limit jsonb, p_key text) RETURNS double precision LANGUAGE sql IMMUTABLE
 -- The number of a declared limit; null for any other value, which only the functions of a newer release can read.
-    SELECT CASE WHEN jsonb_typeof(p_limit -> p_key) = 'number' THEN (p_limit ->> p_key)::double precision END;
-$$;
+RETURN CASE WHEN jsonb_typeof(p_limit -> p_key) = 'number' THEN (p_limit ->> p_key)::double precision END;
 
 CREATE FUNCTION dtq_tokens(p_limit type_limit, p_rate jsonb) RETURNS double precision LANGUAGE sql STABLE AS $$
 -- Starts that a rate limit allows now; infinity without a rate limit.

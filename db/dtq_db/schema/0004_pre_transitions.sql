@@ -202,13 +202,12 @@ BEGIN
 END;
 $$;
 
-CREATE FUNCTION dtq_snooze_bound(p_snoozes integer, p_since timestamptz) RETURNS text LANGUAGE sql STABLE AS $$
+CREATE FUNCTION dtq_snooze_bound(p_snoozes integer, p_since timestamptz) RETURNS text LANGUAGE sql STABLE
 -- Why a task may not be snoozed once more; null if it may.
-    SELECT CASE
-        WHEN p_snoozes >= 1000 THEN 'snoozed 1000 times, the most that are allowed'
-        WHEN p_since < now() - interval '30 days' THEN 'snoozed for 30 days, the longest that is allowed'
-    END;
-$$;
+RETURN CASE
+    WHEN p_snoozes >= 1000 THEN 'snoozed 1000 times, the most that are allowed'
+    WHEN p_since < now() - interval '30 days' THEN 'snoozed for 30 days, the longest that is allowed'
+END;
 
 CREATE FUNCTION dtq_run_alone(p_worker_id uuid, p_id uuid, p_attempts integer) RETURNS boolean LANGUAGE sql AS $$
 -- The worker runs nothing else and starts this suspect now. From now on, a loss of the worker is charged to the task.

@@ -15,13 +15,12 @@ COMMENT ON COLUMN prune_slice.looked_through IS 'Where the walk under way stands
 COMMENT ON COLUMN prune_slice.soonest IS 'The first expiry of what the walk under way has left.';
 INSERT INTO prune_slice (first_id, look_at) VALUES ('00000000-0000-0000-0000-000000000000', now());
 
-CREATE FUNCTION dtq_retention(p_type task_type, p_status text) RETURNS interval LANGUAGE sql IMMUTABLE AS $$
+CREATE FUNCTION dtq_retention(p_type task_type, p_status text) RETURNS interval LANGUAGE sql IMMUTABLE
 -- How long a task of that type and status is kept; for an unfinished task, the shortest time that it will be kept.
-    SELECT make_interval(secs => CASE
-        WHEN p_status = 'FAILED' THEN p_type.retention_failed_seconds
-        WHEN p_status IN ('SUCCEEDED', 'CANCELLED') THEN p_type.retention_succeeded_seconds
-        ELSE least(p_type.retention_failed_seconds, p_type.retention_succeeded_seconds) END);
-$$;
+RETURN make_interval(secs => CASE
+    WHEN p_status = 'FAILED' THEN p_type.retention_failed_seconds
+    WHEN p_status IN ('SUCCEEDED', 'CANCELLED') THEN p_type.retention_succeeded_seconds
+    ELSE least(p_type.retention_failed_seconds, p_type.retention_succeeded_seconds) END);
 
 CREATE FUNCTION dtq_prune_sooner() RETURNS trigger LANGUAGE plpgsql AS $$
 -- A retention became shorter, or a type with a short retention was added: no slice may wait longer than that.
@@ -36,10 +35,9 @@ $$;
 CREATE TRIGGER task_type_retention AFTER INSERT OR UPDATE OF retention_failed_seconds, retention_succeeded_seconds
     ON task_type FOR EACH ROW EXECUTE FUNCTION dtq_prune_sooner();
 
-CREATE FUNCTION dtq_first_id(p_at timestamptz) RETURNS uuid LANGUAGE sql IMMUTABLE AS $$
+CREATE FUNCTION dtq_first_id(p_at timestamptz) RETURNS uuid LANGUAGE sql IMMUTABLE
 -- The smallest version 7 id for a time: its first 48 bits are milliseconds since 1970 (RFC 9562, 5.7).
-    SELECT rpad(lpad(to_hex(floor(extract(epoch FROM p_at) * 1000)::bigint), 12, '0'), 32, '0')::uuid;
-$$;
+RETURN rpad(lpad(to_hex(floor(extract(epoch FROM p_at) * 1000)::bigint), 12, '0'), 32, '0')::uuid;
 
 CREATE FUNCTION dtq_prune(p_limit integer) RETURNS TABLE (dropped integer, more boolean) LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_nestloop = off SET enable_sort = on AS $$

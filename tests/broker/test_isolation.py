@@ -3,8 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 from urllib.parse import urlsplit
 
+import pytest
+import structlog
+from aiormq.channel import Channel
+
+from dtq.broker.declare import declare
 from dtq.broker.publish_window import Message
 from dtq.domain.topology import topology_of
 from tests.broker.world import World, bodies, running, spec_of, take, up
@@ -198,3 +204,53 @@ async def cutting(url: str, word: bytes) -> AsyncIterator[str]:
         yield url.replace(f":{parts.port}/", f":{port}/")
     finally:
         server.close()
+
+
+async def test_a_user_who_may_not_declare_uses_what_the_operator_declared(world: World) -> None:
+    async with running(world.publisher().broker):
+        pass  # declares, as the operator does
+    await world.permit(configure="^$")
+    publisher, consumer = world.publisher(), world.consumer()
+    with structlog.testing.capture_logs() as logs:
+        async with running(publisher.broker, consumer.broker):
+            assert await publisher.publish([world.message("a")]) == [None]
+            assert bodies(await take(consumer, 1)) == ["a"]
+            await publisher.declare()
+            await world.permit()
+            await world.delete_queue("tasks.high")
+            await world.permit(configure="^$")
+            publisher.broker.invalidate("RabbitMQ caches rights by connection")
+            await up(publisher.broker)
+            assert "let the operator or `dtq apply` declare it" in world.declarer.refused["default"]
+            await world.permit()
+            async with world.raw() as connection:
+                await declare(connection, world.topology)
+            await world.permit(configure="^$")
+
+            async def is_whole() -> bool:
+                await world.declarer.retry()
+                return not world.declarer.refused
+
+            await eventually(is_whole, "the set is used again once it is whole")
+    told = [log["queue_set"] for log in logs if log["event"] == "queue set left alone"]
+    assert told == ["default"], "it is logged once, not with each declaration"
+
+
+async def test_a_user_who_may_not_declare_is_refused_once_per_declaration(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(world.publisher().broker):
+        pass  # declares
+    await world.permit(configure="^$")
+    asked: list[str] = []
+
+    async def noted(self: Channel, queue: str = "", *, passive: bool = False, **rest: Any) -> Any:
+        if not passive:
+            asked.append(queue)
+        return await queue_declare(self, queue, passive=passive, **rest)
+
+    queue_declare = Channel.queue_declare
+    monkeypatch.setattr(Channel, "queue_declare", noted)
+    async with world.raw() as connection:
+        assert (await declare(connection, world.topology)).is_left_alone
+    assert len(asked) == 1, "RabbitMQ logs each refusal as an error"

@@ -5,7 +5,6 @@ Never deletes or re-creates a queue: a queue with other arguments is reported.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -34,11 +33,14 @@ class Declared:
         missing: names of queues that were missing; their messages are lost.
         mismatched: the difference, by the name of each exchange or queue that exists with other arguments.
         absent: names of exchanges and queues that are not known to exist after a failed declaration.
+        is_left_alone: the topology is complete, and the broker does not permit us to declare it: its arguments and
+            bindings were not compared.
     """
 
     missing: set[str] = field(default_factory=set)
     absent: set[str] = field(default_factory=set)
     mismatched: dict[str, str] = field(default_factory=dict)
+    is_left_alone: bool = False
 
 
 class Channels:
@@ -70,7 +72,8 @@ async def declare(
     """Make the broker hold `topology`; existing exchanges and queues stay unchanged.
 
     A queue that is deleted meanwhile is not silently re-created: this declaration fails, or the next one finds the
-    queue missing. Without permission to declare, a complete topology is accepted as it is.
+    queue missing. Without permission to declare, a complete topology is accepted as it is; after the first refusal
+    nothing more is asked, since RabbitMQ logs each refusal as an error.
 
     Args:
         connection: an open connection.
@@ -92,14 +95,12 @@ async def declare(
         found.absent -= there
         was_declared = len(there) == len(topology.exchanges)
         missing = [queue for queue in topology.queues if not await _is_there(channels, queue, found)]
+        found.is_left_alone &= was_declared and not missing
+        if found.is_left_alone:
+            return found
         if missing and was_declared:
             await asyncio.sleep(SETTLE_SECONDS)
-        for exchange in topology.exchanges:
-            try:
-                await (await channels.get()).exchange_declare(exchange.name, exchange_type=exchange.kind, durable=True)
-            except aiormq.exceptions.ChannelPreconditionFailed as error:
-                found.mismatched[exchange.name] = str(error)
-            found.absent.discard(exchange.name)
+        await _declare_exchanges(channels, topology, found)
         if missing and before_making is not None:
             await before_making(frozenset(queue.name for queue in missing))
         for queue in missing:
@@ -109,11 +110,21 @@ async def declare(
     except aiormq.exceptions.ChannelAccessRefused as error:
         if missing or not was_declared:
             raise Rejected("AccessRefused", f"RabbitMQ refuses to declare: {error}; grant configure on it") from error
+        found.is_left_alone = True
     finally:
         await channels.close()
     for name, reason in found.mismatched.items():
         _log.error("argument mismatch found", name=name, reason=reason)
     return found
+
+
+async def _declare_exchanges(channels: Channels, topology: Topology, found: Declared) -> None:
+    for exchange in topology.exchanges:
+        try:
+            await (await channels.get()).exchange_declare(exchange.name, exchange_type=exchange.kind, durable=True)
+        except aiormq.exceptions.ChannelPreconditionFailed as error:
+            found.mismatched[exchange.name] = str(error)
+        found.absent.discard(exchange.name)
 
 
 async def exchange_exists(channels: Channels, exchange: str) -> bool:
@@ -130,8 +141,11 @@ async def _is_there(channels: Channels, queue: Queue, found: Declared) -> bool:
     if await message_count(channels, queue.name) is None:
         return False
     found.absent.discard(queue.name)
-    with suppress(aiormq.exceptions.ChannelAccessRefused):
-        await _declare_queue(channels, queue, found)
+    if not found.is_left_alone:
+        try:
+            await _declare_queue(channels, queue, found)
+        except aiormq.exceptions.ChannelAccessRefused:
+            found.is_left_alone = True
     return True
 
 

@@ -1,8 +1,8 @@
 """The topology declarer: declares the topology of every queue set in the broker.
 
 A queue set that cannot be declared does not affect the others: it is skipped, reported, and tried again with back-off.
-API and worker use the declarer too, so that a queue deleted by hand is restored without a restart. It deletes
-nothing.
+API and worker use the declarer too, so that a queue deleted by hand is restored without a restart; if RabbitMQ does not
+permit them to declare, the operator or `dtq apply` does it for them. It deletes nothing.
 """
 
 import asyncio
@@ -81,6 +81,7 @@ class TopologyDeclarer:
         self._refused_exchanges: dict[str, str] = {}
         self._known: set[str] = set()
         self._suspects: set[str] = set()
+        self._left_alone: set[str] = set()
         self._one_at_a_time = asyncio.Lock()
         self.mismatched: dict[str, dict[str, str]] = {}
         """The difference, by queue set and by the name of each exchange or queue that exists with other arguments."""
@@ -176,7 +177,11 @@ class TopologyDeclarer:
     def _fail(self, name: str, spec: QueueSetSpec, error: Exception, found: Declared) -> None:
         retries = self._failures[name].retries if name in self._failures else Retries()
         self._known.add(name)
-        reason = str(error) if isinstance(error, Rejected) else f"{type(error).__name__}: {error}"[:300]
+        reason = (
+            f"{error}, or {_DECLARED_BY_OTHERS}"
+            if isinstance(error, Rejected)
+            else f"{type(error).__name__}: {error}"[:300]
+        )
         if retries.failed():
             _log.error("queue set declaration failed", queue_set=name, reason=reason)
         self._failures[name] = _Failure(spec=spec, reason=reason, absent=frozenset(found.absent), retries=retries)
@@ -203,6 +208,7 @@ class TopologyDeclarer:
         for name in self._known - self._queue_sets.keys():
             self._known.discard(name)
             self._suspects.discard(name)
+            self._left_alone.discard(name)
             self._failures.pop(name, None)
             self.mismatched.pop(name, None)
             self._unrepaired.pop(name, None)
@@ -211,6 +217,9 @@ class TopologyDeclarer:
         self._close_exchanges()
 
     def _note(self, name: str, found: Declared) -> None:
+        if found.is_left_alone and name not in self._left_alone:
+            self._left_alone.add(name)
+            _log.info("queue set left alone", queue_set=name, reason=f"no permission to declare: {_DECLARED_BY_OTHERS}")
         self.mismatched.pop(name, None)
         if found.mismatched:
             self.mismatched[name] = found.mismatched
@@ -228,6 +237,9 @@ class TopologyDeclarer:
         if dead_letter_queue(spec.namespace) in self._unrepaired[name]:
             await self._on_dead_letters_lost(name)
         del self._unrepaired[name]
+
+
+_DECLARED_BY_OTHERS: Final = "let the operator or `dtq apply` declare it"
 
 
 def _exchanges(spec: QueueSetSpec) -> frozenset[str]:

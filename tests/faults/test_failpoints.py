@@ -13,7 +13,7 @@ import pytest_asyncio
 from dtq.runtime.failpoints import NAMES
 from tests.faults.invariants.index import Limits
 from tests.faults.stage import Servers, stage
-from tests.faults.triggers import BUG_ANSWERS_500, GROUPS, POINTS
+from tests.faults.triggers import GROUPS, POINTS
 from tests.faults.walk import Victim, Walk
 from tests.support.addresses import PostgresService, RabbitMQService
 
@@ -87,7 +87,7 @@ async def visit(walk: Walk, name: str, action: str) -> None:
     armed = ";".join(filter(None, (f"{name}={action}@1", point.also)))
     victim = await walk.start(point.role, armed, ready=not point.at_boot, point=name)
     await walk.reach(victim, name, point.trigger)
-    ends = action == "kill9" or (action == "raise" and point.bug != BUG_ANSWERS_500)
+    ends = action == "kill9" or (action == "raise" and not point.survives_bugs)
     if ends:
         code = await walk.has_ended(victim)
         assert (code == -9) if action == "kill9" else (code > 0), f"{name}: ended with {code}"

@@ -8,7 +8,7 @@ that it is set. Never set it in production.
 Each part is `name=action`, for every time that the step is reached, or `name=action@n` for the n-th time only:
 
 - `kill9`: the process is killed at this instant, as by the kernel or a power cut.
-- `raise`: a bug, that is, an unexpected exception: a request is answered 500, anything else ends the process.
+- `raise`: a bug, that is, an unexpected exception: a request is answered 500, a loop starts again, a worker ends.
 - `unavailable`: the service of the previous step does not answer: the step took effect, but the answer was lost.
 - `hang`: the step never ends; the rest of the process goes on. Code that waits for the step must have a bound.
 - `slow(seconds)`: the step takes that much longer.

@@ -58,14 +58,19 @@ def _running(args: list[str], environ: dict[str, str], port: int) -> Iterator[st
     process = subprocess.Popen(args, env=environ)
     try:
         url = f"http://127.0.0.1:{port}"
-        _wait_ready(url, process)
+        wait_ready(url, process)
         yield url
     finally:
         process.terminate()
         process.wait(STOP_SECONDS)
 
 
-def _wait_ready(url: str, process: "subprocess.Popen[bytes]") -> None:
+def wait_ready(url: str, process: "subprocess.Popen[bytes]") -> None:
+    """Wait until a process is ready.
+
+    Raises:
+        SystemExit: it ended, or is not ready in time.
+    """
     until = time.monotonic() + READY_SECONDS
     while time.monotonic() < until:
         if process.poll() is not None:

@@ -30,8 +30,10 @@ failpoints: $(VENV) packages ## Die, fail, hang and dawdle at every step of the 
 faults-selftest: $(VENV) packages ## Take away what the guarantee rests on, one at a time: the suite must notice
 	$(PYTHON) -m pytest -n 2 tests/faults/selftest.py $(ARGS)
 
-.PHONY: bench operator-measure
+.PHONY: bench attack operator-measure
 bench: up ## Plain figures of this machine, on the local stack
 	@set -a; . $${DTQ_STATE:-.dtq}/env; set +a; $(PYTHON) -m bench $(ARGS)
+attack: up ## One tenant attacks the API, another one enqueues: its latency, the API's memory (five minutes)
+	@set -a; . $${DTQ_STATE:-.dtq}/env; set +a; $(PYTHON) -m bench.attack $(ARGS)
 operator-measure: up ## What the operator of KUBECONFIG=file costs its API server: 2,000 task types, drift, ten quiet minutes
 	@set -a; . $${DTQ_STATE:-.dtq}/env; set +a; $(PYTHON) -m bench.operator_load --kubeconfig $(KUBECONFIG) $(ARGS)

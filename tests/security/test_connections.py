@@ -131,6 +131,18 @@ async def test_a_body_that_never_ends_is_cut(monkeypatch: pytest.MonkeyPatch) ->
         writer.close()
 
 
+async def test_an_unread_body_takes_no_memory_after_its_answer() -> None:
+    async with served() as serving:
+        reader, writer = await serving.connect()
+        writer.write(POST % (b"", len(LARGE)) + b"x" * 200_000)
+        assert await status_of(reader) == 413
+        (connection,) = serving.connections.connections
+        assert isinstance(connection, http_connections.BoundedConnection)
+        assert connection.has_unread_body()
+        assert not connection.cycle.body
+        writer.close()
+
+
 async def test_connections_beyond_the_limit_are_told_and_others_are_served() -> None:
     async with served() as serving:
         serving.connections.limit = 4

@@ -98,6 +98,7 @@ class BoundedConnection(RequestHeaderLimits):
             return
         self.server_state.gone(self._address)
         self._stop_closer()
+        self._drop_body()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -120,6 +121,7 @@ class BoundedConnection(RequestHeaderLimits):
 
     def on_response_complete(self) -> None:
         """Bound the rest of a body that the response did not wait for."""
+        self._drop_body()
         super().on_response_complete()
         if self.has_unread_body():
             self.linger()
@@ -153,6 +155,11 @@ class BoundedConnection(RequestHeaderLimits):
         """Close the connection now."""
         self._stop_closer()
         cast("_LingeringTransport", self.transport).close_now()
+
+    def _drop_body(self) -> None:
+        """Release what has arrived of the body: the garbage collector frees a connection only after a while."""
+        if (cycle := cast("RequestResponseCycle | None", self.cycle)) is not None:
+            cycle.body.clear()
 
     def _stop_closer(self) -> None:
         if self._closer is not None:

@@ -1,6 +1,7 @@
 """One caller's payload or one type's schema cannot make another caller wait."""
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator
 from typing import Any, Final
@@ -15,6 +16,7 @@ from dtq.domain.json_text import GROWTH_BYTES_MAX
 from dtq.domain.limits import SCHEMA_WORK_MAX
 from dtq.domain.schema_work import work_of
 from dtq.domain.schemas import MESSAGE_CHARS_MAX, PROBLEMS_MAX, check_schema
+from dtq.runtime.payload_child import NICENESS
 from dtq_api.payload_checks import WAITING_MAX, WAITING_PER_TYPE, PayloadChecks
 from tests.security.costly_bodies import PAYLOADS
 from tests.security.costly_schemas import ALLOWED, COSTLY, REFUSED
@@ -43,6 +45,13 @@ async def checks() -> AsyncIterator[PayloadChecks]:
     await asyncio.gather(*(checks.checked(policy_of(f"warm.{n}", None), HEAVY) for n in range(2)))
     yield checks
     await checks.close()
+
+
+async def test_a_check_stands_back_from_the_event_loop(checks: PayloadChecks) -> None:
+    processes = [child._process for child in checks._free if child._process is not None]
+    assert processes
+    for process in processes:
+        assert os.getpriority(os.PRIO_PROCESS, process.pid) == min(19, os.getpriority(os.PRIO_PROCESS, 0) + NICENESS)
 
 
 async def refusal(checks: PayloadChecks, policy: TypePolicy, text: bytes) -> Rejected | None:

@@ -4,6 +4,7 @@ Each request is a length and a message on stdin, each answer likewise on stdout.
 than it may use ends this process: only the kernel can stop the validator.
 """
 
+import os
 import resource
 import signal
 import sys
@@ -20,6 +21,8 @@ CPU_SECONDS: Final = 0.25
 """Most CPU time of one check, in seconds: scanning and decoding the largest payload takes up to 0.1 s."""
 MEMORY_BYTES: Final = 128 * 1_048_576
 """How much memory a check may add to that of this process, in bytes: the largest payload needs some 40 MiB decoded."""
+NICENESS: Final = 10
+"""How far this process stands back from the API's event loop where CPU time is short: about a tenth of its share."""
 SCHEMAS_MAX: Final = 64
 """Compiled schemas kept."""
 LENGTH_BYTES: Final = 4
@@ -88,6 +91,7 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
 
 def main() -> None:
     """Run the process."""
+    os.nice(NICENESS)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for the API, which closes stdin when it is done
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY_BYTES,) * 2)

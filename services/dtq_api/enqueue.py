@@ -16,7 +16,7 @@ from dtq.domain.errors import Problem, Rejected, Unavailable
 from dtq.domain.states import TaskStatus
 from dtq_api.auth.policy import Rights, Verb
 from dtq_api.catalog import CatalogCache
-from dtq_api.group_commit import GroupCommit
+from dtq_api.group_commit import LARGE_PAYLOAD_BYTES, GroupCommit
 from dtq_api.payload_checks import PayloadChecks
 from dtq_api.requests import EnqueueRequest
 from dtq_db.tasks import ExistingTask, NewTask
@@ -46,12 +46,14 @@ class Enqueuing:
         catalog: the declared types and queue sets.
         checks: checks payloads.
         group_commit: stores and publishes tasks.
+        large_group_commit: does so with tasks whose payload is large.
         trouble: returns why a task of a queue set and queue could not run now, or None.
     """
 
     catalog: CatalogCache
     checks: PayloadChecks
     group_commit: GroupCommit
+    large_group_commit: GroupCommit
     trouble: Callable[[str, str], str | None]
 
     def is_declared(self, type_: str) -> bool:
@@ -70,7 +72,9 @@ class Enqueuing:
             Unavailable: nothing was stored unless the error says in doubt; the same request may succeed later.
         """
         task = await self.prepared(request, rights)
-        return self.answered(task, await self.group_commit.store(task), rights)
+        is_large = len(task.payload) >= LARGE_PAYLOAD_BYTES
+        group_commit = self.large_group_commit if is_large else self.group_commit
+        return self.answered(task, await group_commit.store(task), rights)
 
     async def prepared(self, request: EnqueueRequest, rights: Rights) -> NewTask:
         """Check a request against the catalog, and return the task to store.

@@ -30,6 +30,10 @@ BATCHES_MAX: Final = 2
 """Batches under way at the same time: one is stored while the other is published."""
 BATCH_MAX: Final = 200
 """Most tasks of one batch."""
+LARGE_PAYLOAD_BYTES: Final = 32_768
+"""From here on a payload is large, in bytes: storing it takes so long that other tasks must not share its batch."""
+LARGE_BATCH_MAX: Final = 4
+"""Most tasks of a batch of large payloads."""
 WAITING_MAX: Final = 2_000
 """Most requests waiting for a batch; further requests are told to come back, so that memory stays bounded."""
 REPLAY_TRIES: Final = 3
@@ -77,6 +81,7 @@ class GroupCommit:
     Args:
         accept_when_down: store tasks while the broker is down, and let the relay publish them.
         name: of its connections.
+        batches: batches under way at the same time.
         batch_max: most tasks of one batch.
     """
 
@@ -90,6 +95,7 @@ class GroupCommit:
         metrics: ApiMetrics,
         confirmed: Callable[[dict[UUID, datetime]], None],
         name: str = "enqueue",
+        batches: int = BATCHES_MAX,
         batch_max: int = BATCH_MAX,
     ) -> None:
         self._publisher = publisher
@@ -99,7 +105,7 @@ class GroupCommit:
         self._confirmed = confirmed
         self._batch_max = batch_max
         self._waiting: deque[_Waiting] = deque()
-        self._free = [database.dedicated(f"{name}-{number}") for number in range(BATCHES_MAX)]
+        self._free = [database.dedicated(f"{name}-{number}") for number in range(batches)]
         self._running: set[asyncio.Task[None]] = set()
         self._deadlines = Deadlines()
 

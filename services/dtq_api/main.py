@@ -21,7 +21,7 @@ from dtq_api.caller_limits import CallerLimits
 from dtq_api.catalog import REFRESH_SECONDS, CatalogCache
 from dtq_api.enqueue import Enqueuing
 from dtq_api.enqueue_route import BodyReader, EnqueueRoute, Front
-from dtq_api.group_commit import GroupCommit
+from dtq_api.group_commit import LARGE_BATCH_MAX, GroupCommit
 from dtq_api.payload_checks import PayloadChecks
 from dtq_api.scaling import ScalingHints
 from dtq_db.connections import Database
@@ -72,6 +72,7 @@ class Api:
             confirmed=self.maintenance.confirms.add,
         )
         self.group_commit = commits()
+        self.large_group_commit = commits(name="enqueue-large", batches=1, batch_max=LARGE_BATCH_MAX)
         self.bulk_commit = commits(name="bulk", batch_max=ITEMS_MAX)
         self.tasks = TaskStore(database)
         self.authenticator = authenticator_of(settings, metrics)
@@ -88,6 +89,7 @@ class Api:
             catalog=self.catalog,
             checks=self.checks,
             group_commit=self.group_commit,
+            large_group_commit=self.large_group_commit,
             trouble=self.maintenance.declarer.trouble,
         )
         bulk = BulkEnqueue(
@@ -139,6 +141,7 @@ class Api:
             _log.info("api started", address="{}:{}".format(*self._settings.http_port))
             await serve_until(stop, serving)
             await self.group_commit.idle()
+            await self.large_group_commit.idle()
             await self.bulk_commit.idle()
             stop_parts.set()
         await self.checks.close()

@@ -200,6 +200,7 @@ async def running(dsn: str, broker: BrokerVhost, *, up: bool = True, **environ: 
                 yield Running(api=api, client=client, sql=sql, broker=broker)
         finally:
             await api.group_commit.idle()
+            await api.large_group_commit.idle()
             await api.authenticator.close()
             stop.set()
             await link

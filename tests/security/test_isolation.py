@@ -8,9 +8,11 @@ from typing import Final
 import httpx2
 import pytest
 
+from dtq_api.group_commit import LARGE_PAYLOAD_BYTES
 from dtq_db.tasks import LISTS_MAX
 from tests.api.world import Running, problem, serving
 from tests.support.addresses import BrokerVhost
+from tests.support.waiting import eventually
 
 LISTS: Final = 24
 
@@ -38,6 +40,25 @@ async def test_lists_that_wait_leave_the_probes_and_other_requests_alone(fresh_a
             assert problem(answer, 503, "Unavailable")["detail"] == f"{LISTS_MAX} lists are being read already"
             assert answer.headers["retry-after"] == "1"
     assert (await fresh_api.client.get("/tasks")).status_code == 200
+
+
+async def test_small_tasks_do_not_wait_for_the_batch_of_large_ones(
+    fresh_api: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large_tasks = fresh_api.api.large_group_commit
+    under_way = list(large_tasks._free)
+    monkeypatch.setattr(large_tasks, "_free", [])  # as while a batch is stored
+    large = asyncio.create_task(fresh_api.enqueue(payload="a" * LARGE_PAYLOAD_BYTES))
+
+    async def waits() -> bool:
+        return len(large_tasks._waiting) == 1
+
+    await eventually(waits, "the large task waits")
+    assert (await fresh_api.enqueue(payload="a" * 1_000)).status_code == 201
+    assert not large.done()
+    large_tasks._free.extend(under_way)
+    large_tasks._start()
+    assert (await large).status_code == 201
 
 
 async def test_a_stranger_learns_which_part_is_down_and_nothing_else(authenticating: Running) -> None:

@@ -20,6 +20,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from dtq.domain.errors import Rejected, Unavailable
+from dtq.domain.limits import BULK_BYTES_MAX
 from dtq.domain.states import TaskStatus
 from dtq.runtime import failpoints
 from dtq.runtime.metrics import ApiMetrics
@@ -28,7 +29,7 @@ from dtq_api import bodies, openapi, problems, requests
 from dtq_api.auth.authenticator import Authenticator, NoAuthentication
 from dtq_api.auth.middleware import Admission, AuthenticationMiddleware, caller_of, permissions_of
 from dtq_api.auth.policy import Rights, Verb
-from dtq_api.bulk import BULK_BYTES_MAX, BulkEnqueue, items_of, results_of
+from dtq_api.bulk import BulkEnqueue, items_of, results_of
 from dtq_api.caller_limits import CallerLimits
 from dtq_api.catalog import CatalogCache
 from dtq_api.enqueue_route import JSON, NAME, NDJSON, PATH, BodyReader, EnqueueRoute, media_type_of
@@ -164,7 +165,7 @@ class _Routes:
         asked, limit = requests.parse_page(request.query_params)
         rights.require(Verb.READ, asked.type)
         chosen = replace(asked, types=rights.types(Verb.READ, self._parts.catalog.current.types))
-        async with self._parts.limits.list_turn(caller_of(request.scope)):
+        async with self._parts.limits.lists.turn(caller_of(request.scope)):
             found = await self._parts.tasks.page(chosen, limit)
         return _json(bodies.Page(tasks=[bodies.TaskRow(**row) for row in found.rows], next_cursor=found.next))
 
@@ -230,7 +231,7 @@ class _Routes:
                 failed_before=requests.parse_time(asked.failed_before),
                 types=types,
             )
-            async with self._parts.limits.list_turn(caller_of(request.scope)):
+            async with self._parts.limits.lists.turn(caller_of(request.scope)):
                 ids = await self._parts.tasks.failed(chosen, asked.limit or bodies.REDRIVE_DEFAULT)
         elif types is not None:
             ids = sorted(await self._parts.tasks.still_failed(ids, types))

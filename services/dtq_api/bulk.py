@@ -25,8 +25,6 @@ from dtq_db.tasks import NewTask
 
 ITEMS_MAX: Final = 1_000
 """Most tasks of one request: one statement and one publish window of some ten milliseconds."""
-BULK_BYTES_MAX: Final = 8 * 1024 * 1024
-"""Largest body, in bytes: ITEMS_MAX payloads of 8 KiB."""
 PER_CALLER: Final = 2
 """Most bulk requests of one caller at a time: each holds its body in memory."""
 CHECK_SECONDS: Final = 10.0

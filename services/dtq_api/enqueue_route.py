@@ -51,7 +51,8 @@ class EnqueueRoute:
             Exception: a bug; it has been answered, and the server closes the connection.
         """
         try:
-            done = await self._enqueue(scope, receive)
+            await self._admission.admit(scope)
+            done = await self._admission.in_turn(scope, receive, partial(self._enqueue, scope))
         except (Rejected, Unavailable) as error:
             answer = problems.of_error(error)
             self._responses[NAME, str(answer.status_code)].inc()
@@ -65,7 +66,6 @@ class EnqueueRoute:
             await _accept(done, send)
 
     async def _enqueue(self, scope: Scope, receive: Receive) -> Enqueued:
-        await self._admission.admit(scope)
         rights = rights_of(scope)
         started = time.perf_counter()
         type_ = queue = UNKNOWN

@@ -78,6 +78,7 @@ class Api:
         self.authenticator = authenticator_of(settings, metrics)
         self.limits = CallerLimits(
             requests_per_second=settings.caller_requests_per_second,
+            requests=settings.caller_requests_at_once,
             lists=settings.caller_lists,
             clock=time.monotonic,
         )

@@ -8,8 +8,8 @@ from uuid import UUID, uuid4
 import httpx2
 import pytest
 
-from dtq.domain.limits import PAYLOAD_BYTES_MAX
-from dtq_api.bulk import BULK_BYTES_MAX, ITEMS_MAX, PER_CALLER
+from dtq.domain.limits import BULK_BYTES_MAX, PAYLOAD_BYTES_MAX
+from dtq_api.bulk import ITEMS_MAX, PER_CALLER
 from tests.api.world import ANY, OFF, SMALL, STRICT, Running, problem
 from tests.support.waiting import eventually
 

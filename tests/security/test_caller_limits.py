@@ -3,11 +3,12 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final
 
 import asyncpg
+import httpx2
 import pytest
 import pytest_asyncio
 
@@ -15,7 +16,16 @@ from dtq.domain.errors import Rejected
 from dtq.runtime.logs import WARNING_SECONDS
 from dtq.runtime.probes import server
 from dtq_api import caller_limits
-from dtq_api.caller_limits import BURST_SECONDS, LISTS_WAITING_MAX, CallerLimits
+from dtq_api.caller_limits import (
+    BURST_SECONDS,
+    LARGE_BODIES,
+    LARGE_BODIES_IN_ALL,
+    LARGE_BODY_BYTES,
+    LISTS_WAITING_MAX,
+    REFUSAL_SECONDS_MAX,
+    REFUSALS_PER_SECOND,
+    CallerLimits,
+)
 from dtq_db.tasks import LISTS_MAX
 from tests.api.world import Running, problem, running
 from tests.auth.world import Callers, Guarded
@@ -23,6 +33,7 @@ from tests.support.addresses import BrokerVhost
 from tests.support.waiting import eventually
 
 LISTS: Final = 2
+REQUESTS: Final = 64
 RATE: Final = 10
 BURST: Final = int(RATE * BURST_SECONDS)
 
@@ -37,6 +48,15 @@ class Clock:
         return self.now
 
 
+@pytest_asyncio.fixture(loop_scope="session")
+async def narrow(declared_dsn: str, broker_vhost: BrokerVhost, tmp_path: Path) -> AsyncIterator[Guarded]:
+    """An API with authentication that works on one request of a caller at a time."""
+    callers = Callers.create(tmp_path)
+    environ = callers.environ | {"DTQ_CALLER_REQUESTS_AT_ONCE": "1"}
+    async with running(declared_dsn, broker_vhost, up=True, **environ) as api:
+        yield Guarded(api=api, callers=callers)
+
+
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
@@ -44,7 +64,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def limits(clock: Clock) -> CallerLimits:
-    return CallerLimits(requests_per_second=RATE, lists=LISTS, clock=clock)
+    return CallerLimits(requests_per_second=RATE, requests=REQUESTS, lists=LISTS, clock=clock)
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -52,6 +72,7 @@ async def limited(declared_dsn: str, broker_vhost: BrokerVhost, tmp_path: Path) 
     """An API with authentication and low limits."""
     callers = Callers.create(tmp_path)
     environ = callers.environ | {"DTQ_CALLER_REQUESTS_PER_SECOND": str(RATE), "DTQ_CALLER_LISTS": str(LISTS)}
+    environ["DTQ_CALLER_REQUESTS_AT_ONCE"] = str(REQUESTS)
     async with running(declared_dsn, broker_vhost, up=True, **environ) as api:
         yield Guarded(api=api, callers=callers)
 
@@ -81,7 +102,7 @@ def test_a_caller_may_send_a_burst_and_then_its_rate(limits: CallerLimits, clock
 
 
 def test_a_refused_caller_is_told_when_to_come_back(clock: Clock) -> None:
-    limits = CallerLimits(requests_per_second=1, lists=LISTS, clock=clock)
+    limits = CallerLimits(requests_per_second=1, requests=REQUESTS, lists=LISTS, clock=clock)
     for _ in range(int(BURST_SECONDS)):
         limits.admit("a")
     clock.now -= 2.5
@@ -177,7 +198,7 @@ async def test_lists_of_one_caller_leave_room_for_the_lists_of_others(limited: G
                 return sum(task.done() for task in mine) == surplus
 
             await eventually(are_refused, "those that may not wait are refused")
-            assert limits._lists["token:all"].open == LISTS + LISTS_WAITING_MAX
+            assert limits.lists.open("token:all") == LISTS + LISTS_WAITING_MAX
             other = asyncio.create_task(limited.ask("reader", "GET", "/tasks"))
             await eventually(lambda: are_blocked(LISTS + 1), "the list of another caller is read beside them")
         assert (await other).status_code == 200
@@ -192,20 +213,151 @@ async def test_lists_of_one_caller_leave_room_for_the_lists_of_others(limited: G
         if answer.status_code == 429:
             assert f"{LISTS} lists of token:all" in problem(answer, 429, "TooManyRequests")["detail"]
             assert answer.headers["retry-after"] == "1"
-    assert not limits._lists
+    assert not limits.lists._callers
     assert LISTS < LISTS_MAX
 
 
 async def test_a_list_that_waits_too_long_for_its_turn_is_refused(
     limits: CallerLimits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(caller_limits, "LIST_TURN_SECONDS", 0.05)
-    async with limits.list_turn("a"), limits.list_turn("a"):
+    monkeypatch.setattr(limits.lists, "_wait_seconds", 0.05)
+    async with limits.lists.turn("a"), limits.lists.turn("a"):
         with pytest.raises(Rejected, match="2 lists of a"):
-            async with limits.list_turn("a"):
+            async with limits.lists.turn("a"):
                 pass
-        async with limits.list_turn("b"):
+        async with limits.lists.turn("b"):
             pass
-    async with limits.list_turn("a"):
+    async with limits.lists.turn("a"):
         pass
-    assert not limits._lists
+    assert not limits.lists._callers
+
+
+class Body:
+    """A body that is not complete before the test says so."""
+
+    def __init__(self, size: int) -> None:
+        self.text = b'{"type": "sample.any.v1", "payload": "%s"}' % (b"a" * size)
+        self._rest = asyncio.Event()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield self.text[:10]
+        await self._rest.wait()
+        yield self.text[10:]
+
+    def complete(self) -> None:
+        self._rest.set()
+
+    def sent_to(self, api: Guarded, caller: str = "all") -> "asyncio.Task[httpx2.Response]":
+        headers = {"Content-Type": "application/json", "Content-Length": str(len(self.text))}
+        sent = api.api.client.post("/enqueue", content=self, headers=headers | api.callers.header(caller))
+        return asyncio.create_task(sent)
+
+
+async def test_requests_of_one_caller_take_turns_and_others_do_not_wait(narrow: Guarded) -> None:
+    turns = narrow.api.api.limits.requests
+    id_ = await narrow.enqueued()
+    async with turns.turn("token:all"):
+        mine = [asyncio.create_task(narrow.ask("all", "GET", f"/tasks/{id_}")) for _ in range(3)]
+        cancel = asyncio.create_task(narrow.ask("all", "POST", f"/tasks/{id_}/cancel"))
+
+        async def wait() -> bool:
+            return turns.open("token:all") == 5
+
+        await eventually(wait, "the requests wait")
+        assert (await narrow.ask("reader", "GET", f"/tasks/{id_}")).json()["status"] == "ENQUEUED"
+        assert not any(request.done() for request in (*mine, cancel))
+    assert [(await request).status_code for request in (*mine, cancel)] == [200] * 4
+    assert not turns._callers
+
+
+async def test_a_request_that_waits_too_long_for_its_turn_is_refused(
+    narrow: Guarded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = narrow.api.api.limits.requests
+    monkeypatch.setattr(turns, "_wait_seconds", 0.05)
+    async with turns.turn("token:all"):
+        for method, path in (("GET", "/tasks"), ("POST", "/enqueue")):
+            answer = await narrow.ask("all", method, path, json={"type": "sample.any.v1", "payload": {}})
+            assert "DTQ_CALLER_REQUESTS_AT_ONCE" in problem(answer, 429, "TooManyRequests")["detail"]
+            assert answer.headers["retry-after"] == "1"
+    assert (await narrow.ask("all", "GET", "/tasks")).status_code == 200
+
+
+async def test_a_slow_body_holds_no_turn(narrow: Guarded) -> None:
+    body = Body(10)
+    slow = body.sent_to(narrow)
+    for _ in range(3):
+        assert (await narrow.ask("all", "GET", "/tasks")).status_code == 200
+    body.complete()
+    assert (await slow).status_code == 201
+
+
+async def test_large_bodies_of_one_caller_take_turns_before_they_are_read(
+    limited: Guarded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = limited.api.api.limits
+    large = [Body(LARGE_BODY_BYTES) for _ in range(LARGE_BODIES)]
+    sent = [body.sent_to(limited) for body in large]
+
+    async def are_read() -> bool:
+        return limits._large_bodies.open("token:all") == LARGE_BODIES
+
+    await eventually(are_read, "as many large bodies as allowed are read")
+    monkeypatch.setattr(limits._large_bodies, "_wait_seconds", 0.05)
+    further = Body(LARGE_BODY_BYTES)
+    further.complete()
+    assert "large bodies" in problem(await further.sent_to(limited), 429, "TooManyRequests")["detail"]
+    small = Body(10)
+    small.complete()
+    assert (await small.sent_to(limited)).status_code == 201
+    assert (await further.sent_to(limited, "producer")).status_code == 201
+    for body in large:
+        body.complete()
+    assert [(await answer).status_code for answer in sent] == [201] * LARGE_BODIES
+    assert not limits._large_bodies._callers
+
+
+async def test_large_bodies_of_all_callers_are_bounded(limits: CallerLimits, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits._large_bodies_in_all, "_wait_seconds", 0.05)
+    async with AsyncExitStack() as held:
+        for number in range(LARGE_BODIES_IN_ALL):
+            await held.enter_async_context(limits.large_body(f"caller {number}"))
+        with pytest.raises(Rejected, match="large bodies of all callers"):
+            await held.enter_async_context(limits.large_body("another"))
+    async with limits.large_body("another"):
+        pass
+
+
+async def test_refusals_are_answered_at_once_until_there_are_many(
+    limits: CallerLimits, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+
+    async def noted(seconds: float) -> None:
+        waits.append(round(seconds, 3))
+
+    monkeypatch.setattr(asyncio, "sleep", noted)
+    for _ in range(REFUSALS_PER_SECOND):
+        await limits.pace_refusal()
+    assert waits == []
+    for _ in range(2):
+        await limits.pace_refusal()
+    assert waits == [1 / REFUSALS_PER_SECOND, 2 / REFUSALS_PER_SECOND]
+    for _ in range(int(REFUSALS_PER_SECOND * REFUSAL_SECONDS_MAX)):
+        await limits.pace_refusal()
+    assert waits[-1] == REFUSAL_SECONDS_MAX == max(waits)
+    waits.clear()
+    clock.now += 1.0 + REFUSAL_SECONDS_MAX
+    await limits.pace_refusal()
+    assert waits == []
+
+
+async def test_a_refusal_is_paced_and_an_accepted_request_is_not(
+    narrow: Guarded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = narrow.api.api.limits
+    monkeypatch.setattr(limits, "_refusals_rested_at", limits._clock() + REFUSAL_SECONDS_MAX)
+    refusal = asyncio.create_task(narrow.ask(None, "GET", "/tasks"))
+    assert (await narrow.ask("all", "GET", "/tasks")).status_code == 200
+    assert not refusal.done()
+    refusal.cancel()

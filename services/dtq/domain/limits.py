@@ -8,6 +8,9 @@ from typing import Final
 PAYLOAD_BYTES_MAX: Final = 1_048_576
 """Largest payload and request body, in bytes: the origin's cap. Pass larger input by reference."""
 
+BULK_BYTES_MAX: Final = 4 * 1_048_576
+"""Largest body of a bulk request, in bytes: 1,000 payloads of 4 KiB. A few at a time fit into memory."""
+
 PAYLOAD_BYTES_DEFAULT: Final = 262_144
 """Default payload cap of a task type, in bytes: rows stay out of the TOAST hot path."""
 

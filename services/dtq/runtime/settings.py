@@ -231,6 +231,7 @@ class ApiSettings(MaintenanceSettings):
     api_maintenance: Switch = Field(default=Switch.ON, alias="DTQ_API_MAINTENANCE")
     enqueue_when_broker_down: WhenBrokerDown = Field(default=WhenBrokerDown.REFUSE, alias="ENQUEUE_WHEN_BROKER_DOWN")
     caller_requests_per_second: int = Field(default=1_000, alias="DTQ_CALLER_REQUESTS_PER_SECOND", ge=1, le=1_000_000)
+    caller_requests_at_once: int = Field(default=8, alias="DTQ_CALLER_REQUESTS_AT_ONCE", ge=1, le=10_000)
     caller_lists: int = Field(default=2, alias="DTQ_CALLER_LISTS", ge=1, le=100)
     auth_tokens_file: Path | None = Field(default=None, alias="DTQ_AUTH_TOKENS_FILE")
     auth_policy_file: Path | None = Field(default=None, alias="DTQ_AUTH_POLICY_FILE")

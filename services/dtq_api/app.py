@@ -47,7 +47,6 @@ SERVICE: Final = bodies.Service(
     task="GET /tasks/{id}",
     openapi="GET /openapi.json",
     health="GET /healthz",
-    metrics="GET /metrics",
 )
 
 
@@ -56,6 +55,7 @@ class Parts:
     """The services that the routes use.
 
     Attributes:
+        registry: the metrics that `GET /metrics` shows; None if a port of their own serves them.
         after_redrive: called with the queue sets whose dead letter queue holds spent copies now.
     """
 
@@ -63,7 +63,7 @@ class Parts:
     tasks: TaskStore
     scaling: ScalingHints
     metrics: ApiMetrics
-    registry: CollectorRegistry
+    registry: CollectorRegistry | None
     health: Health
     ready: Health
     after_redrive: Callable[[set[str]], None]
@@ -84,7 +84,7 @@ def build(parts: Parts) -> Starlette:
             Route("/healthz", routes.healthz, methods=["GET"]),
             Route("/readyz", routes.readyz, methods=["GET"]),
             Route("/livez", routes.livez, methods=["GET"]),
-            Route("/metrics", routes.metrics, methods=["GET"]),
+            *([] if parts.registry is None else [Route("/metrics", routes.metrics, methods=["GET"])]),
             Route("/openapi.json", routes.openapi, methods=["GET"]),
             Route(PATH, parts.enqueue_route, methods=["POST"], name=NAME),
             Route("/enqueue/bulk", routes.enqueue_bulk, methods=["POST"]),
@@ -120,7 +120,9 @@ class _Routes:
         self._parts = parts
 
     async def index(self, _: Request) -> Response:
-        return _json(SERVICE)
+        if self._parts.registry is None:
+            return _json(SERVICE)
+        return _json(msgspec.structs.replace(SERVICE, metrics="GET /metrics"))
 
     async def healthz(self, _: Request) -> Response:
         return self._health_response(await self._parts.health())
@@ -137,6 +139,7 @@ class _Routes:
 
     async def metrics(self, request: Request) -> Response:
         permissions_of(request).require(Verb.METRICS)
+        assert self._parts.registry is not None, "the route exists only with a registry"
         return metrics_response(self._parts.registry)
 
     async def openapi(self, _: Request) -> Response:

@@ -85,7 +85,7 @@ class Service(Struct):
     task: str
     openapi: str
     health: str
-    metrics: str
+    metrics: str | UnsetType = UNSET
 
 
 class Enqueued(Struct):

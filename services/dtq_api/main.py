@@ -109,7 +109,7 @@ class Api:
                     database, queue_sets=self.catalog.queue_sets, newer=lambda: self.catalog.current.newer
                 ),
                 metrics=metrics,
-                registry=self.registry,
+                registry=self.registry if settings.metrics_port is None else None,
                 health=self.health.everything,
                 ready=self.health.ready,
                 after_redrive=self.maintenance.redriven,

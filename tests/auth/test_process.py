@@ -86,7 +86,9 @@ async def test_a_token_is_replaced_without_a_restart_and_metrics_have_a_port_of_
         answer = await client.get(f"http://{metrics}/metrics")
         assert "dq_auth_refused_total" in answer.text
         assert 'dq_http_responses_total{code="500",route="enqueue"} 0.0' in answer.text
-        assert (await status(first, "/metrics"), await status(second, "/metrics")) == (401, 200)
+        assert (await status(first, "/metrics"), await status(second, "/metrics")) == (401, 404)
+        headers = {"Authorization": f"Bearer {second}"}
+        assert "metrics" not in (await client.get(f"http://{api.address}/", headers=headers)).json()
         assert (await client.get(f"http://{metrics}/tasks")).status_code == 404
     assert first not in api.log.read_text()
     assert api.terminate() == 0

@@ -165,7 +165,9 @@ _PATHS: Final[dict[str, Schema]] = {
     "/healthz": _probe("getHealth", "Whether database and topology are as they should be.", _HEALTH),
     "/readyz": _probe("getReadiness", "Whether requests should be sent here: the database.", _HEALTH),
     "/livez": _probe("getLiveness", "Whether the process runs.", bodies.Healthy),
-    "/metrics": _probe("getMetrics", "Metrics, in Prometheus' text format; absent if they have a port of their own.", _TEXT),
+    "/metrics": _probe(
+        "getMetrics", "Metrics, in Prometheus' text format; absent if they have a port of their own.", _TEXT
+    ),
     "/openapi.json": _probe("getDocument", "This document.", {"200": _answer(dict, "It.")}),
     "/enqueue": _post(
         "enqueue",

@@ -24,6 +24,7 @@ from dtq.runtime.settings import (
     AllSettings,
     ApiSettings,
     CommonSettings,
+    DatabaseSettings,
     MaintenanceSettings,
     OperatorSettings,
     WorkerSettings,
@@ -43,7 +44,7 @@ app = typer.Typer(
 )
 migrations_help = "Apply the database's migrations; safe to repeat and to run at the same time."
 T = TypeVar("T")
-S = TypeVar("S", bound=CommonSettings)
+S = TypeVar("S", bound=DatabaseSettings)
 
 
 @app.command()
@@ -89,7 +90,7 @@ def migrate(
     """Apply or show the migrations."""
     from dtq_db import migrations  # noqa: PLC0415
 
-    chosen = settings(CommonSettings)
+    chosen = settings(DatabaseSettings)
     seconds = _seconds(wait)
     if show:
         if not roles:

@@ -174,15 +174,15 @@ def test_whatever_changes_a_migration_gives_it_a_new_name_since_a_job_cannot_be_
         {"image": {"tag": "2"}},
         {"migrations": {"existingSecret": "owner"}},
         {"logLevel": "debug"},
-        {"queueSet": "other"},
-        {"rabbitmq": {"host": "elsewhere"}},
+        {"config": {"BACKOFFS": "5s"}},
         {"migrations": {"resources": {"limits": {"memory": "1Gi"}}}},
         {"podSecurityContext": {"runAsUser": 10002}},
     ]
     jobs = [of_kind(objects(values), "Job") for values in changes]
     by_name = {name: job["spec"] for found in jobs for name, job in found.items()}
     assert len(by_name) == len(changes)
-    assert of_kind(objects({"api": {"replicas": 5}}), "Job") == jobs[0]
+    for values in ({"api": {"replicas": 5}}, {"queueSet": "other"}, {"rabbitmq": {"host": "elsewhere"}}):
+        assert of_kind(objects(values), "Job") == jobs[0]
 
 
 def test_authorities_are_mounted_where_the_docs_say() -> None:
@@ -190,10 +190,15 @@ def test_authorities_are_mounted_where_the_docs_say() -> None:
         if pod.startswith("Pod"):
             continue
         paths = {
-            item["path"] for source in spec["volumes"][0]["projected"]["sources"] for item in source["secret"]["items"]
+            f"{volume['name']}/{item['path']}"
+            for volume in spec["volumes"]
+            for item in volume.get("secret", {}).get("items", [])
         }
-        assert {"database/ca.crt", "rabbitmq/ca.crt"} <= paths, pod
-        for container in containers(spec):
+        assert "database/ca.crt" in paths, pod
+        if pod.startswith("Job"):
+            continue
+        assert "rabbitmq/ca.crt" in paths, pod
+        for container in spec["containers"]:
             assert env(container)["SSL_CERT_FILE"] == "/run/secrets/dtq/rabbitmq/ca.crt"
 
 
@@ -202,9 +207,5 @@ def test_pods_wait_for_the_schema_and_only_the_job_may_change_it() -> None:
     for pod, spec in specs.items():
         if pod.startswith("Deployment"):
             assert spec["initContainers"][0]["args"] == ["migrate", "--check", "--wait", "15m"]
-        secrets = {
-            source["secret"]["name"]
-            for source in spec["volumes"][0].get("projected", {}).get("sources", [])
-            if "secret" in source
-        }
+        secrets = {volume["secret"]["secretName"] for volume in spec["volumes"] if "secret" in volume}
         assert ("owner" in secrets) is pod.startswith("Job"), pod

@@ -12,7 +12,7 @@ from dtq.domain.backoff import Strategy
 from dtq.domain.errors import Rejected
 from dtq.domain.names import QUEUE_PATTERN
 from dtq.runtime.environment import MASK, load, mask_dsn, masked, unknown_names, variable_names
-from dtq.runtime.settings import AllSettings, ApiSettings, Switch
+from dtq.runtime.settings import AllSettings, ApiSettings, DatabaseSettings, Switch
 from dtq_reconcile.embedded import default_queue_set
 
 SECRET = "hunter2-canary"
@@ -321,6 +321,16 @@ def test_the_exposure_is_told_with_every_other_mistake() -> None:
         "DTQ_METRICS_PORT",
         "DTQ_AUTH",
     }
+
+
+def test_what_needs_postgres_alone_starts_without_credentials_of_rabbitmq() -> None:
+    dsn = {"DB_DSN": BASE["DB_DSN"]}
+    assert load(dsn, DatabaseSettings).dsn == BASE["DB_DSN"]
+    with pytest.raises(Rejected) as caught:
+        load({"RMQ_PORT": "x"}, DatabaseSettings)
+    assert {problem.path for problem in caught.value.problems} == {"DB_DSN", "RMQ_PORT"}
+    with pytest.raises(Rejected, match="RMQ_USER: is not set"):
+        load(dsn, ApiSettings)
 
 
 def test_a_variable_that_ends_with_file_is_known() -> None:

@@ -55,19 +55,23 @@ helm.sh/chart: {{ printf "%s-%s" (first .).Chart.Name (first .).Chart.Version | 
 {{- end }}
 {{- end }}
 
+{{/* A process's Secret for Postgres: its own, or the shared one. Call: (list $ "its own") */}}
 {{- define "dtq.databaseSecret" -}}
-{{- if .Values.demo.postgres.enabled -}}
-{{ include "dtq.fullname" . }}-demo-postgres
+{{- $root := first . }}
+{{- if $root.Values.demo.postgres.enabled -}}
+{{ include "dtq.fullname" $root }}-demo-postgres
 {{- else -}}
-{{ required "database.existingSecret: name a Secret that holds the DSN of Postgres, or set demo.postgres.enabled=true to try dtq out" .Values.database.existingSecret }}
+{{ required "database.existingSecret: name a Secret that holds the DSN of Postgres, or one of each process in databaseSecret, or set demo.postgres.enabled=true to try dtq out" (default $root.Values.database.existingSecret (last .)) }}
 {{- end }}
 {{- end }}
 
+{{/* A process's Secret for RabbitMQ: its own, or the shared one. Call: (list $ "its own") */}}
 {{- define "dtq.rabbitmqSecret" -}}
-{{- if .Values.demo.rabbitmq.enabled -}}
-{{ include "dtq.fullname" . }}-demo-rabbitmq
+{{- $root := first . }}
+{{- if $root.Values.demo.rabbitmq.enabled -}}
+{{ include "dtq.fullname" $root }}-demo-rabbitmq
 {{- else -}}
-{{ required "rabbitmq.existingSecret: name a Secret that holds the user and password of RabbitMQ, or set demo.rabbitmq.enabled=true to try dtq out" .Values.rabbitmq.existingSecret }}
+{{ required "rabbitmq.existingSecret: name a Secret that holds the user and password of RabbitMQ, or one of each process in rabbitmqSecret, or set demo.rabbitmq.enabled=true to try dtq out" (default $root.Values.rabbitmq.existingSecret (last .)) }}
 {{- end }}
 {{- end }}
 

@@ -44,10 +44,21 @@ topologySpreadConstraints:
 {{- end }}
 {{- end }}
 
-{{/* Where Postgres and RabbitMQ are; credentials are files. Call with the root. */}}
-{{- define "dtq.backendEnv" -}}
+{{/* Where Postgres is; the DSN is a file. Call with the root. */}}
+{{- define "dtq.databaseEnv" -}}
 - name: DB_DSN_FILE
   value: /run/secrets/dtq/database/dsn
+- name: DTQ_LOG_LEVEL
+  value: {{ .Values.logLevel | quote }}
+{{- range $name, $value := .Values.config }}
+- name: {{ $name }}
+  value: {{ $value | quote }}
+{{- end }}
+{{- end }}
+
+{{/* Where Postgres and RabbitMQ are; credentials are files. Call with the root. */}}
+{{- define "dtq.backendEnv" -}}
+{{ include "dtq.databaseEnv" . }}
 - name: RMQ_USER_FILE
   value: /run/secrets/dtq/rabbitmq/username
 - name: RMQ_PASS_FILE
@@ -69,50 +80,49 @@ topologySpreadConstraints:
 # Until a QueueSet is declared, a default one of this name exists, which the declared one takes over.
 - name: DTQ_QUEUE_SET
   value: {{ .Values.queueSet | quote }}
-- name: DTQ_LOG_LEVEL
-  value: {{ .Values.logLevel | quote }}
-{{- range $name, $value := .Values.config }}
-- name: {{ $name }}
-  value: {{ $value | quote }}
 {{- end }}
+
+{{- define "dtq.databaseMounts" -}}
+- {name: database, mountPath: /run/secrets/dtq/database, readOnly: true}
+- {name: tmp, mountPath: /tmp}
 {{- end }}
 
 {{- define "dtq.mounts" -}}
-- name: credentials
-  mountPath: /run/secrets/dtq
-  readOnly: true
-- name: tmp
-  mountPath: /tmp
+{{ include "dtq.databaseMounts" . }}
+- {name: rabbitmq, mountPath: /run/secrets/dtq/rabbitmq, readOnly: true}
 {{- end }}
 
-{{/* Credentials as files that follow their Secrets. Call: (list $ "secret of the DSN" "its key"). */}}
-{{- define "dtq.volumes" -}}
+{{/* The DSN as a file that follows its Secret. Call: (list $ "secret" "key of the DSN"). */}}
+{{- define "dtq.databaseVolumes" -}}
 {{- $root := first . }}
-- name: credentials
-  projected:
+- name: database
+  secret:
+    secretName: {{ index . 1 }}
     defaultMode: 0440
-    sources:
-      - secret:
-          name: {{ index . 1 }}
-          items:
-            - {key: {{ index . 2 }}, path: database/dsn}
-      - secret:
-          name: {{ include "dtq.rabbitmqSecret" $root }}
-          items:
-            - {key: {{ $root.Values.rabbitmq.existingSecretKeys.username }}, path: rabbitmq/username}
-            - {key: {{ $root.Values.rabbitmq.existingSecretKeys.password }}, path: rabbitmq/password}
-            {{- with $root.Values.rabbitmq.existingSecretKeys.ca }}
-            - {key: {{ . }}, path: rabbitmq/ca.crt}
-            {{- end }}
+    items:
+      - {key: {{ index . 2 }}, path: dsn}
       {{- with $root.Values.database.existingSecretCaKey }}
-      - secret:
-          name: {{ include "dtq.databaseSecret" $root }}
-          items:
-            - {key: {{ . }}, path: database/ca.crt}
+      - {key: {{ . }}, path: ca.crt}
       {{- end }}
 - name: tmp
   emptyDir:
     sizeLimit: 256Mi
+{{- end }}
+
+{{/* A process's credentials, and no other's. Call: (list $ values) with its databaseSecret and rabbitmqSecret. */}}
+{{- define "dtq.volumes" -}}
+{{- $root := first . }}{{ $own := last . }}{{ $keys := $root.Values.rabbitmq.existingSecretKeys }}
+{{- include "dtq.databaseVolumes" (list $root (include "dtq.databaseSecret" (list $root $own.databaseSecret)) $root.Values.database.existingSecretKey) }}
+- name: rabbitmq
+  secret:
+    secretName: {{ include "dtq.rabbitmqSecret" (list $root $own.rabbitmqSecret) }}
+    defaultMode: 0440
+    items:
+      - {key: {{ $keys.username }}, path: username}
+      - {key: {{ $keys.password }}, path: password}
+      {{- with $keys.ca }}
+      - {key: {{ . }}, path: ca.crt}
+      {{- end }}
 {{- end }}
 
 {{/* Keeps a pod from starting on a schema that is older than its code. Call with the root. */}}
@@ -123,8 +133,8 @@ topologySpreadConstraints:
   args: [migrate, --check, --wait, 15m]
   securityContext: {{- toYaml .Values.containerSecurityContext | nindent 4 }}
   resources: {{- toYaml .Values.migrations.resources | nindent 4 }}
-  env: {{- include "dtq.backendEnv" . | nindent 4 }}
-  volumeMounts: {{- include "dtq.mounts" . | nindent 4 }}
+  env: {{- include "dtq.databaseEnv" . | nindent 4 }}
+  volumeMounts: {{- include "dtq.databaseMounts" . | nindent 4 }}
 {{- end }}
 
 {{/* Probes of a process. Call: (list "port name" "liveness seconds"). */}}

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit, urlunsplit
 from pydantic import SecretStr, ValidationError
 
 from dtq.domain.errors import Problem, Rejected
-from dtq.runtime.settings import AllSettings, CommonSettings
+from dtq.runtime.settings import AllSettings, DatabaseSettings
 
 MASK: Final = "********"
 _NOT_SECRET: Final = frozenset(
@@ -30,7 +30,7 @@ _NOT_SECRET: Final = frozenset(
 )
 """Parameters of a DSN whose values are shown."""
 _FILE_SUFFIX: Final = "_FILE"
-S = TypeVar("S", bound=CommonSettings)
+S = TypeVar("S", bound=DatabaseSettings)
 
 
 def load(environ: Mapping[str, str], kind: type[S]) -> S:
@@ -51,6 +51,8 @@ def load(environ: Mapping[str, str], kind: type[S]) -> S:
             Problem(path=name, message=_text(part))
             for part in error.errors(include_input=False, include_url=False)
             if (name := _variable(part["loc"][0])) not in told
+            # What only other processes need may be absent: `dtq migrate` runs without RabbitMQ's credentials.
+            and not (part["type"] == "missing" and name not in _names_of(kind))
         ]
     if problems:
         listing = "\n".join(f"  {problem.path}: {problem.message}" for problem in problems)
@@ -75,7 +77,7 @@ def unknown_names(environ: Mapping[str, str]) -> list[str]:
 
 def variable_names() -> tuple[str, ...]:
     """Return every variable that is read, in the order of declaration."""
-    return tuple(str(field.alias) for field in AllSettings.model_fields.values())
+    return _names_of(AllSettings)
 
 
 def masked(settings: AllSettings) -> dict[str, str]:
@@ -126,6 +128,10 @@ def _with_files(environ: Mapping[str, str]) -> tuple[dict[str, str], list[Proble
         elif name in environ:
             values[name] = environ[name].strip()
     return values, problems
+
+
+def _names_of(kind: type[DatabaseSettings]) -> tuple[str, ...]:
+    return tuple(str(field.alias) for field in kind.model_fields.values())
 
 
 def _variable(name: object) -> str:

@@ -126,12 +126,37 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-class CommonSettings(BaseModel):
-    """The settings of every process; the aliases are the variable names."""
+class DatabaseSettings(BaseModel):
+    """The settings of a process that needs Postgres alone; the aliases are the variable names."""
 
     model_config = ConfigDict(frozen=True, populate_by_name=True, extra="ignore", hide_input_in_errors=True)
 
     db_dsn: Annotated[SecretStr, AfterValidator(_dsn)] = Field(alias="DB_DSN")
+
+    _files: Mapping[str, Path] = PrivateAttr(default_factory=dict)
+
+    def with_files(self, files: Mapping[str, Path]) -> Self:
+        """Store the file of each variable that came from a file: credentials are read again when they are used."""
+        self._files = files
+        return self
+
+    @property
+    def dsn(self) -> str:
+        """The DSN with the password, as its file says now if it came from a file."""
+        return self._now("DB_DSN", self.db_dsn.get_secret_value())
+
+    def _now(self, variable: str, at_start: str) -> str:
+        """Return a credential as its file says now: it may have been rotated since process start."""
+        path = self._files.get(variable)
+        try:
+            return (path and path.read_text(encoding="utf-8").strip()) or at_start
+        except (OSError, UnicodeDecodeError):
+            return at_start  # a Secret that is being replaced: the caller connects again later
+
+
+class CommonSettings(DatabaseSettings):
+    """The settings of every long-lived process."""
+
     rmq_user: str = Field(alias="RMQ_USER", min_length=1)
     rmq_pass: SecretStr = Field(alias="RMQ_PASS")
     rmq_host: Annotated[str, Field(min_length=1), AfterValidator(_host)] = Field(alias="RMQ_HOST")
@@ -152,18 +177,6 @@ class CommonSettings(BaseModel):
     log_format: Annotated[str, Field(pattern="^(json|console)$")] = Field(default="json", alias="DTQ_LOG_FORMAT")
     failpoints: Annotated[str, AfterValidator(_failpoints)] = Field(default="", alias="DTQ_FAILPOINTS")
 
-    _files: Mapping[str, Path] = PrivateAttr(default_factory=dict)
-
-    def with_files(self, files: Mapping[str, Path]) -> Self:
-        """Store the file of each variable that came from a file: credentials are read again when they are used."""
-        self._files = files
-        return self
-
-    @property
-    def dsn(self) -> str:
-        """The DSN with the password, as its file says now if it came from a file."""
-        return self._now("DB_DSN", self.db_dsn.get_secret_value())
-
     @property
     def rmq_url(self) -> str:
         """The broker's URL with user and password, as their files say now if they came from files."""
@@ -173,14 +186,6 @@ class CommonSettings(BaseModel):
         scheme = "amqps" if self.rmq_tls == "on" else "amqp"
         query = "?frames=driver" if self.rmq_frames == "driver" else ""
         return f"{scheme}://{user}:{password}@{host}:{self.rmq_port}/{quote(self.rmq_vhost, safe='')}{query}"
-
-    def _now(self, variable: str, at_start: str) -> str:
-        """Return a credential as its file says now: it may have been rotated since process start."""
-        path = self._files.get(variable)
-        try:
-            return (path and path.read_text(encoding="utf-8").strip()) or at_start
-        except (OSError, UnicodeDecodeError):
-            return at_start  # a Secret that is being replaced: the caller connects again later
 
 
 class BackoffSettings(CommonSettings):

@@ -46,11 +46,15 @@ REFUSED = [
 TOGGLES = [
     (
         {"operator": {"enabled": False}},
-        {"Deployment/dtq-operator", "Role/dtq-operator", "RoleBinding/dtq-operator", "ServiceAccount/dtq-operator"},
+        {f"{kind}/dtq-operator" for kind in ("Deployment", "Role", "RoleBinding", "ServiceAccount", "NetworkPolicy")},
         set(),
     ),
-    ({"migrations": {"enabled": False}}, {"Job/dtq-migrate-*", "ServiceAccount/dtq-migrate"}, set()),
-    ({"test": {"enabled": False}}, {"Pod/dtq-test"}, set()),
+    (
+        {"migrations": {"enabled": False}},
+        {"Job/dtq-migrate-*", "ServiceAccount/dtq-migrate", "NetworkPolicy/dtq-migrate"},
+        set(),
+    ),
+    ({"test": {"enabled": False}}, {"Pod/dtq-test", "NetworkPolicy/dtq-test"}, set()),
     ({"api": {"podDisruptionBudget": {"enabled": False}}}, {"PodDisruptionBudget/dtq-api"}, set()),
     ({"api": {"autoscaling": {"enabled": True}}}, set(), {"HorizontalPodAutoscaler/dtq-api"}),
     ({"api": {"ingress": {"enabled": True, "host": "a.example"}}}, set(), {"Ingress/dtq-api"}),
@@ -61,19 +65,19 @@ TOGGLES = [
     ({"monitoring": {"dashboard": {"enabled": True}}}, set(), {"ConfigMap/dtq-dashboards"}),
     ({"bootstrap": {"queueSets": [{"name": "a", "spec": {"namespace": "a"}}]}}, set(), {"ConfigMap/dtq-bootstrap"}),
     (
-        {"networkPolicy": {"enabled": True}},
+        {"networkPolicy": {"enabled": False}},
+        {f"NetworkPolicy/dtq-{component}" for component in ("api", "operator", "worker", "migrate", "test")},
         set(),
-        {f"NetworkPolicy/dtq-{component}" for component in ("api", "operator", "worker", "migrate")},
     ),
     (
         {"demo": {"postgres": {"enabled": True}}},
         set(),
-        {f"{kind}/dtq-demo-postgres" for kind in ("Secret", "Service", "StatefulSet")},
+        {f"{kind}/dtq-demo-postgres" for kind in ("Secret", "Service", "StatefulSet", "NetworkPolicy")},
     ),
     (
         {"demo": {"rabbitmq": {"enabled": True}}},
         set(),
-        {f"{kind}/dtq-demo-rabbitmq" for kind in ("Secret", "Service", "StatefulSet", "ConfigMap")},
+        {f"{kind}/dtq-demo-rabbitmq" for kind in ("Secret", "Service", "StatefulSet", "ConfigMap", "NetworkPolicy")},
     ),
 ]
 

@@ -30,9 +30,9 @@ TYPES = {BURST: "default", STEADY: "high", LEFT: "left", RIGHT: "right", SLOW: "
 """Those whose tasks succeed and that are there from the beginning, with their queues."""
 FRAGILE_MEMORY = "256Mi"
 CLIENT = "e2e-client"
-# The only grants: for the token of Prometheus and KEDA, and for the client's ServiceAccount.
+# The only grants: for the token of KEDA, and for the client's ServiceAccount.
 GRANTS: list[Object] = [
-    {"subjects": ["token:monitoring"], "verbs": ["metrics", "scale-read"]},
+    {"subjects": ["token:monitoring"], "verbs": ["scale-read"]},
     {
         "subjects": [f"system:serviceaccount:{NAMESPACE}:{CLIENT}"],
         "verbs": ["enqueue", "read"],
@@ -130,7 +130,7 @@ class Release:
                 },
             },
             "monitoring": {
-                "serviceMonitor": {"enabled": True, "interval": "5s", "tokenSecret": token},
+                "serviceMonitor": {"enabled": True, "interval": "5s"},
                 "podMonitor": {"enabled": True, "interval": "5s"},
                 "prometheusRule": {"enabled": True},
                 "dashboard": {"enabled": True},

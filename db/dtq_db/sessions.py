@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
@@ -137,6 +138,11 @@ def _refusals_translated() -> Iterator[None]:
     with translated(sent=False):
         try:
             yield
+        except ssl.SSLCertVerificationError as error:
+            raise Unavailable(
+                f"Postgres's certificate is refused ({error.verify_message}): name the file of its authority as"
+                " sslrootcert in DB_DSN, and as its host a name that the certificate holds"
+            ) from error
         except asyncpg.PostgresError as error:
             hint = _HINTS.get(error.sqlstate or "", "")
             refused = Unmigrated if isinstance(error, asyncpg.InvalidCatalogNameError) else Unavailable

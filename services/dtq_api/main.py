@@ -24,6 +24,8 @@ from dtq_api.enqueue_route import BodyReader, EnqueueRoute, Front
 from dtq_api.group_commit import LARGE_BATCH_MAX, GroupCommit
 from dtq_api.payload_checks import PayloadChecks
 from dtq_api.scaling import ScalingHints
+from dtq_api.server_certificate import REFRESH_SECONDS as CERTIFICATE_REFRESH_SECONDS
+from dtq_api.server_certificate import ServerCertificate
 from dtq_db.connections import Database
 from dtq_db.tasks import TaskStore
 from dtq_maintenance.health import Health
@@ -76,6 +78,7 @@ class Api:
         self.bulk_commit = commits(name="bulk", batch_max=ITEMS_MAX)
         self.tasks = TaskStore(database)
         self.authenticator = authenticator_of(settings, metrics)
+        self._certificate = ServerCertificate.of(settings)
         self.limits = CallerLimits(
             requests_per_second=settings.caller_requests_per_second,
             requests=settings.caller_requests_at_once,
@@ -126,12 +129,17 @@ class Api:
     async def run(self, stop: asyncio.Event) -> None:
         """Run every part until `stop`; then end the parts in the order of their dependencies."""
         stop_parts = asyncio.Event()
-        serving = server(self.front, self._settings.http_port, grace_seconds=GRACE_SECONDS)
+        tls = None if self._certificate is None else self._certificate.context
+        serving = server(self.front, self._settings.http_port, grace_seconds=GRACE_SECONDS, tls=tls)
         async with asyncio.TaskGroup() as parts:
             refresh = self._loops.instrumented("catalog", self._refresh)
             start = partial(every, stop=stop_parts, ticker=self._ticker)
             parts.create_task(start(REFRESH_SECONDS, refresh, name="catalog"))
             parts.create_task(start(AUTH_REFRESH_SECONDS, self.authenticator.refresh, name="auth"))
+            if self._certificate is not None:
+                parts.create_task(
+                    start(CERTIFICATE_REFRESH_SECONDS, self._certificate.refresh, name="server certificate")
+                )
             self.maintenance.start_base(parts, stop, stop_parts)
             if self._settings.api_maintenance is Switch.ON:
                 self.maintenance.start_roles(parts, stop)

@@ -17,13 +17,18 @@ from typing import Final, NoReturn
 from weakref import WeakSet
 
 _transports: Final[WeakSet[asyncio.BaseTransport]] = WeakSet()
+_tls_transports: Final[list[asyncio.BaseTransport]] = []
+"""The TLS connections: uvloop's transports of these cannot be referred to weakly."""
 _servers: Final[WeakSet[asyncio.Server]] = WeakSet()
 """The sockets of the worker's loops: a module variable, since a fork copies the whole process."""
 
 
 def remember_connection(transport: asyncio.BaseTransport) -> None:
     """Make forked children close this connection of the worker."""
-    _transports.add(transport)
+    try:
+        _transports.add(transport)
+    except TypeError:
+        _tls_transports[:] = [*(known for known in _tls_transports if not known.is_closing()), transport]
 
 
 def remember_server(server: asyncio.Server) -> None:
@@ -114,7 +119,11 @@ def give_up(descriptor: int) -> None:
 
 
 def _descriptors() -> list[int]:
-    sockets = [transport.get_extra_info("socket") for transport in _transports if not transport.is_closing()]
+    sockets = [
+        transport.get_extra_info("socket")
+        for transport in (*_transports, *_tls_transports)
+        if not transport.is_closing()
+    ]
     sockets += [socket for server in _servers for socket in server.sockets]
     # The descriptor of a closed socket is -1; the standard streams belong to the handler.
     return [socket.fileno() for socket in sockets if socket is not None and socket.fileno() > 2]  # noqa: PLR2004

@@ -52,20 +52,36 @@ def test_the_readme_needs_five_commands_from_nothing_to_a_task() -> None:
     ],
 )
 def test_the_notes_name_the_namespaces_that_are_watched(operator: dict[str, object], told: str, tmp_path: Path) -> None:
+    assert told in notes(tmp_path, operator=operator)
+
+
+def test_the_notes_call_the_api_by_its_name_over_tls(tmp_path: Path) -> None:
+    assert " http://127.0.0.1:8080/enqueue -H" in notes(tmp_path / "plain")
+    told = notes(tmp_path / "tls", api={"tls": {"existingSecret": "dtq-api-tls"}})
+    assert "get secret dtq-api-tls -o jsonpath='{.data.ca\\.crt}' | base64 -d > ca.crt" in told
+    at_name = "--connect-to dtq-api.dtq.svc:443:127.0.0.1:8080 https://dtq-api.dtq.svc/enqueue -H"
+    assert f"--cacert ca.crt {at_name}" in told
+    public = notes(tmp_path / "public", api={"tls": {"existingSecret": "dtq-api-tls", "caKey": ""}})
+    assert at_name in public
+    assert "ca.crt" not in public
+
+
+def notes(folder: Path, **values: object) -> str:
+    """The notes of a release with these values, on one line."""
     # helm prints notes only where it has a cluster: here an object of a copy of the chart holds them.
-    chart = tmp_path / "dtq"
+    chart = folder / "dtq"
     shutil.copytree(rendering.CHART, chart)
     shutil.copy(chart / "templates/NOTES.txt", chart / "files/notes.txt")
-    notes = '{{ tpl (.Files.Get "files/notes.txt") . | quote }}'
-    (chart / "templates/notes.yaml").write_text(f"{{kind: Notes, apiVersion: v1, text: {notes}}}")
-    file = tmp_path / "values.yaml"
-    file.write_text(yaml.safe_dump({"operator": operator}))
+    template = '{{ tpl (.Files.Get "files/notes.txt") . | quote }}'
+    (chart / "templates/notes.yaml").write_text(f"{{kind: Notes, apiVersion: v1, text: {template}}}")
+    file = folder / "values.yaml"
+    file.write_text(yaml.safe_dump(values))
     done = rendering.run(
         *("template", "dtq", str(chart), "--namespace", "dtq", "--show-only", "templates/notes.yaml"),
         *("--values", str(rendering.values_file("minimal")), "--values", str(file)),
     )
     assert done.returncode == 0, done.stderr
-    assert told in " ".join(yaml.safe_load(done.stdout)["text"].split())
+    return " ".join(yaml.safe_load(done.stdout)["text"].split())
 
 
 def test_the_notes_number_four_commands_with_and_without_something_declared() -> None:

@@ -200,7 +200,27 @@ def test_authorities_are_mounted_where_the_docs_say() -> None:
             continue
         assert "rabbitmq/ca.crt" in paths, pod
         for container in spec["containers"]:
-            assert env(container)["SSL_CERT_FILE"] == "/run/secrets/dtq/rabbitmq/ca.crt"
+            assert env(container)["RMQ_CA_FILE"] == "/run/secrets/dtq/rabbitmq/ca.crt"
+
+
+def test_with_tls_every_client_of_the_api_speaks_https() -> None:
+    found = objects_of("tls")
+    specs = pod_specs(found)
+    for pod, scheme in (("Deployment/dtq-api", "HTTPS"), ("Deployment/dtq-operator", "HTTP")):
+        (container,) = specs[pod]["containers"]
+        probes = [container[probe]["httpGet"] for probe in ("startupProbe", "livenessProbe", "readinessProbe")]
+        assert {probe["scheme"] for probe in probes} == {scheme}
+    assert of_kind(found, "ServiceMonitor")["dtq-api"]["spec"]["endpoints"][0]["port"] == "metrics"
+    # The test trusts the authority, and sees no key of the API.
+    (check,) = specs["Pod/dtq-test"]["containers"]
+    assert env(check)["API"] == "https://dtq-api.dtq.svc:8080"
+    (authority,) = [volume for volume in specs["Pod/dtq-test"]["volumes"] if "secret" in volume]
+    assert [item["key"] for item in authority["secret"]["items"]] == ["ca.crt"]
+    assert env(check)["SSL_CERT_FILE"] == "/run/secrets/dtq-tls/ca.crt"
+    scaled = of_kind(objects({"api": {"tls": {"existingSecret": "t"}}}, "keda"), "ScaledObject")["dtq-worker-mail"]
+    assert scaled["spec"]["triggers"][0]["metadata"]["url"].startswith("https://dtq-api.dtq.svc:8080/")
+    public = pod_specs(objects({"api": {"tls": {"existingSecret": "t", "caKey": ""}}}))["Pod/dtq-test"]
+    assert "SSL_CERT_FILE" not in env(public["containers"][0])
 
 
 def test_pods_wait_for_the_schema_and_only_the_job_may_change_it() -> None:

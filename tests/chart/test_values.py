@@ -160,5 +160,5 @@ def test_settings_of_the_chart_are_settings_of_dtq() -> None:
                 continue
             for container in rendering.containers(spec):
                 unknown = {name.removesuffix("_FILE") for name in rendering.env(container)} - known
-                unknown -= {name.removesuffix("_FILE") for name in known} | {"TZ", "SSL_CERT"}
+                unknown -= {name.removesuffix("_FILE") for name in known} | {"TZ"}
                 assert not unknown, (pod, unknown)

@@ -92,6 +92,10 @@ helm.sh/chart: {{ printf "%s-%s" (first .).Chart.Name (first .).Chart.Version | 
 {{- end }}
 {{- end }}
 
+{{- define "dtq.apiScheme" -}}
+{{- ternary "https" "http" (not (empty .Values.api.tls.existingSecret)) }}
+{{- end }}
+
 {{- define "dtq.apiUrl" -}}
-http://{{ include "dtq.fullname" . }}-api.{{ .Release.Namespace }}.svc:{{ .Values.api.service.port }}
+{{ include "dtq.apiScheme" . }}://{{ include "dtq.fullname" . }}-api.{{ .Release.Namespace }}.svc:{{ .Values.api.service.port }}
 {{- end }}

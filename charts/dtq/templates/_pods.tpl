@@ -72,7 +72,7 @@ topologySpreadConstraints:
 - name: RMQ_TLS
   value: {{ ternary "on" "off" .Values.rabbitmq.tls | quote }}
 {{- if .Values.rabbitmq.existingSecretKeys.ca }}
-- name: SSL_CERT_FILE
+- name: RMQ_CA_FILE
   value: /run/secrets/dtq/rabbitmq/ca.crt
 {{- end }}
 - name: RMQ_NAMESPACE
@@ -137,21 +137,22 @@ topologySpreadConstraints:
   volumeMounts: {{- include "dtq.databaseMounts" . | nindent 4 }}
 {{- end }}
 
-{{/* Probes of a process. Call: (list "port name" "liveness seconds"). */}}
+{{/* Probes of a process. Call: (list "port name" "scheme"). */}}
 {{- define "dtq.probes" -}}
+{{- $port := first . }}{{ $scheme := last . }}
 # The first probe comes after the process has loaded its modules: a refused connection causes a Warning event.
 startupProbe:
-  httpGet: {path: /livez, port: {{ . }}}
+  httpGet: {path: /livez, port: {{ $port }}, scheme: {{ $scheme }}}
   initialDelaySeconds: 5
   periodSeconds: 2
   failureThreshold: 60
 livenessProbe:
-  httpGet: {path: /livez, port: {{ . }}}
+  httpGet: {path: /livez, port: {{ $port }}, scheme: {{ $scheme }}}
   periodSeconds: 10
   timeoutSeconds: 5
   failureThreshold: 6
 readinessProbe:
-  httpGet: {path: /readyz, port: {{ . }}}
+  httpGet: {path: /readyz, port: {{ $port }}, scheme: {{ $scheme }}}
   periodSeconds: 5
   timeoutSeconds: 3
   failureThreshold: 3

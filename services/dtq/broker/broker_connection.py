@@ -4,6 +4,7 @@ A connection is handed out only after `setup` has run, also after every reconnec
 """
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
@@ -151,11 +152,21 @@ class BrokerConnection:
 
 
 async def connect(url: str, purpose: str) -> Connection:
-    """Open one connection that notices a dead peer; the caller closes it with `hang_up`."""
+    """Open one connection that notices a dead peer; the caller closes it with `hang_up`.
+
+    Raises:
+        Unavailable: TLS fails; the message says which setting to correct.
+    """
     asked = URL(url)
     query = {"heartbeat": str(HEARTBEAT_SECONDS), "name": f"dtq-{purpose}"}
-    connection = Connection(asked.with_query(query), takes_frames=asked.query.get("frames") != "driver")
-    await connection.connect()
+    connection = Connection(asked.update_query(query), takes_frames=asked.query.get("frames") != "driver")
+    try:
+        await connection.connect()
+    except BROKER_ERRORS as error:
+        cause = error if isinstance(error, ssl.SSLError) else error.__cause__  # the driver wraps the error
+        if isinstance(cause, ssl.SSLError):
+            raise Unavailable(_tls_trouble(cause)) from error
+        raise
     return connection
 
 
@@ -168,6 +179,18 @@ async def hang_up(connection: aiormq.Connection) -> None:
 async def _closed(connection: AbstractConnection) -> None:
     with suppress(Exception, asyncio.CancelledError):
         await connection.closing
+
+
+def _tls_trouble(error: ssl.SSLError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return (
+            f"RabbitMQ's certificate is refused ({error.verify_message}): name the file of its authority in"
+            " RMQ_CA_FILE, and in RMQ_HOST a name that the certificate holds"
+        )
+    return (
+        f"TLS with RabbitMQ fails ({error.reason}): check that RMQ_PORT takes AMQP over TLS (usually 5671), and that"
+        " RMQ_CA_FILE holds certificates"
+    )
 
 
 def _reason(error: BaseException) -> str:

@@ -4,6 +4,7 @@ Callers pass a function that says what is wrong.
 """
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
@@ -48,8 +49,8 @@ class Server(uvicorn.Server):
         await self._ending.wait()
 
 
-def server(app: ASGIApp, address: tuple[str, int], *, grace_seconds: int) -> Server:
-    """Return a server for `app`; run it with `serve_until`."""
+def server(app: ASGIApp, address: tuple[str, int], *, grace_seconds: int, tls: ssl.SSLContext | None = None) -> Server:
+    """Return a server for `app`, over TLS if it is given; run it with `serve_until`."""
     config = uvicorn.Config(
         app,
         host=address[0],
@@ -62,6 +63,7 @@ def server(app: ASGIApp, address: tuple[str, int], *, grace_seconds: int) -> Ser
         timeout_graceful_shutdown=grace_seconds,
         http=BoundedConnection,
         ws="none",
+        ssl_context_factory=None if tls is None else lambda _config, _default: tls,
     )
     return Server(config)
 

@@ -1,12 +1,13 @@
 """Settings: one frozen value per process, with the variable and the bounds of each field."""
 
+import os
 import re
 from collections.abc import Mapping
 from enum import StrEnum
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Final, Self
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from pydantic import (
     AfterValidator,
@@ -91,6 +92,12 @@ def _distinct(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
+def _readable(value: Path) -> Path:
+    if not os.access(value, os.R_OK):
+        raise ValueError(f"names {value}, which cannot be read: check the mount")
+    return value
+
+
 def _failpoints(value: str) -> str:
     failpoints.parse(value)
     return value
@@ -110,6 +117,7 @@ Delays = Annotated[
 Delay = Annotated[Seconds, Field(le=DELAY_SECONDS_MAX)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Address = Annotated[tuple[str, Port], BeforeValidator(_address)]
+ReadableFile = Annotated[Path, AfterValidator(_readable)]
 QueueNames = Annotated[
     tuple[WorkQueueName, ...],
     BeforeValidator(_csv),
@@ -163,6 +171,7 @@ class CommonSettings(DatabaseSettings):
     rmq_port: Port = Field(default=5672, alias="RMQ_PORT")
     rmq_vhost: str = Field(default="/", alias="RMQ_VHOST", min_length=1, max_length=VHOST_CHARS_MAX)
     rmq_tls: Annotated[str, Field(pattern="^(off|on)$")] = Field(default="off", alias="RMQ_TLS")
+    rmq_ca_file: ReadableFile | None = Field(default=None, alias="RMQ_CA_FILE")
     rmq_frames: Annotated[str, Field(pattern="^(dtq|driver)$")] = Field(default="dtq", alias="RMQ_FRAMES")
     rmq_namespace: Prefix = Field(default="tasks", alias="RMQ_NAMESPACE")
     queue_set: ObjectName = Field(default="default", alias="DTQ_QUEUE_SET")
@@ -184,7 +193,11 @@ class CommonSettings(DatabaseSettings):
         user = quote(self._now("RMQ_USER", self.rmq_user), safe="")
         password = quote(self._now("RMQ_PASS", self.rmq_pass.get_secret_value()), safe="")
         scheme = "amqps" if self.rmq_tls == "on" else "amqp"
-        query = "?frames=driver" if self.rmq_frames == "driver" else ""
+        words = {
+            **({"cafile": str(self.rmq_ca_file)} if self.rmq_ca_file else {}),
+            **({"frames": "driver"} if self.rmq_frames == "driver" else {}),
+        }
+        query = f"?{urlencode(words)}" if words else ""
         return f"{scheme}://{user}:{password}@{host}:{self.rmq_port}/{quote(self.rmq_vhost, safe='')}{query}"
 
 
@@ -233,6 +246,8 @@ class ApiSettings(MaintenanceSettings):
 
     http_port: Address = Field(default=("0.0.0.0", 8080), alias="HTTP_PORT")  # noqa: S104
     metrics_port: Address | None = Field(default=None, alias="DTQ_METRICS_PORT")
+    tls_cert_file: ReadableFile | None = Field(default=None, alias="DTQ_TLS_CERT_FILE")
+    tls_key_file: ReadableFile | None = Field(default=None, alias="DTQ_TLS_KEY_FILE", validate_default=True)
     api_maintenance: Switch = Field(default=Switch.ON, alias="DTQ_API_MAINTENANCE")
     enqueue_when_broker_down: WhenBrokerDown = Field(default=WhenBrokerDown.REFUSE, alias="ENQUEUE_WHEN_BROKER_DOWN")
     caller_requests_per_second: int = Field(default=1_000, alias="DTQ_CALLER_REQUESTS_PER_SECOND", ge=1, le=1_000_000)
@@ -245,6 +260,14 @@ class ApiSettings(MaintenanceSettings):
     kubernetes_host: Annotated[str, AfterValidator(_host)] | None = Field(default=None, alias="KUBERNETES_SERVICE_HOST")
     kubernetes_port: Port = Field(default=443, alias="KUBERNETES_SERVICE_PORT")
     auth: Switch = Field(default=Switch.OFF, alias="DTQ_AUTH", validate_default=True)
+
+    @field_validator("tls_key_file")
+    @classmethod
+    def _key_has_its_certificate(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        # A certificate file that cannot be read has been reported, and is missing here.
+        if "tls_cert_file" in info.data and (value is None) is not (info.data["tls_cert_file"] is None):
+            raise ValueError("and DTQ_TLS_CERT_FILE belong together: set both, or none")
+        return value
 
     @field_validator("auth")
     @classmethod

@@ -1,14 +1,15 @@
 # The one list of steps that makes dtq's image. With a registry: `docker build -t dtq .`
 # Without one: `python -m hack.images build`, which reads this very file (hack/images/README.md).
-FROM debian:trixie-slim AS build
+# `python -m hack.images pin` renews the digest.
+ARG BASE=docker.io/library/debian:trixie-slim@sha256:d7e12182ce18b85b93007c1dedf31f2d29e01ccf3182cc4017c709b6259bc132
+FROM ${BASE} AS build
 ENV DEBIAN_FRONTEND=noninteractive UV_SYSTEM_CERTS=1 UV_PYTHON=/usr/bin/python3.13 UV_LINK_MODE=copy \
     UV_PROJECT_ENVIRONMENT=/opt/dtq
 # The trusted authorities come before what is fetched over TLS.
 RUN apt-get update -q && apt-get install -y -q --no-install-recommends ca-certificates python3 python3-venv
-# The same pinned uv as everywhere.
-COPY hack/bootstrap /src/hack/bootstrap
-RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install -q --disable-pip-version-check \
-    "uv==$(sed -n 's/^UV_VERSION=//p' /src/hack/bootstrap)"
+# The same uv as everywhere, by hash.
+COPY hack/uv.txt /src/hack/uv.txt
+RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install -q --disable-pip-version-check --require-hashes -r /src/hack/uv.txt
 # A root folder of what runs, and nothing else: no shell, no package manager, no compiler.
 COPY hack/images/rootfs /src/hack/images/rootfs
 RUN /src/hack/images/rootfs /rootfs

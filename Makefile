@@ -12,7 +12,7 @@ help: ## This list
 	@awk -F ':.*## ' '/^##@ / { printf "\n%s\n", substr($$0, 5) } \
 		/^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-$(VENV): uv.lock pyproject.toml hack/bootstrap
+$(VENV): uv.lock pyproject.toml hack/bootstrap hack/uv.txt
 	@hack/bootstrap
 
 include hack/stack.mk hack/cluster.mk hack/quality.mk hack/faults.mk hack/images.mk

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from hack.cluster.state import State, default_state
-from hack.images import builder, sbom
+from hack.images import base, builder, sbom
 from hack.images.load import load
 from hack.images.recipes import Recipe, recipes
 from hack.lib.errors import HackError
@@ -34,6 +34,13 @@ def parser() -> argparse.ArgumentParser:
     ):
         made = commands.add_parser(name, help=text, description=text)
         made.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(recipes())}; all when none is given")
+        if name == "sbom":
+            made.add_argument("--archive", type=Path, metavar="FILE", help="of an image that is already built")
+    for name, text in (
+        ("pin", "write the digest that the registry has now for the base into the Dockerfiles"),
+        ("audit", "ask OSV for known vulnerabilities of the Python packages in the image; fails if there are any"),
+    ):
+        commands.add_parser(name, help=text, description=text).set_defaults(names=[])
     return root
 
 
@@ -41,6 +48,10 @@ def main() -> int:
     """Run the command of the command line."""
     arguments = parser()
     options = arguments.parse_args()
+    if options.command == "audit":
+        return sbom.audit()
+    if options.command == "pin":
+        return _pin(options.cache)
     unknown = sorted(set(options.names) - set(recipes()))
     if unknown:
         arguments.error(f"no image {', '.join(unknown)}: there are {', '.join(recipes())}")
@@ -50,21 +61,36 @@ def main() -> int:
     chosen = [recipe for name, recipe in recipes().items() if name in names]
     try:
         for recipe in chosen:
-            print(_line(options.command, recipe, options.cache.resolve()), flush=True)
+            print(_line(options, recipe), flush=True)
     except HackError as error:
         say(f"error: {error}")
         return 1
     return 0
 
 
-def _line(command: str, recipe: Recipe, folder: Path) -> str:
-    if command == "tags":
+def _pin(folder: Path) -> int:
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        print(base.renew(folder / "pin.log"))
+    except HackError as error:
+        say(f"error: {error}")
+        return 1
+    return 0
+
+
+def _line(options: argparse.Namespace, recipe: Recipe) -> str:
+    folder = options.cache.resolve()
+    if options.command == "tags":
         return recipe.reference
-    if command == "load":
+    if options.command == "load":
         load(recipe, folder, State(default_state().resolve()))
         return recipe.reference
+    if options.command == "sbom":
+        return sbom.of(recipe, options.archive or builder.build(recipe, folder))
     archive = builder.build(recipe, folder)
-    return sbom.of(recipe, archive) if command == "sbom" else f"{recipe.reference} {archive}"
+    if recipe.name == "dtq":
+        sbom.attach(recipe, archive)
+    return f"{recipe.reference} {archive}"
 
 
 if __name__ == "__main__":

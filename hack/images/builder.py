@@ -7,6 +7,7 @@ import os
 import subprocess
 from pathlib import Path
 
+from hack.images.base import ARGUMENT
 from hack.images.recipes import ROOT, SUITE, Recipe
 from hack.lib import apt, cache
 from hack.lib.errors import HackError
@@ -14,7 +15,7 @@ from hack.lib.report import step
 
 ARCHIVE = "image.tar"
 BASE = f"debian:{SUITE}-slim"
-"""The name that the Dockerfiles begin from."""
+"""The base that stands in for that of the Dockerfiles."""
 MIRROR = "http://deb.debian.org/debian"
 SECURITY_MIRROR = "http://deb.debian.org/debian-security"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
@@ -79,6 +80,7 @@ class _Buildah:
         """Run the steps of a Dockerfile. File times are not kept, so that the same content gives the same image."""
         self.run(
             *("build", "--isolation", "chroot", "--network", "host", "--pull-never", "--layers", "--timestamp", "0"),
+            *("--build-arg", f"{ARGUMENT}=localhost/{BASE}"),
             *("--file", str(ROOT / recipe.dockerfile), "--tag", recipe.reference, str(ROOT)),
         )
 

@@ -43,7 +43,7 @@ def recipes() -> dict[str, Recipe]:
             dockerfile="Dockerfile",
             inputs=(
                 *("pyproject.toml", "uv.lock", "README.md", "LICENSE", "services", "operator", "db"),
-                *("hack/bootstrap", "hack/images/rootfs"),
+                *("hack/uv.txt", "hack/images/rootfs"),
             ),
             version=project["version"],
         ),

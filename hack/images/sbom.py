@@ -16,6 +16,8 @@ from hack.images.recipes import ROOT, SUITE, Recipe
 from hack.lib.errors import HackError
 
 RECORDS = "var/lib/dpkg/status.d/"
+NAME = "dtq.cdx.json"
+"""The file beside the image's archive."""
 
 
 def of(recipe: Recipe, archive: Path) -> str:
@@ -25,6 +27,14 @@ def of(recipe: Recipe, archive: Path) -> str:
     del bill["metadata"]["timestamp"]
     bill["components"] += debian(unpack.texts(archive, RECORDS))
     return json.dumps(bill, indent=2) + "\n"
+
+
+def attach(recipe: Recipe, archive: Path) -> Path:
+    """Write the bill of materials beside an image's archive, unless it is there; return the file."""
+    file = archive.with_name(NAME)
+    if not file.exists():
+        file.write_text(of(recipe, archive))
+    return file
 
 
 def debian(records: list[str]) -> list[dict[str, Any]]:
@@ -47,10 +57,16 @@ def debian(records: list[str]) -> list[dict[str, Any]]:
 
 def uv() -> Path:
     """The pinned uv that hack/bootstrap keeps."""
-    version = re.search(r"^UV_VERSION=(.+)$", (ROOT / "hack/bootstrap").read_text(), re.MULTILINE)
+    version = re.search(r"^uv==(\S+)", (ROOT / "hack/uv.txt").read_text(), re.MULTILINE)
     assert version
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "dtq" / f"uv-{version[1]}" / "bin/uv"
+
+
+def audit() -> int:
+    """Ask OSV for known vulnerabilities of what uv.lock puts into the image; return uv's exit code."""
+    command = [str(uv()), "audit", "--frozen", "--no-dev", "--preview-features", "audit"]
+    return subprocess.run(command, cwd=ROOT, check=False).returncode
 
 
 def _python() -> dict[str, Any]:

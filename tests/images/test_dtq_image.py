@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -114,3 +116,12 @@ def test_the_bill_of_materials_tells_python_and_debian(archive: Path) -> None:
     assert {"asyncpg", "aiormq", "kopf", "libc6", "libssl3t64", "python3.13-minimal"} <= names
     assert "pytest" not in names
     assert sbom.of(recipes()["dtq"], archive) == json.dumps(bill, indent=2) + "\n"
+
+
+def test_the_bill_of_materials_is_written_beside_the_archive_and_of_any_archive(archive: Path, tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-m", "hack.images", "build", "dtq"], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    bill = archive.with_name(sbom.NAME).read_text()
+    elsewhere = shutil.copy(archive, tmp_path / "image.tar")
+    command = [sys.executable, "-m", "hack.images", "sbom", "--archive", str(elsewhere)]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.rstrip() == bill.rstrip()

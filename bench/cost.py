@@ -45,16 +45,16 @@ async def statements(connection: Any) -> int | None:
 
 def _cpu(postmaster: int | None) -> dict[str, float]:
     """Sum the CPU seconds; a child that ended is in its parent's."""
-    used = {} if postmaster is None else {"postgres": _seconds(postmaster)}
+    used = {} if postmaster is None else {"postgres": cpu_seconds(postmaster)}
     for folder in Path("/proc").glob("[0-9]*"):
         pid = int(folder.name)
         parent = _parent(pid)
         if parent == postmaster is not None:
-            used["postgres"] += _seconds(pid)
+            used["postgres"] += cpu_seconds(pid)
         elif parent == os.getpid():
             _, _, name = _command(pid).partition("dtq_cli ")
             if name:
-                used[name] = used.get(name, 0.0) + _seconds(pid)
+                used[name] = used.get(name, 0.0) + cpu_seconds(pid)
     return used
 
 
@@ -70,7 +70,7 @@ def _parent(pid: int) -> int | None:
     return int(fields[1]) if fields else None
 
 
-def _seconds(pid: int) -> float:
+def cpu_seconds(pid: int) -> float:
     """Return user and system seconds of a process and of its children that have ended."""
     return sum(map(int, _fields(pid)[11:15])) / CLOCK_TICKS
 

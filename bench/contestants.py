@@ -136,7 +136,7 @@ CONTESTANTS: Final = (
         ),
         environment="ours",
         modes=("single", "concurrent", "bulk"),
-        fill="concurrent",
+        fill="bulk",
         drain_tasks=20_000,
         environ=_dtq,
         workers=lambda _, count: [[sys.executable, "-m", "dtq_cli", "worker"]] * count,

@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 class Admission:
-    """Admits requests: authenticates each, refuses callers who send too many, and lets a caller's requests take turns."""
+    """Admits requests: authenticates each, refuses callers who send too many, and lets one caller's take turns."""
 
     def __init__(self, authenticator: Authenticator, limits: CallerLimits) -> None:
         self._authenticator = authenticator

@@ -15,4 +15,4 @@ help: ## This list
 $(VENV): uv.lock pyproject.toml hack/bootstrap hack/uv.txt
 	@hack/bootstrap
 
-include hack/stack.mk hack/cluster.mk hack/quality.mk hack/faults.mk hack/images.mk hack/bench.mk
+include hack/stack.mk hack/cluster.mk hack/quality.mk hack/faults.mk hack/images.mk

@@ -174,7 +174,7 @@ async def declare(dsn: Dsn, types: Mapping[str, Mapping[str, Any]] = TYPES, **sp
 
 
 def _client(api: Api, address: str) -> httpx2.AsyncClient:
-    transport = httpx2.ASGITransport(app=api.app, raise_app_exceptions=False, client=(address, 1))
+    transport = httpx2.ASGITransport(app=api.front, raise_app_exceptions=False, client=(address, 1))
     return httpx2.AsyncClient(transport=transport, base_url="http://api", event_hooks={"response": [conforms]})
 
 

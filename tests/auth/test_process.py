@@ -117,7 +117,7 @@ async def test_a_bug_is_counted_as_a_500_of_its_route(guarded: Guarded, monkeypa
     labels = {"route": "list_tasks", "code": "500"}
     assert api.registry.get_sample_value("dq_http_responses_total", labels) == 0
     monkeypatch.setattr(api.tasks, "page", broken)
-    transport = httpx2.ASGITransport(app=api.app, raise_app_exceptions=False)
+    transport = httpx2.ASGITransport(app=api.front, raise_app_exceptions=False)
     async with httpx2.AsyncClient(transport=transport, base_url="http://api") as client:
         assert (await client.get("/tasks", headers=guarded.callers.header("all"))).status_code == 500
     assert api.registry.get_sample_value("dq_http_responses_total", labels) == 1

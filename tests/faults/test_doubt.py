@@ -51,7 +51,7 @@ class Refusing:
         self.before = before
         self._proxy = proxy
 
-    async def check(self) -> None:
+    def check(self) -> None:
         """Let everything try."""
 
     async def publish(self, messages: Sequence[Message]) -> list[str | None]:

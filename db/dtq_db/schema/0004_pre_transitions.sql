@@ -142,7 +142,7 @@ SET enable_seqscan = off SET enable_nestloop = off SET enable_bitmapscan = off S
 -- A task with suspected_seconds is a suspect: its worker starts it alone (dtq_run_alone) or releases it.
 -- Limits cost a claim nothing while no type has limits. Claims are also recorded in worker_claims, where the reaper
 -- finds them: an index of tasks by worker would hold their whole history. A blocked task that is not unblocked is
--- published again after a while.
+-- published again after a while. The oldest task comes first: suspects run in this order.
 #variable_conflict use_column
 DECLARE
     free uuid[] := '{}';
@@ -184,7 +184,8 @@ BEGIN
     SELECT w.id, w.type, w.queue_set, w.queue, w.payload::text, w.attempts, w.max_attempts, w.crashes,
         y.timeout_seconds, y.backoff::text, w.slot, coalesce(w.uncounted_attempts, 0),
         extract(epoch FROM now() - w.suspected_at)::double precision
-    FROM won w JOIN task_type y ON y.type = w.type AND y.type = ANY (served);
+    FROM won w JOIN task_type y ON y.type = w.type AND y.type = ANY (served)
+    ORDER BY w.id;
     GET DIAGNOSTICS won = ROW_COUNT;
     IF won = cardinality(p_ids) THEN
         RETURN;

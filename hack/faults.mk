@@ -30,9 +30,12 @@ failpoints: $(VENV) packages ## Die, fail, hang and dawdle at every step of the 
 faults-selftest: $(VENV) packages ## Take away what the guarantee rests on, one at a time: the suite must notice
 	$(PYTHON) -m pytest -n 2 tests/faults/selftest.py $(ARGS)
 
-.PHONY: bench attack operator-measure
-bench: up ## Plain figures of this machine, on the local stack
-	@set -a; . $${DTQ_STATE:-.dtq}/env; set +a; $(PYTHON) -m bench $(ARGS)
+.PHONY: bench bench-check attack operator-measure
+# On servers of its own, beside nothing else; ARGS='--help' lists what can be chosen.
+bench: $(VENV) packages ## dtq beside its peers and the raw limits; writes docs/benchmarks.md (25 min; Go, Node.js)
+	@$(PYTHON) -m bench $(ARGS)
+bench-check: $(VENV) packages ## The ratios alone, in short: fails when one fell below bench/ranges.toml (5 min)
+	@$(PYTHON) -m bench.check $(ARGS)
 attack: up ## One tenant attacks the API, another one enqueues: its latency, the API's memory (five minutes)
 	@set -a; . $${DTQ_STATE:-.dtq}/env; set +a; $(PYTHON) -m bench.attack $(ARGS)
 operator-measure: up ## What the operator of KUBECONFIG=file costs its API server: 2,000 task types, drift, ten quiet minutes

@@ -136,7 +136,7 @@ def main() -> None:
         raise SystemExit(f"{error}") from error
     record.write(given.record)
     if given.record == RECORD:
-        report.write(record)
+        report.write(Record.read(given.record))  # as it was rounded when it was written
     say(f"==> {len(record.samples)} figures, {len(record.errors)} failures: {given.record}")
 
 

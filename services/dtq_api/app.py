@@ -153,7 +153,7 @@ class _Routes:
         rights.require(Verb.ENQUEUE)
         all_or_none = requests.parse_all_or_none(request.query_params)
         headers = request.scope["headers"]
-        async with self._parts.bulk.turn(caller_of(request.scope)):
+        async with self._parts.bulk.turns.turn(caller_of(request.scope)):
             text = await self._parts.bodies.read(
                 headers, request.receive, bytes_max=BULK_BYTES_MAX, media_types=(JSON, NDJSON)
             )

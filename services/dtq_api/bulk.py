@@ -6,8 +6,7 @@ The items are checked one after the other, and other requests are served meanwhi
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -17,6 +16,7 @@ from dtq.domain.errors import Problem, Rejected, Unavailable
 from dtq.runtime.metrics import UNKNOWN, ApiMetrics
 from dtq_api import bodies, problems, requests
 from dtq_api.auth.policy import Rights, Verb
+from dtq_api.caller_turns import CallerTurns
 from dtq_api.enqueue import Enqueued, Enqueuing
 from dtq_api.group_commit import GroupCommit
 from dtq_db import tasks as store
@@ -60,25 +60,8 @@ class BulkEnqueue:
         self._group_commit = group_commit
         self._dedicated = dedicated
         self._added = added
-        self._open: Counter[str] = Counter()
-
-    @asynccontextmanager
-    async def turn(self, caller: str) -> AsyncIterator[None]:
-        """Count a request of a caller for as long as the body runs.
-
-        Raises:
-            Rejected: `TooManyRequests`: PER_CALLER requests of the caller are under way.
-        """
-        if self._open[caller] >= PER_CALLER:
-            message = f"{PER_CALLER} bulk requests of {caller} are under way already: wait for their answers"
-            raise Rejected("TooManyRequests", message, retry_after_seconds=1)
-        self._open[caller] += 1
-        try:
-            yield
-        finally:
-            self._open[caller] -= 1
-            if not self._open[caller]:
-                del self._open[caller]
+        self.turns = CallerTurns(at_once=PER_CALLER, waiting_max=0, wait_seconds=0.0, refused=_too_many)
+        """Of each caller's requests: PER_CALLER at a time, and none waits."""
 
     async def each(self, items: list[bytes], rights: Rights) -> list[Outcome]:
         """Enqueue every item that is allowed; return, in order, what became of each."""
@@ -106,7 +89,9 @@ class BulkEnqueue:
             stored = await store.enqueue_on(connection, tasks)
             for task in tasks:
                 hit = None if task.id in stored else await store.replay_on(connection, task)
-                outcomes.append(self._outcome(task, hit if hit or task.id in stored else _gone(task), rights))
+                outcomes.append(
+                    self._outcome(task, hit if hit or task.id in stored else problems.inactive(task.type), rights)
+                )
             _refuse([(at, outcome) for at, outcome in enumerate(outcomes) if not isinstance(outcome, Enqueued)])
         self._added()
         self._count(checked, outcomes)
@@ -208,5 +193,6 @@ def _mistakes(refused: list[tuple[int, Outcome | NewTask]]) -> Iterator[Problem]
             yield Problem(path=f"[{at}].{mistake.path}", message=mistake.message)
 
 
-def _gone(task: NewTask) -> Rejected:
-    return Rejected("InactiveType", f"type {task.type!r} is not active: its TaskType refuses new tasks")
+def _too_many(caller: str) -> Rejected:
+    message = f"{PER_CALLER} bulk requests of {caller} are under way already: wait for their answers"
+    return Rejected("TooManyRequests", message, retry_after_seconds=1)

@@ -14,6 +14,7 @@ from uuid_utils.compat import uuid7
 from dtq.domain.catalog import Catalog, TypePolicy
 from dtq.domain.errors import Problem, Rejected, Unavailable
 from dtq.domain.states import TaskStatus
+from dtq_api import problems
 from dtq_api.auth.policy import Rights, Verb
 from dtq_api.catalog import CatalogCache
 from dtq_api.group_commit import LARGE_PAYLOAD_BYTES, GroupCommit
@@ -128,7 +129,7 @@ def queue_for(asked: str | None, policy: TypePolicy, catalog: Catalog) -> str:
         Rejected: `InactiveType` or `UnknownQueue`.
     """
     if not policy.active:
-        raise Rejected("InactiveType", f"type {policy.type!r} is not active: its TaskType refuses new tasks")
+        raise problems.inactive(policy.type)
     queue = asked or policy.queue
     queue_set = catalog.queue_sets.get(policy.queue_set)
     queues = [declared.name for declared in queue_set.queues] if queue_set else []

@@ -22,6 +22,7 @@ from dtq.domain.queue_sets import QueueSets
 from dtq.runtime import failpoints
 from dtq.runtime.deadlines import Deadlines
 from dtq.runtime.metrics import ApiMetrics
+from dtq_api import problems
 from dtq_db import tasks as store
 from dtq_db.connections import Database, DedicatedConnection
 from dtq_db.tasks import ExistingTask, NewTask
@@ -116,10 +117,7 @@ class GroupCommit:
             Unavailable: nothing was stored, or the outcome is in doubt and a request with the same key resolves it.
             Rejected: the database cannot store the payload, or the type was deactivated meanwhile.
         """
-        if not self._accept_when_down:
-            self._publisher.check()
-        if len(self._waiting) >= WAITING_MAX:
-            raise Unavailable(f"{WAITING_MAX} requests are already waiting", retry_after_seconds=1)
+        self._make_sure_of_room(1)
         waiting = _Waiting(task)
         self._waiting.append(waiting)
         self._start()
@@ -135,19 +133,26 @@ class GroupCommit:
         Raises:
             Unavailable: nothing was stored.
         """
-        if not self._accept_when_down:
-            self._publisher.check()
-        if len(self._waiting) + len(tasks) > WAITING_MAX:
-            raise Unavailable(f"{len(self._waiting)} tasks are already waiting", retry_after_seconds=1)
+        self._make_sure_of_room(len(tasks))
         requests = [_Waiting(task) for task in tasks]
         self._waiting.extend(requests)
         self._start()
-        deadlines = [self._deadlines.start(ANSWER_SECONDS, request.expire) for request in requests]
+
+        def expire() -> None:
+            for request in requests:
+                request.expire()
+
+        deadline = self._deadlines.start(ANSWER_SECONDS, expire)
         try:
             return await asyncio.gather(*(request.answer for request in requests), return_exceptions=True)
         finally:
-            for deadline in deadlines:
-                self._deadlines.cancel(deadline)
+            self._deadlines.cancel(deadline)
+
+    def _make_sure_of_room(self, tasks: int) -> None:
+        if not self._accept_when_down:
+            self._publisher.check()
+        if len(self._waiting) + tasks > WAITING_MAX:
+            raise Unavailable(f"{len(self._waiting)} requests are already waiting", retry_after_seconds=1)
 
     async def idle(self) -> None:
         """Wait for the batches under way, at shutdown."""
@@ -201,9 +206,7 @@ class GroupCommit:
 
     async def _replay(self, dedicated: DedicatedConnection, request: _Waiting) -> None:
         if request.task.idempotency_key is None:
-            request.fail(
-                Rejected("InactiveType", f"type {request.task.type!r} is not active: its TaskType refuses new tasks")
-            )
+            request.fail(problems.inactive(request.task.type))
             return
         for _ in range(REPLAY_TRIES):
             if hit := await store.replay(dedicated, request.task):

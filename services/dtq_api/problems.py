@@ -123,6 +123,11 @@ def _details(code: str, detail: str, problems: tuple[Problem, ...] = ()) -> Prob
     )
 
 
+def inactive(type_: str) -> Rejected:
+    """Return the refusal of a task whose type takes no more."""
+    return Rejected("InactiveType", f"type {type_!r} is not active: its TaskType refuses new tasks")
+
+
 def of_error(error: Rejected | Unavailable, *, writes: bool = True) -> Response:
     """Return the answer to an expected error; a request that only reads leaves nothing in doubt."""
     if isinstance(error, Unavailable):

@@ -10,9 +10,8 @@ from typing import Final
 
 from pamqp.header import ContentHeader
 
-from dtq.broker.frames import BODY, HEADER, METHOD
+from dtq.broker.frames import BODY, HEADER, METHOD, METHOD_ID
 
-_METHOD: Final = Struct(">I")
 _CONFIRM: Final = Struct(">QB")
 _ACK: Final = 60 << 16 | 80
 _NACK: Final = 60 << 16 | 120
@@ -69,7 +68,7 @@ class Confirms:
     def __call__(self, kind: int, data: bytes, at: int, stop: int) -> bool:
         """Take a frame that belongs to a confirm or to a returned message."""
         if kind == METHOD:
-            (method,) = _METHOD.unpack_from(data, at)
+            (method,) = METHOD_ID.unpack_from(data, at)
             if method in {_ACK, _NACK}:
                 tag, bits = _CONFIRM.unpack_from(data, at + 4)
                 self._answer(tag, multiple=bool(bits & _MULTIPLE), refused=method == _NACK)

@@ -22,7 +22,8 @@ HEARTBEAT_FRAME: Final = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 _FRAME: Final = Struct(">BHI")
 _FRAME_EXTRA: Final = _FRAME.size + 1
 """Bytes of a frame besides its content: head and end."""
-_METHOD: Final = Struct(">I")
+METHOD_ID: Final = Struct(">I")
+"""Class and method of a method frame."""
 _LONG: Final = Struct(">Q")
 
 _DELIVER: Final = 60 << 16 | 60
@@ -80,7 +81,7 @@ class FrameReader:
         return b"".join(passed)
 
     def _watch(self, data: bytes, at: int) -> None:
-        (method,) = _METHOD.unpack_from(data, at)
+        (method,) = METHOD_ID.unpack_from(data, at)
         if method in {_BLOCKED, _UNBLOCKED}:
             self.is_blocked = method == _BLOCKED
 
@@ -101,7 +102,7 @@ class Deliveries:
     def __call__(self, kind: int, data: bytes, at: int, stop: int) -> bool:
         """Take a frame that belongs to a delivery."""
         if kind == METHOD:
-            if _METHOD.unpack_from(data, at)[0] != _DELIVER:
+            if METHOD_ID.unpack_from(data, at)[0] != _DELIVER:
                 return False
             # Behind the consumer's tag, which is a short text.
             (self._tag,) = _LONG.unpack_from(data, at + 5 + data[at + 4])

@@ -182,7 +182,7 @@ class Policy:
 def default_policy(namespace: str | None) -> Policy:
     """Return the default policy: what callers of the API's own namespace need day to day.
 
-    Only a policy file grants redrives and reading results. Outside a cluster there is no namespace.
+    Only a policy file grants redrives and reading results. Outside a cluster, `namespace` is None.
     """
     subjects = (f"group:{TOKEN_GROUP}", *((f"group:system:serviceaccounts:{namespace}",) if namespace else ()))
     verbs = (Verb.ENQUEUE, Verb.READ, Verb.CANCEL, Verb.SCALE_READ, Verb.METRICS)
